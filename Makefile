@@ -1,0 +1,103 @@
+# What a person types. Environments are made when a target first needs them, and again when pyproject.toml changes.
+# Settings, all optional:
+#   PYTHON=python3.12   the interpreter that environments are made with
+#   JAX=0.12.0.1        that version of JAX, in an environment of its own
+#   UV=                 install with pip even where uv is there
+#   ARGS='-k philox'    more arguments for pytest or the demo
+
+PYTHON ?= python3
+JAX ?=
+UV ?= uv
+ARGS ?=
+
+VENV := .venv$(addprefix -,$(JAX))
+AOT := .venv-aot$(addprefix -,$(JAX))
+WORKERS := -n auto --maxprocesses 8 --dist loadgroup
+
+# An interpreter is the user's to choose, not uv's to download; bytecode is made once, as pip does, not by each process.
+export UV_PYTHON_DOWNLOADS := never
+export UV_COMPILE_BYTECODE := 1
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.DELETE_ON_ERROR:
+# Two installs into one environment would trip over each other; pytest has its own workers.
+.NOTPARALLEL:
+.PHONY: help demo test test-aot test-gpu bench lint format types build clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name what; do \
+		printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+demo: $(VENV)/.demo ## train a small network at 8, 4, 2 and 1 bits beside float
+	$(VENV)/bin/python examples/digits.py $(ARGS)
+
+test: $(VENV)/.test ## run the tests, but for those of test-aot
+	$(VENV)/bin/python -m pytest $(WORKERS) -m "not aot" $(ARGS)
+
+test-aot: $(AOT)/.aot ## compile the kernels for GPUs and TPUs that need not be there (installs gigabytes)
+	$(AOT)/bin/python -m pytest -m aot tests $(ARGS)
+
+test-gpu: ## run the tests that need a GPU, on PYTHON and the JAX that it has
+	PYTHONPATH=. $(PYTHON) -m pytest -m gpu tests $(ARGS)
+
+bench: $(VENV)/.bench ## measure speed on the device that JAX finds
+	$(VENV)/bin/python -m pytest bench --benchmark-only $(ARGS)
+
+lint: $(VENV)/.lint ## check style and format, changing nothing
+	$(VENV)/bin/ruff check --no-fix .
+	$(VENV)/bin/ruff format --check .
+
+format: $(VENV)/.lint ## rewrite the code in the project's format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+types: $(VENV)/.types ## check types, strictly
+	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
+
+build: $(VENV)/.test ## make the sdist and the wheel, in dist/
+	$(VENV)/bin/python -m build --no-isolation
+
+clean: ## remove all that these targets made, environments included
+	rm -rf .venv .venv-* build dist *.egg-info htmlcov .coverage .benchmarks .hypothesis .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment is a folder with a stamp for each set of packages that is in it, and a file that holds the command
+# which installs more. PYTHON is in that file's name, so that another interpreter makes the environment anew.
+INSTALLER := .installer-$(subst /,_,$(PYTHON))
+STAMPS := $(addprefix $(VENV)/,.demo .test .bench .lint .types)
+
+$(VENV)/.demo: PACKAGES = -e '.[demo]'
+$(VENV)/.test: PACKAGES = -e . --group test
+$(VENV)/.bench: PACKAGES = -e '.[bench]'
+$(VENV)/.lint: PACKAGES = --group lint
+$(VENV)/.types: PACKAGES = -e . --group types
+$(AOT)/.aot: PACKAGES = -e . --group test --group aot
+
+$(STAMPS): pyproject.toml $(VENV)/$(INSTALLER)
+$(AOT)/.aot: pyproject.toml $(AOT)/$(INSTALLER)
+$(STAMPS) $(AOT)/.aot:
+	@echo "installing into $(@D): $(PACKAGES)"
+	@$$(cat $(@D)/$(INSTALLER)) $(PACKAGES) $(addprefix jax==,$(JAX))
+	@touch $@
+
+HAS_UV := $(if $(UV),$(UV) --version >/dev/null 2>&1,false)
+CHECK_VERSION := import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: set PYTHON=")
+
+$(VENV)/$(INSTALLER) $(AOT)/$(INSTALLER):
+	@$(PYTHON) -c '$(CHECK_VERSION)'
+	@echo "making $(@D)"
+	@rm -rf $(@D)
+	@set -e; if $(HAS_UV); then \
+		$(UV) venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(@D); \
+		echo "$(UV) pip install --quiet --python $(@D)/bin/python" >$@; \
+	else \
+		$(PYTHON) -m venv $(@D); \
+		$(@D)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'; \
+		if $(if $(UV),$(@D)/bin/python -m pip install --quiet uv,false); then \
+			echo "$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python" >$@; \
+		else \
+			echo "$(@D)/bin/python -m pip install --quiet" >$@; \
+		fi; \
+	fi

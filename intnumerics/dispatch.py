@@ -1,0 +1,99 @@
+"""A call, and which implementation runs it: decided when the platform is known."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from .kernels import TABLE, Implementation, Operations
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The static part of a call: what is done, and by whom.
+
+    Attributes:
+        operation: Name of the function in an implementation's module.
+        static: The arguments after the arrays.
+        without_noise: Whether the operation takes noise and is given none.
+        implementation: Name of an implementation, or None for the fastest known.
+        interpret: None, or the platform whose kernel runs in interpret mode.
+    """
+
+    operation: str
+    static: tuple[Any, ...] = ()
+    without_noise: bool = False
+    implementation: str | None = None
+    interpret: str | None = None
+
+    def of(self, operations: Operations) -> Callable[..., Any]:
+        """The operation of a module as a function of arrays alone."""
+        function = getattr(operations, self.operation)
+        after = ((None,) if self.without_noise else ()) + self.static
+        return lambda *arrays: function(*arrays, *after)
+
+
+def names() -> list[str]:
+    """The names that `implementation=` takes."""
+    return list(dict.fromkeys(row.name for row in TABLE))
+
+
+def check(implementation: str | None, interpret: str | None, *dtypes: str) -> None:
+    """Refuses what no platform can run, before anything is traced.
+
+    Args:
+        implementation: What the user wrote.
+        interpret: What the user wrote.
+        *dtypes: Names of the dtypes of the arrays of floats.
+
+    Raises:
+        ValueError: An unknown implementation or platform, or one that does not take the dtypes.
+    """
+    rows = [row for row in TABLE if row.name == implementation]
+    if implementation is not None and not rows:
+        raise ValueError(
+            f"implementation={implementation!r} is not known: use one of {', '.join(map(repr, names()))}, "
+            "or None for the fastest on the platform"
+        )
+    platforms = [row.platform for row in rows if row.interpretable]
+    if interpret is not None and interpret not in platforms:
+        kernels = [(row.name, row.platform) for row in TABLE if row.interpretable]
+        raise ValueError(
+            f"interpret={interpret!r} with implementation={implementation!r} names no kernel: use "
+            + " or ".join(f"implementation={name!r}, interpret={platform!r}" for name, platform in kernels)
+            + ", or leave interpret out"
+        )
+    for dtype in dtypes:
+        if rows and not any(dtype in row.dtypes for row in rows):
+            raise ValueError(
+                f"implementation={implementation!r} does not take {dtype}: it takes {', '.join(rows[0].dtypes)}; "
+                "use implementation='xla', or None"
+            )
+
+
+def operations(call: Call, platform: str, arrays: tuple[jax.Array, ...]) -> Operations:
+    """The operations that serve `call` on `platform`.
+
+    Raises:
+        ValueError: The named implementation has no row for the platform.
+    """
+    if call.implementation is None:
+        return fastest(call, platform, arrays).operations()
+    rows = [row for row in TABLE if row.name == call.implementation]
+    for row in rows:
+        if row.platform in (None, call.interpret or platform):
+            return row.operations(interpret=call.interpret is not None)
+    raise ValueError(
+        f"implementation={call.implementation!r} does not run on the platform {platform!r}, only on "
+        + " and ".join(f"{row.platform!r} ({row.install})" for row in rows)
+        + "; use implementation=None for the fastest of each platform, or interpret="
+        + " or ".join(f"{row.platform!r}" for row in rows if row.interpretable)
+        + " to try a kernel out on a CPU, slowly"
+    )
+
+
+def fastest(call: Call, platform: str, arrays: tuple[jax.Array, ...]) -> Implementation:
+    """The row that serves `call` best on `platform`, as far as is known."""
+    del call, platform, arrays
+    return next(row for row in TABLE if row.name == "xla")

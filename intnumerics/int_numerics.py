@@ -1,0 +1,166 @@
+"""Numerics for int8, int4, binary and other integer types."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from . import checks, op
+from .kernels import QuantSpec
+from .numerics import QNumerics
+from .stochastic_rounding import NoiseFn
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class IntNumerics(QNumerics):
+    """Rounds to a grid of integer buckets: a drop-in for `IntNumerics` of FJFormer and AQT.
+
+    The forward adds noise (if any), clips and rounds; the backward multiplies the gradient by the clip mask. Values are
+    in buckets: scale x first so that its largest magnitude is `abs_val_mapped_to()`.
+
+    Frozen, hashable, and a pytree without leaves, so it goes through `jit`, `vmap` and `scan` as a static value.
+
+    Attributes:
+        bits: Number of bits, from 1 to 22 (float32 has no more precision).
+        preserve_zero: Whether 0 stays 0: an odd number of buckets, and rounding to nearest, ties to even. Otherwise
+            an even number, with centres at halves: `floor(x) + 0.5`.
+        preserve_max_val: Whether the largest magnitude is mapped onto the centre of the last bucket, or onto its edge.
+        clip: Whether values beyond the last bucket are brought back to it.
+        clip_gradient: Whether the gradient is zero where x is beyond the last bucket.
+        round: Whether to round.
+        noise_fn: Draws noise that is added first, or None; see `stochastic_rounding.NoiseFn`.
+        dtype: What `get_dtype()` returns, for callers that store the result; results keep the dtype of x.
+        noise_dtype: None adds noise and rounds in the dtype of x, as the source does: with bfloat16 the sum is
+            rounded to 8 bits of precision first, which makes stochastic rounding **biased** (100.5 becomes 100.25 on
+            average). `jnp.float32` does noise, clip and rounding in float32 and casts once at the end: unbiased.
+
+    Raises:
+        ValueError: bits is below 1 or above 22, or noise_dtype is neither None nor float32.
+        TypeError: bits is not a number, a switch is not a bool, or noise_fn is not callable.
+
+    Source: `fjformer/bits/int_numerics.py`, itself `aqt/jax/v2/numerics/int_numerics.py`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from intnumerics import Context
+        >>> int8 = IntNumerics(8, preserve_zero=True, preserve_max_val=True, clip=True, clip_gradient=True,
+        ...                    round=True, noise_fn=None)
+        >>> int8.fwd(jnp.array([0.4, 2.5, 300.0]), Context())
+        Array([  0.,   2., 127.], dtype=float32)
+    """
+
+    bits: int
+    preserve_zero: bool
+    preserve_max_val: bool
+    clip: bool
+    clip_gradient: bool
+    round: bool
+    noise_fn: NoiseFn | None
+    dtype: Any = None
+    _: dataclasses.KW_ONLY
+    noise_dtype: Any = None
+
+    def __post_init__(self) -> None:
+        checks.bits(self.bits)
+        for name in ("preserve_zero", "preserve_max_val", "clip", "clip_gradient", "round"):
+            checks.switch(name, getattr(self, name))
+        checks.noise_fn(self.noise_fn)
+        object.__setattr__(self, "noise_dtype", checks.noise_dtype(self.noise_dtype))
+
+    def replace(self, **changes: Any) -> "IntNumerics":
+        """A copy with the given fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    # preserve_zero, preserve_max_val -> the bound at 8, 2 and 1 bits
+    # False, False -> 128.0, 2.0, 1.0  an even number of buckets, mapped onto the far edge of the last
+    # False, True  -> 127.5, 1.5, 0.5  an even number of buckets, mapped onto the centre of the last
+    # True,  False -> 127.5, 1.5, 0.5  an odd number of buckets, mapped onto the far edge of the last
+    # True,  True  -> 127.0, 1.0, 0.0  an odd number of buckets, mapped onto the centre of the last
+
+    def get_edge_of_last_int_bucket(self) -> float:
+        """The far edge of the last bucket."""
+        return 2.0 ** (self.bits - 1) - (0.5 if self.preserve_zero else 0.0)
+
+    def get_center_of_last_int_bucket(self) -> float:
+        """The centre of the last bucket."""
+        return self.get_edge_of_last_int_bucket() - 0.5
+
+    def abs_val_mapped_to(self) -> float:
+        """What the largest magnitude of x should be scaled to: the centre or the edge of the last bucket."""
+        return self.get_center_of_last_int_bucket() if self.preserve_max_val else self.get_edge_of_last_int_bucket()
+
+    get_quant_bound = abs_val_mapped_to  # AQT's name for it
+
+    def get_dtype(self) -> Any:
+        """The field `dtype`."""
+        return self.dtype
+
+    def spec(self) -> QuantSpec:
+        """The static description that the kernels take. The clip bound is the edge, less 0.5 when rounding."""
+        rounding = "half_to_even" if self.preserve_zero else "floor_plus_half"
+        return QuantSpec(
+            bound=self.get_edge_of_last_int_bucket() - (0.5 if self.round else 0.0),
+            clip=bool(self.clip),
+            rounding=rounding if self.round else None,
+            noise_dtype=self.noise_dtype,
+        )
+
+    def draw_noise(self, x: jax.Array, key: jax.Array | None) -> jax.Array | None:
+        """The noise for x, or None where there is no noise function.
+
+        Raises:
+            TypeError, ValueError: The key is missing or no key, or the noise does not broadcast to x.
+        """
+        if self.noise_fn is None:
+            return None
+        return checks.noise(self.noise_fn(x.shape, checks.key(key)), x.shape, x.dtype)
+
+    def fwd(self, x: jax.Array, context: Any) -> jax.Array:
+        """Adds noise, clips and rounds; differentiable as its jnp formula is (zero through a round).
+
+        Args:
+            x: float32, bfloat16, float16 or float64 of any shape, in buckets.
+            context: A `Context`, or anything with a `key`; it is looked at only where there is a noise function.
+
+        Returns:
+            The result, in the shape and dtype of x.
+
+        Raises:
+            TypeError: x is not made of floats, or the key is no key.
+            ValueError: A noise function without a key, or noise that does not broadcast to x.
+        """
+        x = checks.floats("x", x)
+        return op.quantize(x, self.draw_noise(x, getattr(context, "key", None)), self.spec())
+
+    def vjp_fwd(self, x: jax.Array, context: Any) -> tuple[jax.Array, Any]:
+        """`fwd`, and the residual that `vjp_bwd` needs.
+
+        Returns:
+            The result, and the residual: empty without `clip_gradient`, else the clip mask packed to one bit an
+            element, uint8 of shape `(*x.shape[:-1], ceil(x.shape[-1] / 8))`.
+
+        Raises:
+            TypeError, ValueError: As in `fwd`.
+        """
+        x = checks.floats("x", x)
+        noise = self.draw_noise(x, getattr(context, "key", None))
+        if not self.clip_gradient:
+            return op.quantize(x, noise, self.spec()), ()
+        y, packed = op.quantize(x, noise, dataclasses.replace(self.spec(), with_mask=True))
+        return y, (packed,)
+
+    def vjp_bwd(self, residual: Any, grad: jax.Array) -> tuple[jax.Array, None]:
+        """The cotangents of x and of the context: `where(|x| <= bound, grad, 0)` and None.
+
+        Args:
+            residual: What `vjp_fwd` returned.
+            grad: The cotangent of the result, in its shape.
+
+        Returns:
+            The cotangent of x, in the dtype of `grad`, and None.
+        """
+        if not self.clip_gradient:
+            return grad, None
+        (packed,) = residual
+        return op.clip_gradient_from_mask(checks.floats("grad", grad), packed), None

@@ -1,0 +1,164 @@
+"""The one place that knows platforms and transforms; the kernels below it know arrays only.
+
+Each operation is `custom_jvp` (its derivative is that of the formula) over `custom_vmap` (a batch axis is one more
+axis of the array) over one primitive, which is lowered to an implementation when the platform is known. So one traced
+function serves several platforms.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+
+from . import dispatch
+from .dispatch import Call
+from .kernels import QuantSpec, reference
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+# --- the primitive: lowered per platform -----------------------------------------------------------------------------
+
+leaf_p = Primitive("intnumerics")
+leaf_p.multiple_results = True
+
+
+@leaf_p.def_abstract_eval
+def _abstract(*avals: Any, call: Call) -> list[Any]:
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+    return [
+        jax.core.ShapedArray(a.shape, a.dtype) for a in jax.tree.leaves(jax.eval_shape(call.of(reference), *shapes))
+    ]
+
+
+@functools.lru_cache(maxsize=None)
+def _compiled(call: Call) -> Callable[..., list[jax.Array]]:
+    return jax.jit(functools.partial(leaf_p.bind, call=call))
+
+
+@leaf_p.def_impl
+def _eager(*arrays: jax.Array, call: Call) -> list[jax.Array]:
+    with jax.disable_jit(False):
+        return _compiled(call)(*arrays)
+
+
+def _lower(platform: str) -> None:
+    def run(*arrays: jax.Array, call: Call) -> list[jax.Array]:
+        operations = dispatch.operations(call, platform, arrays)
+        return jax.tree.leaves(call.of(operations)(*arrays))
+
+    mlir.register_lowering(leaf_p, mlir.lower_fun(run, multiple_results=True), platform=platform)
+
+
+for _platform in PLATFORMS:
+    _lower(_platform)
+
+
+# --- vmap: the batch axis becomes the first axis of the array ---------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=None)
+def _batchable(call: Call) -> Callable[..., list[jax.Array]]:
+    @custom_vmap
+    def bind(*arrays: jax.Array) -> list[jax.Array]:
+        return leaf_p.bind(*arrays, call=call)
+
+    @bind.def_vmap
+    def _(size: int, batched: list[bool], *arrays: jax.Array) -> tuple[list[jax.Array], list[bool]]:
+        def lead(i: int, array: jax.Array) -> jax.Array:
+            if batched[i]:
+                return array
+            is_noise = call.operation == "quantize" and i == 1
+            return array[None] if is_noise else jnp.broadcast_to(array, (size, *array.shape))
+
+        results = bind(*(lead(i, a) for i, a in enumerate(arrays)))
+        return results, [True] * len(results)
+
+    return bind
+
+
+# --- derivatives: those of the formula --------------------------------------------------------------------------------
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _differentiable(call: Call, *arrays: jax.Array) -> list[jax.Array]:
+    return _batchable(call)(*arrays)
+
+
+@_differentiable.defjvp
+def _jvp(call: Call, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+    formula = call.of(reference)
+    _, out = jax.jvp(lambda *arrays: jax.tree.leaves(formula(*arrays)), primals, tangents)
+    return _differentiable(call, *primals), out
+
+
+_run = jax.jit(_differentiable, static_argnums=(0,))
+
+
+# --- the operations ---------------------------------------------------------------------------------------------------
+
+
+def quantize(
+    x: jax.Array,
+    noise: jax.Array | None,
+    spec: QuantSpec,
+    implementation: str | None = None,
+    interpret: str | None = None,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """`kernels.reference.quantize` for every shape and under every transform.
+
+    Args:
+        x: Floats of any shape.
+        noise: None, or real numbers that broadcast to x.
+        spec: What to do.
+        implementation: A name in `kernels.TABLE`, or None.
+        interpret: None, or the platform whose kernel runs in interpret mode.
+
+    Returns:
+        The result, shape of x; with `spec.with_mask` also the packed clip mask.
+    """
+    arrays = [_at_least_1d(x)]
+    if noise is not None:
+        arrays.append(jnp.reshape(noise, (1,) * (arrays[0].ndim - noise.ndim) + noise.shape))
+    if spec.with_mask and noise is None:
+        arrays[0] = _whole_bytes(arrays[0])
+    call = Call("quantize", (spec,), noise is None, implementation, interpret)
+    y, *mask = _run(call, *arrays)
+    y = y.reshape(x.shape)
+    return (y, *mask) if spec.with_mask else y
+
+
+def clip_gradient_from_mask(
+    g: jax.Array, packed: jax.Array, implementation: str | None = None, interpret: str | None = None
+) -> jax.Array:
+    """`kernels.reference.clip_gradient_from_mask` for every shape and under every transform."""
+    call = Call("clip_gradient_from_mask", (), False, implementation, interpret)
+    leading = g.shape[: packed.ndim - 1]
+    return _run(call, g.reshape(*leading, math.prod(g.shape[len(leading) :])), packed)[0].reshape(g.shape)
+
+
+def clip_gradient_from_x(
+    g: jax.Array, x: jax.Array, spec: QuantSpec, implementation: str | None = None, interpret: str | None = None
+) -> jax.Array:
+    """`kernels.reference.clip_gradient_from_x` for every shape and under every transform."""
+    call = Call("clip_gradient_from_x", (spec,), False, implementation, interpret)
+    return _run(call, _at_least_1d(g), _at_least_1d(x))[0].reshape(g.shape)
+
+
+def _whole_bytes(x: jax.Array) -> jax.Array:
+    """x with as many of its last axes merged as it takes for the packed mask to fill its bytes."""
+    for axis in reversed(range(x.ndim)):
+        last = math.prod(x.shape[axis:])
+        if last % 8 == 0 or axis == 0:
+            return x.reshape(*x.shape[:axis], last)
+    return x
+
+
+def _at_least_1d(x: jax.Array) -> jax.Array:
+    return x.reshape(1) if x.ndim == 0 else x

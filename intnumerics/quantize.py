@@ -1,0 +1,188 @@
+"""The public functions, with their gradients."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import checks, dispatch, op
+from .int_numerics import IntNumerics
+from .kernels import QuantSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class _Straight:
+    """The static arguments of `_straight_through`."""
+
+    spec: QuantSpec
+    clip_gradient: bool
+    implementation: str | None
+    interpret: str | None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _straight_through(how: _Straight, x: jax.Array, noise: jax.Array | None) -> jax.Array:
+    return op.quantize(x, noise, how.spec, how.implementation, how.interpret)
+
+
+def _forward(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, Any]:
+    if not how.clip_gradient:
+        return _straight_through(how, x, noise), None
+    return op.quantize(x, noise, dataclasses.replace(how.spec, with_mask=True), how.implementation, how.interpret)
+
+
+def _backward(how: _Straight, packed: Any, g: jax.Array) -> tuple[jax.Array, None]:
+    if not how.clip_gradient:
+        return g, None
+    return op.clip_gradient_from_mask(g, packed, how.implementation, how.interpret), None
+
+
+_straight_through.defvjp(_forward, _backward)
+
+
+def quantize(
+    x: jax.Array,
+    numerics: IntNumerics,
+    *,
+    key: jax.Array | None = None,
+    implementation: str | None = None,
+    interpret: str | None = None,
+) -> jax.Array:
+    """Quantizes x in one pass; the gradient goes straight through, times the clip mask.
+
+    The backward is `where(|x| <= bound, g, 0)` with `numerics.clip_gradient`, on the x before the noise, and keeps one
+    bit an element from the forward; without it, it is g, and nothing is kept.
+
+    Args:
+        x: float32, bfloat16, float16 or (under x64) float64 of any shape, in buckets: scale it first so that its
+            largest magnitude is `numerics.abs_val_mapped_to()`. NaN and infinities are data: NaN stays, infinities clip.
+        numerics: What to round to.
+        key: A key for `numerics.noise_fn`, typed (`jax.random.key`) or legacy uint32.
+        implementation: `"reference"`, `"xla"` or `"pallas"`, or None for the fastest known on the platform that the
+            function is compiled for. A named implementation runs or raises.
+        interpret: `"cuda"` or `"tpu"` runs that platform's kernel in Pallas' interpret mode on a CPU, slowly, for
+            tests; needs `implementation="pallas"`.
+
+    Returns:
+        The quantized values, in the shape and dtype of x.
+
+    Raises:
+        TypeError: x is not made of floats, numerics is no IntNumerics, or the key is no key.
+        ValueError: A noise function without a key, noise that does not broadcast to x, or an implementation that is
+            unknown, does not take the dtype or does not run on the platform.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> int4 = IntNumerics(4, preserve_zero=True, preserve_max_val=True, clip=True, clip_gradient=True,
+        ...                    round=True, noise_fn=None)
+        >>> x = jnp.array([-9.0, 0.2, 3.7])
+        >>> quantize(x, int4)
+        Array([-7.,  0.,  4.], dtype=float32)
+        >>> jax.grad(lambda x: quantize(x, int4).sum())(x)
+        Array([0., 1., 1.], dtype=float32)
+    """
+    x, noise = _arguments(x, numerics, key, implementation, interpret)
+    how = _Straight(numerics.spec(), bool(numerics.clip_gradient), implementation, interpret)
+    return _straight_through(how, x, noise if noise is None else jax.lax.stop_gradient(noise))
+
+
+def quantize_to_int(
+    x: jax.Array,
+    numerics: IntNumerics,
+    *,
+    key: jax.Array | None = None,
+    dtype: Any = None,
+    implementation: str | None = None,
+    interpret: str | None = None,
+) -> jax.Array:
+    """Quantizes x to integers in the same single pass; `from_int` is the inverse.
+
+    The integer is the rounded value, or with `preserve_zero=False` the bucket number `floor(x)`, whose centre is half a
+    bucket above it. NaN gives 0. Not differentiable: the result is integers.
+
+    Args:
+        x: As in `quantize`.
+        numerics: What to round to; it must clip and round.
+        key: As in `quantize`.
+        dtype: int8, int16 or int32, or None for the smallest of them that holds every bucket.
+        implementation: As in `quantize`.
+        interpret: As in `quantize`.
+
+    Returns:
+        Integers of the shape of x.
+
+    Raises:
+        TypeError: As in `quantize`.
+        ValueError: As in `quantize`; or numerics does not clip or does not round, or dtype is too small.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> binary = IntNumerics(1, preserve_zero=False, preserve_max_val=True, clip=True, clip_gradient=True,
+        ...                      round=True, noise_fn=None)
+        >>> q = quantize_to_int(jnp.array([-0.3, 0.1, 7.0]), binary)
+        >>> q
+        Array([-1,  0,  0], dtype=int8)
+        >>> from_int(q, binary, jnp.float32)
+        Array([-0.5,  0.5,  0.5], dtype=float32)
+    """
+    x, noise = _arguments(x, numerics, key, implementation, interpret)
+    for name in ("clip", "round"):
+        if not getattr(numerics, name):
+            raise ValueError(
+                f"numerics.{name}=False, and integers hold only values that were clipped and rounded: "
+                f"use numerics.replace({name}=True), or quantize() for floats"
+            )
+    spec = numerics.spec()
+    bound = spec.bound_in(x.dtype)
+    lowest = -bound if numerics.preserve_zero else jnp.floor(-bound)
+    highest = bound if numerics.preserve_zero else jnp.floor(bound)
+    integers = checks.integer_dtype(dtype, float(lowest), float(highest))
+    return op.quantize(x, noise, dataclasses.replace(spec, integer_dtype=integers), implementation, interpret)
+
+
+def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
+    """The values that `quantize_to_int` made integers of.
+
+    Args:
+        q: Integers of any shape.
+        numerics: What they were rounded with.
+        dtype: A float dtype for the result.
+
+    Returns:
+        What `quantize` returns in `dtype` for the same input, bit for bit, except that -0.0 and NaN became 0.
+
+    Raises:
+        TypeError: q is not made of integers, or dtype is not a float dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> int8 = IntNumerics(8, preserve_zero=True, preserve_max_val=True, clip=True, clip_gradient=True,
+        ...                    round=True, noise_fn=None)
+        >>> from_int(jnp.array([-127, 3], jnp.int8), int8, jnp.bfloat16)
+        Array([-127, 3], dtype=bfloat16)
+    """
+    _check_numerics(numerics)
+    q = checks.integers("q", q)
+    dtype = checks.float_dtype("dtype", dtype)
+    values = q.astype(jnp.promote_types(dtype, jnp.float32))
+    return (values if numerics.preserve_zero else values + jnp.asarray(0.5, values.dtype)).astype(dtype)
+
+
+def _arguments(
+    x: Any, numerics: Any, key: Any, implementation: str | None, interpret: str | None
+) -> tuple[jax.Array, jax.Array | None]:
+    """Checks the arguments that the public functions share, and draws the noise."""
+    _check_numerics(numerics)
+    x = checks.floats("x", x)
+    dispatch.check(implementation, interpret, x.dtype.name)
+    noise = numerics.draw_noise(x, key)
+    if noise is not None:
+        dispatch.check(implementation, interpret, noise.dtype.name)
+    return x, noise
+
+
+def _check_numerics(numerics: Any) -> None:
+    if not isinstance(numerics, IntNumerics):
+        raise TypeError(f"numerics={numerics!r} is no IntNumerics: make one with intnumerics.IntNumerics(bits, ...)")

@@ -1,0 +1,79 @@
+"""Arrays in, arrays out: the operations of quantization, each with several implementations.
+
+An implementation is a module with the functions that `reference.py` defines. `TABLE` says which module serves which
+name on which platform; a new one is a module and a row.
+"""
+
+import dataclasses
+import functools
+import importlib
+from typing import Protocol
+
+import jax
+import numpy as np
+
+from .spec import QuantSpec as QuantSpec
+from .spec import packed_shape as packed_shape
+
+if __name__ == "kernels":
+    raise ImportError(
+        "this folder is the package intnumerics.kernels: write `from intnumerics import kernels` "
+        "(the name `kernels` belongs to another project on the Python package index)"
+    )
+
+
+class Operations(Protocol):
+    """What a module that implements the operations offers; `reference.py` documents the functions."""
+
+    def quantize(
+        self, x: jax.Array, noise: jax.Array | None, spec: QuantSpec
+    ) -> jax.Array | tuple[jax.Array, jax.Array]: ...
+
+    def clip_gradient_from_mask(self, g: jax.Array, packed: jax.Array) -> jax.Array: ...
+
+    def clip_gradient_from_x(self, g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Array: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+    """One row of the table.
+
+    Attributes:
+        name: What users write as `implementation=`.
+        platform: The platform that it is lowered for, as JAX names it, or None for every one.
+        module: The module's name in this package; it is imported when it is first used.
+        dtypes: Names of the dtypes that it takes.
+        interpretable: Whether `interpret=True` runs it on a CPU.
+        install: What a user without the platform or package would install.
+    """
+
+    name: str
+    platform: str | None
+    module: str
+    dtypes: tuple[str, ...]
+    interpretable: bool = False
+    install: str = ""
+
+    def operations(self, interpret: bool = False) -> Operations:
+        """The module's operations, in interpret mode if asked for."""
+        module = importlib.import_module(f".{self.module}", __name__)
+        return _Interpreted(module) if interpret else module
+
+
+class _Interpreted:
+    """A kernel module whose operations run in Pallas' interpret mode."""
+
+    def __init__(self, module):
+        for name in ("quantize", "clip_gradient_from_mask", "clip_gradient_from_x"):
+            setattr(self, name, functools.partial(getattr(module, name), interpret=True))
+
+
+KERNEL_DTYPES = ("float32", "bfloat16", "float16")
+ALL_DTYPES = (*KERNEL_DTYPES, "float64")
+
+TABLE = (
+    Implementation("reference", None, "reference", ALL_DTYPES),
+    Implementation("xla", None, "xla", ALL_DTYPES),
+    Implementation("pallas", "cuda", "gpu", KERNEL_DTYPES, True, "pip install 'intnumerics[cuda13]'"),
+    Implementation("pallas", "tpu", "tpu", KERNEL_DTYPES, True, "pip install 'intnumerics[tpu]'"),
+)

@@ -1,0 +1,97 @@
+"""The elementwise maths of the Pallas kernels: the formula in the operations that every backend has.
+
+Neither `lax.round` nor a clip that lets NaN through exists in Pallas for GPU, so both are written in arithmetic that
+is exact here: float32 holds every float16 and bfloat16, and a sum with 2**23 rounds to a whole number, ties to even.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .spec import QuantSpec
+
+SIGN = 0x80000000
+WHOLE = 2.0**23  # float32 numbers from here to twice here are one apart
+SIGNED_WHOLE = 1.5 * 2.0**23  # so that the sum with a number of either sign, up to 2**22, lands there
+SIGNED_WHOLE_BITS = 0x4B400000
+
+
+def bits_of(x: jax.Array) -> jax.Array:
+    """The bits of a float32 array, as uint32."""
+    return lax.bitcast_convert_type(x, jnp.uint32)
+
+
+def widen(x: jax.Array) -> jax.Array:
+    """float32 from any float of at most 32 bits; from bfloat16 by a shift, which compiles to less than the cast."""
+    if x.dtype != jnp.bfloat16:
+        return x.astype(jnp.float32)
+    bits = lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.uint32)
+    return lax.bitcast_convert_type(bits << jnp.uint32(16), jnp.float32)
+
+
+def with_sign_of(magnitude: jax.Array | float, x: jax.Array) -> jax.Array:
+    """`magnitude`, which has no sign, with the sign bit of x, that of -0.0 and NaN included."""
+    bits = bits_of(magnitude) if isinstance(magnitude, jax.Array) else np.float32(magnitude).view(np.uint32)
+    return lax.bitcast_convert_type((bits_of(x) & jnp.uint32(SIGN)) | bits, jnp.float32)
+
+
+def add_noise(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, dtype: jnp.dtype) -> jax.Array:
+    """x and noise summed in float32 and rounded to the dtype of the clip; kept in float32 if x came so."""
+    compute = spec.compute_dtype(dtype)
+    if noise is None:
+        return x if compute == dtype else widen(x)
+    y = (widen(x) + noise).astype(compute)
+    return widen(y) if x.dtype == jnp.float32 else y
+
+
+def to_integers(y: jax.Array, bound: float, spec: QuantSpec, zero: jax.Array | float = 0.0) -> jax.Array:
+    """Clips, rounds, and takes the integer from the low bits of the sum with `SIGNED_WHOLE`; NaN gives 0."""
+    clipped = widen(jnp.minimum(jnp.maximum(y, -bound), bound))
+    if spec.rounding == "floor_plus_half":
+        clipped = jnp.floor(clipped)
+    bits = lax.bitcast_convert_type(jnp.where(y == y, clipped, zero) + SIGNED_WHOLE, jnp.int32)
+    return (bits - SIGNED_WHOLE_BITS if spec.integer_dtype == jnp.int32 else bits).astype(spec.integer_dtype)
+
+
+def clip_and_round(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:
+    """Clips and rounds a float32 block, NaN and the sign of -0.0 staying."""
+    magnitude = jnp.abs(y)
+    if spec.clip:
+        magnitude = jnp.where(magnitude > bound, bound, magnitude)
+    if spec.rounding == "floor_plus_half":
+        return jnp.floor(with_sign_of(magnitude, y)) + 0.5
+    if spec.rounding == "half_to_even":
+        # The second abs changes nothing and costs nothing: without it XLA, which runs the interpret mode, adds the two
+        # constants up first (JAX 0.10.2 and 0.11.2).
+        rounded = jnp.abs(magnitude + WHOLE) - WHOLE
+        if not spec.clip:  # a number of 2**23 or more is whole already, and the sum would round it
+            rounded = jnp.where(magnitude < WHOLE, rounded, magnitude)
+        magnitude = rounded
+    return with_sign_of(magnitude, y)
+
+
+def quantize(
+    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, dtype: jnp.dtype, zero: jax.Array | float = 0.0
+) -> jax.Array:
+    """Adds noise, clips and rounds a block.
+
+    Args:
+        x: A block of x, in its own dtype or widened to float32.
+        noise: None, or float32 that broadcasts to x.
+        spec: What to do.
+        dtype: That of x before it was widened.
+        zero: What NaN becomes before it is rounded to the integer 0: any number that rounds to it.
+
+    Returns:
+        The result in `spec.result_dtype(dtype)`.
+    """
+    y, bound = add_noise(x, noise, spec, dtype), spec.bound_in(dtype)
+    if spec.integer_dtype is not None:
+        return to_integers(y, bound, spec, zero)
+    return clip_and_round(widen(y), bound, spec).astype(dtype)
+
+
+def inside(x: jax.Array, spec: QuantSpec, dtype: jnp.dtype) -> jax.Array:
+    """The clip mask of a block of x, in its own dtype or widened to float32; False for NaN."""
+    return jnp.abs(widen(x)) <= spec.bound_in(dtype)

@@ -1,0 +1,60 @@
+"""The static description of one quantization, shared by every implementation."""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+Rounding = Literal["half_to_even", "floor_plus_half"]
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantSpec:
+    """Everything about a quantization that is known before an array is seen.
+
+    Attributes:
+        bound: Largest magnitude that the clip lets through, in buckets.
+        clip: Whether values beyond `bound` are brought back to it. The mask uses `bound` either way.
+        rounding: `"half_to_even"`, `"floor_plus_half"` (bucket centres at halves), or None for no rounding.
+        noise_dtype: Dtype in which noise, clip and rounding happen; None means that of x, as in the formula's source.
+        integer_dtype: Dtype of an integer result, or None for a result in the dtype of x. An integer result is the
+            rounded value, or for `"floor_plus_half"` the bucket number `floor(x)`; NaN becomes 0.
+        with_mask: Whether the clip mask is returned beside the result, packed along the last axis to one bit an
+            element, low bit first, as `numpy.packbits(mask, axis=-1, bitorder="little")` does.
+    """
+
+    bound: float
+    clip: bool
+    rounding: Rounding | None
+    noise_dtype: np.dtype | None = None
+    integer_dtype: np.dtype | None = None
+    with_mask: bool = False
+
+    def compute_dtype(self, dtype: np.dtype) -> np.dtype:
+        """The dtype in which an x of `dtype` is clipped and rounded; `noise_dtype` widens it and never narrows it."""
+        return np.dtype(dtype if self.noise_dtype is None else jnp.promote_types(dtype, self.noise_dtype))
+
+    def bound_in(self, dtype: np.dtype) -> float:
+        """`bound` as an x of `dtype` meets it: rounded to the dtype of the clip (255.5 is 256 in bfloat16).
+
+        Example:
+            >>> QuantSpec(255.5, clip=True, rounding=None).bound_in(jnp.bfloat16)
+            256.0
+        """
+        with np.errstate(over="ignore"):  # float16 has no 2**16: infinity is what the formula clips to there
+            return float(np.asarray(self.bound, self.compute_dtype(dtype)))
+
+    def result_dtype(self, dtype: np.dtype) -> np.dtype:
+        """The dtype of the result for an x of `dtype`."""
+        return np.dtype(dtype) if self.integer_dtype is None else self.integer_dtype
+
+
+def packed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the packed clip mask of an array of `shape`, one byte for eight elements of the last axis.
+
+    Example:
+        >>> packed_shape((4, 17))
+        (4, 3)
+    """
+    return (*shape[:-1], -(-shape[-1] // 8))

@@ -1,0 +1,49 @@
+"""Plain jnp for XLA to fuse: on CPU, and wherever a fusion with the neighbours is worth more than a kernel.
+
+XLA for CPU emulates bfloat16 and float16 an operation at a time; one trip through float32 and back is several times
+faster, and exact here. float64 takes the reference's way.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from . import body, reference
+from .reference import clip_gradient_from_mask as clip_gradient_from_mask
+from .spec import QuantSpec
+
+
+def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """`reference.quantize`, in float32."""
+    if x.dtype == jnp.float64 or (noise is not None and noise.dtype == jnp.float64):
+        return reference.quantize(x, noise, spec)
+    compute, bound = spec.compute_dtype(x.dtype), spec.bound_in(x.dtype)
+    y = body.widen(x)
+    if noise is not None:
+        y = body.widen(_rounded(y + body.widen(noise), compute))
+    if spec.integer_dtype is not None:
+        y = body.to_integers(y, bound, spec)
+    else:
+        y = body.clip_and_round(y, bound, spec)
+        exact = compute == x.dtype and spec.rounding != "floor_plus_half"
+        y = _narrow(y, x.dtype) if exact else _rounded(y, x.dtype)
+    return (y, reference.pack(body.inside(x, spec, x.dtype))) if spec.with_mask else y
+
+
+def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Array:
+    """`reference.clip_gradient_from_x`, in float32."""
+    if x.dtype == jnp.float64:
+        return reference.clip_gradient_from_x(g, x, spec)
+    return jnp.where(body.inside(x, spec, x.dtype), g, jnp.zeros_like(g))
+
+
+def _rounded(y: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """float32 rounded to `dtype`; XLA may drop a plain cast if the next operation widens again."""
+    return _narrow(lax.reduce_precision(y, 8, 7), dtype) if dtype == jnp.bfloat16 else reference.round_to(y, dtype)
+
+
+def _narrow(y: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Casts float32 that `dtype` holds exactly; to bfloat16 by its upper half."""
+    if dtype != jnp.bfloat16:
+        return y.astype(dtype)
+    return lax.bitcast_convert_type((body.bits_of(y) >> jnp.uint32(16)).astype(jnp.uint16), jnp.bfloat16)

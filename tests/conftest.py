@@ -1,0 +1,37 @@
+"""Skips the tests whose device or compiler is not here, and says which one is missing."""
+
+import functools
+import importlib.util
+
+import jax
+import pytest
+
+
+@functools.cache
+def missing_device(platform: str) -> str | None:
+    """Why no device of the platform can be used, or None if one can."""
+    try:
+        jax.devices(platform)
+    except RuntimeError:
+        return f"needs a {platform.upper()}; JAX found {jax.default_backend()} only"
+    return None
+
+
+@functools.cache
+def missing_compiler() -> str | None:
+    """Why nothing can be compiled ahead of time, or None if it can."""
+    wanted = {"libtpu": "libtpu", "jax_cuda13_plugin": "jax-cuda13-plugin"}
+    missing = [package for module, package in wanted.items() if importlib.util.find_spec(module) is None]
+    return f"needs {' and '.join(missing)}; `make test-aot` installs it" if missing else None
+
+
+def reason_to_skip(item: pytest.Item) -> str | None:
+    for platform in ("gpu", "tpu"):
+        if item.get_closest_marker(platform) and (reason := missing_device(platform)):
+            return reason
+    return missing_compiler() if item.get_closest_marker("aot") else None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if reason := reason_to_skip(item):
+        pytest.skip(reason)

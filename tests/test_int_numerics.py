@@ -1,0 +1,329 @@
+"""`IntNumerics` is the seed's: its fields, bounds, results and derivatives, and the ways its callers use it."""
+
+import copy
+import dataclasses
+import functools
+import itertools
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import oracle
+import pytest
+from jax import lax
+from oracle import assert_same_bits
+
+from intnumerics import Context, IntNumerics, QNumerics
+from intnumerics.kernels import QuantSpec
+
+SEEDS_ORDER = ("bits", "preserve_zero", "preserve_max_val", "clip", "clip_gradient", "round", "noise_fn", "dtype")
+SWITCHES = list(itertools.product((False, True), repeat=3))
+every_switch = pytest.mark.parametrize(("preserve_zero", "clip", "rounds"), SWITCHES)
+
+
+def dither(shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+    """Uniform in (-0.5, 0.5), in steps of 2**-16: every operation is exact, so no compiler can change the noise."""
+    return (jax.random.bits(key, shape, jnp.uint16).astype(jnp.float32) + 0.5) / 65536 - 0.5
+
+
+def numerics(bits: int = 8, **fields: Any) -> IntNumerics:
+    usual = dict.fromkeys(SEEDS_ORDER[1:6], True) | {"noise_fn": None}
+    return IntNumerics(bits, **(usual | fields))
+
+
+def bound_of(n: IntNumerics) -> float:
+    return oracle.edge(n.bits, n.preserve_zero) - (0.5 if n.round else 0.0)
+
+
+def seed(x: jax.Array, n: IntNumerics, noise: jax.Array | None = None) -> jax.Array:
+    """The forward as FJFormer writes it, one jnp operation after the other."""
+    if noise is not None:
+        x = (x + noise).astype(x.dtype)
+    if n.clip:
+        x = jnp.clip(x, -bound_of(n), bound_of(n))
+    if n.round:
+        x = lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN) if n.preserve_zero else jnp.floor(x) + 0.5
+    return x
+
+
+def seed_gradient(x: jax.Array, g: jax.Array, n: IntNumerics) -> jax.Array:
+    b = jnp.asarray(bound_of(n), x.dtype)
+    return jnp.where((-b <= x) & (x <= b), g, jnp.zeros_like(g)) if n.clip_gradient else g
+
+
+def numbers(n: IntNumerics, dtype: Any) -> jax.Array:
+    """Bucket edges, ties, their neighbours and extremes; no float32 subnormals, which platforms take differently."""
+    return jnp.asarray(oracle.flushed(oracle.values(QuantSpec(bound_of(n), True, None), np.dtype(dtype))))
+
+
+# --- the fields -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("preserve_zero", "preserve_max_val", "rows"),
+    # at 8, 2 and 1 bits: the edge, the centre, and what the largest magnitude is mapped to
+    [
+        (False, False, [(128.0, 127.5, 128.0), (2.0, 1.5, 2.0), (1.0, 0.5, 1.0)]),
+        (False, True, [(128.0, 127.5, 127.5), (2.0, 1.5, 1.5), (1.0, 0.5, 0.5)]),
+        (True, False, [(127.5, 127.0, 127.5), (1.5, 1.0, 1.5), (0.5, 0.0, 0.5)]),
+        (True, True, [(127.5, 127.0, 127.0), (1.5, 1.0, 1.0), (0.5, 0.0, 0.0)]),
+    ],
+)
+def test_bounds_are_those_of_the_truth_table(preserve_zero: bool, preserve_max_val: bool, rows: list[Any]) -> None:
+    for bits, (edge, centre, mapped) in zip((8, 2, 1), rows, strict=True):
+        n = numerics(bits, preserve_zero=preserve_zero, preserve_max_val=preserve_max_val)
+        assert n.get_edge_of_last_int_bucket() == edge
+        assert n.get_center_of_last_int_bucket() == centre
+        assert n.abs_val_mapped_to() == mapped
+        assert n.get_quant_bound() == mapped
+
+
+def test_fields_are_the_seeds_in_its_order_by_position_and_by_keyword() -> None:
+    values = (4, True, False, True, False, True, dither, jnp.int8)
+    by_position = IntNumerics(*values)
+    assert tuple(getattr(by_position, name) for name in SEEDS_ORDER) == values
+    assert by_position == IntNumerics(**dict(reversed(list(zip(SEEDS_ORDER, values, strict=True)))))
+    assert IntNumerics(*values[:-1]).dtype is None
+    assert by_position.get_dtype() is jnp.int8
+
+
+def test_noise_dtype_is_keyword_only_and_none_by_default() -> None:
+    values = (4, True, False, True, False, True, None, None)
+    assert IntNumerics(*values).noise_dtype is None
+    assert IntNumerics(*values, noise_dtype=jnp.float32).noise_dtype == jnp.float32
+    assert IntNumerics(*values, noise_dtype="float32") == IntNumerics(*values, noise_dtype=jnp.float32)
+    with pytest.raises(TypeError, match="positional"):
+        IntNumerics(*values, jnp.float32)
+
+
+def test_is_frozen_hashable_and_equal_by_its_fields() -> None:
+    a, b = numerics(4, noise_fn=dither), numerics(4, noise_fn=dither)
+    assert a == b
+    assert hash(a) == hash(b)
+    for name in (*SEEDS_ORDER[:6], "noise_fn", "dtype", "noise_dtype"):
+        changed = {"bits": 5, "noise_fn": None, "dtype": jnp.int8, "noise_dtype": jnp.float32}.get(name, False)
+        assert a != a.replace(**{name: changed}), name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        a.bits = 8
+
+
+def test_pickle_and_deepcopy_give_an_equal_copy() -> None:
+    n = numerics(4, noise_fn=dither, dtype=jnp.int8, noise_dtype=jnp.float32)
+    for twin in (pickle.loads(pickle.dumps(n)), copy.deepcopy(n), copy.copy(n)):
+        assert twin == n
+        assert hash(twin) == hash(n)
+
+
+def test_replace_changes_the_named_field_only_and_checks_it() -> None:
+    n = numerics(8, noise_fn=dither)
+    assert n.replace(bits=4) == numerics(4, noise_fn=dither)
+    assert n.bits == 8
+    with pytest.raises(ValueError, match="bits=23"):
+        n.replace(bits=23)
+    with pytest.raises(TypeError):
+        n.replace(width=4)
+
+
+@pytest.mark.parametrize("bits", [np.int64(10), np.float32(10)], ids=repr)
+def test_bits_of_a_numpy_type_mean_what_the_number_means(bits: Any) -> None:
+    n, x = numerics(bits, preserve_zero=True), jnp.asarray([1000.0, 3.5], jnp.bfloat16)
+    assert type(n.abs_val_mapped_to()) is float
+    with jax.numpy_dtype_promotion("strict"):
+        assert_same_bits(n.fwd(x, Context()), np.asarray([512, 4], ml_dtypes.bfloat16))
+
+
+# --- transforms -------------------------------------------------------------------------------------------------------
+
+
+def test_is_a_pytree_without_leaves_that_passes_through_transforms_as_an_argument() -> None:
+    n, x = numerics(4), jnp.asarray([[-9.0, 0.2, 2.5], [3.5, 7.0, 8.0]])
+    expected = np.asarray([[-7, 0, 2], [4, 7, 7]], np.float32)
+    assert jax.tree.leaves(n) == []
+
+    def fwd(n: IntNumerics, x: jax.Array) -> jax.Array:
+        return n.fwd(x, Context())
+
+    assert_same_bits(jax.jit(fwd)(n, x), expected)
+    assert_same_bits(jax.vmap(fwd, in_axes=(None, 0))(n, x), expected)
+    assert_same_bits(jax.checkpoint(fwd)(n, x), expected)
+    slope = jax.jit(jax.grad(lambda n, x: jax.checkpoint(fwd)(n, x).sum(), argnums=1))
+    assert_same_bits(slope(n.replace(round=False), x), np.asarray([[0, 1, 1], [1, 1, 0]], np.float32))
+    assert_same_bits(lax.scan(lambda _, row: (None, fwd(n, row)), None, x)[1], expected)
+    carried, rows = lax.scan(lambda n, row: (n, fwd(n, row)), n, x)
+    assert carried == n
+    assert_same_bits(rows, expected)
+
+
+def test_equal_numerics_share_one_trace_and_different_ones_do_not() -> None:
+    traced = []
+
+    @jax.jit
+    def fwd(n: IntNumerics, x: jax.Array) -> jax.Array:
+        traced.append(n)
+        return n.fwd(x, Context())
+
+    for bits in (4, 4, 5):
+        fwd(numerics(bits), jnp.ones(3))
+    assert [n.bits for n in traced] == [4, 5]
+
+
+def test_context_is_a_pytree_whose_key_survives_jit() -> None:
+    key = jax.random.key(7)
+    context = jax.jit(lambda c: c.replace(train_step=c.train_step + 1))(Context(key=key, train_step=2))
+    assert isinstance(context, Context)
+    assert context.key.dtype == key.dtype
+    assert_same_bits(jax.random.key_data(context.key), jax.random.key_data(key))
+    assert context.train_step == 3
+    assert len(jax.tree.leaves(context)) == 2
+    assert jax.tree.leaves(Context()) == []
+    assert_same_bits(
+        jax.jit(lambda c, x: numerics(noise_fn=dither, round=False).fwd(x, c))(Context(key), jnp.zeros(9)),
+        np.asarray(dither((9,), key)),
+    )
+
+
+def test_qnumerics_is_abstract() -> None:
+    methods = {"get_dtype", "abs_val_mapped_to", "fwd", "vjp_fwd", "vjp_bwd"}
+    assert issubclass(IntNumerics, QNumerics)
+    for left_out in methods:
+        partial = type("Partial", (QNumerics,), {name: lambda *_: None for name in methods - {left_out}})
+        with pytest.raises(TypeError, match=left_out):
+            partial()
+    type("Whole", (QNumerics,), {name: lambda *_: None for name in methods})()
+
+
+# --- values and gradients ---------------------------------------------------------------------------------------------
+
+
+@every_switch
+@pytest.mark.parametrize("noise_fn", [None, dither], ids=["exact", "noisy"])
+@pytest.mark.parametrize(("dtype", "bits"), [("float32", 8), ("bfloat16", 9), ("float16", 1)])
+def test_forward_and_backward_are_the_seeds(
+    dtype: str, bits: int, noise_fn: Any, preserve_zero: bool, clip: bool, rounds: bool
+) -> None:
+    n = numerics(bits, preserve_zero=preserve_zero, clip=clip, round=rounds, noise_fn=noise_fn)
+    context = Context(key=jax.random.key(bits))
+    x = numbers(n, dtype)
+    g = jnp.linspace(-3, 3, x.size).astype(x.dtype)
+    expected = seed(x, n, None if noise_fn is None else noise_fn(x.shape, context.key))
+    assert_same_bits(n.fwd(x, context), expected)
+    y, residual = n.vjp_fwd(x, context)
+    assert_same_bits(y, expected)
+    gradient, none = n.vjp_bwd(residual, g)
+    assert_same_bits(gradient, seed_gradient(x, g, n))
+    assert none is None
+    straight = n.replace(clip_gradient=False)
+    y, residual = straight.vjp_fwd(x, context)
+    assert_same_bits(y, expected)
+    assert_same_bits(straight.vjp_bwd(residual, g)[0], g)
+
+
+def as_an_argument(n: IntNumerics, context: Context) -> Callable[[jax.Array], jax.Array]:
+    q = jax.custom_vjp(n.fwd)
+    q.defvjp(n.vjp_fwd, n.vjp_bwd)
+    return lambda x: q(x, context)
+
+
+def as_q_dot_general_does(n: IntNumerics, context: Context) -> Callable[[jax.Array], jax.Array]:
+    q = jax.custom_vjp(n.fwd)
+    q.defvjp(n.vjp_fwd, n.vjp_bwd)
+    return functools.partial(q, context=context)
+
+
+def closed_over(n: IntNumerics, context: Context) -> Callable[[jax.Array], jax.Array]:
+    q = jax.custom_vjp(lambda x: n.fwd(x, context))
+    q.defvjp(lambda x: n.vjp_fwd(x, context), lambda residual, g: n.vjp_bwd(residual, g)[:1])
+    return q
+
+
+@pytest.mark.parametrize("clip_gradient", [False, True])
+@pytest.mark.parametrize("noise_fn", [None, dither], ids=["exact", "noisy"])
+@pytest.mark.parametrize("bind", [as_an_argument, as_q_dot_general_does, closed_over])
+def test_serves_in_a_custom_vjp_as_callers_write_it(bind: Any, noise_fn: Any, clip_gradient: bool) -> None:
+    n = numerics(2, clip_gradient=clip_gradient, noise_fn=noise_fn)
+    key = jax.random.key(3)
+    x = numbers(n, "float32")
+    g = jnp.linspace(-3, 3, x.size)
+    expected = seed(x, n, None if noise_fn is None else noise_fn(x.shape, key)), seed_gradient(x, g, n)
+
+    def forward(x: jax.Array, context: Context) -> Any:
+        return jax.vjp(bind(n, context), x)
+
+    def both(x: jax.Array, context: Context) -> Any:
+        y, backward = forward(x, context)
+        return y, *backward(g)
+
+    for run in (both, jax.jit(both)):
+        for got, wanted in zip(run(x, Context(key)), expected, strict=True):
+            assert_same_bits(got, wanted)
+    for run in (forward, jax.jit(forward)):  # the second function leaves jit as a pytree, and is applied outside
+        y, backward = run(x, Context(key))
+        assert_same_bits(y, expected[0])
+        for times in (1.0, -2.0):
+            assert_same_bits(backward(times * g)[0], seed_gradient(x, times * g, n))
+
+
+# --- derivatives of the forward itself --------------------------------------------------------------------------------
+
+
+@every_switch
+@pytest.mark.parametrize("method", ["fwd", "vjp_fwd"])
+def test_forward_is_differentiable_as_its_formula(method: str, preserve_zero: bool, clip: bool, rounds: bool) -> None:
+    n = numerics(2, preserve_zero=preserve_zero, clip=clip, round=rounds)
+    b = bound_of(n)
+    x = jnp.asarray([-b - 1, -b, np.nextafter(np.float32(-b), 0), -0.3, 0.0, 0.5, b, b + 1], jnp.float32)
+    t = jnp.arange(1.0, 9.0)
+
+    def ours(x: jax.Array) -> jax.Array:
+        return n.fwd(x, Context()) if method == "fwd" else n.vjp_fwd(x, Context())[0]
+
+    def theirs(x: jax.Array) -> jax.Array:
+        return seed(x, n)
+
+    def derivatives(f: Callable[[jax.Array], jax.Array]) -> dict[str, jax.Array]:
+        def cubed(x: jax.Array) -> jax.Array:
+            return jnp.sum(t * f(x) ** 3)
+
+        return {
+            "jvp": jax.jvp(f, (x,), (t,))[1],
+            "linearize": jax.linearize(f, x)[1](t),
+            "vjp": jax.vjp(f, x)[1](t)[0],
+            "jacfwd": jax.jacfwd(f)(x),
+            "grad": jax.grad(cubed)(x),
+            "second": jax.jvp(jax.grad(cubed), (x,), (t,))[1],
+            "hessian": jax.jacrev(jax.grad(cubed))(x),
+        }
+
+    # One compilation each instead of many: what is compared is which rule differentiates, not how operations fuse.
+    got, wanted = (jax.jit(derivatives, static_argnums=0)(f) for f in (ours, theirs))
+    for name in wanted:
+        assert_same_bits(got[name], wanted[name])
+    assert np.any(wanted["jvp"]) == (not rounds)
+
+
+def test_forward_is_differentiable_in_bfloat16_with_the_rounded_bound() -> None:
+    n = numerics(9, round=False)  # the bound 255.5 is 256 in bfloat16
+    x, t = jnp.asarray([255, 256, 258, -256], jnp.bfloat16), jnp.ones(4, jnp.bfloat16)
+    expected = jax.jvp(lambda x: seed(x, n), (x,), (t,))[1]
+    assert_same_bits(expected, np.asarray([1, 0.5, 0, 0.5], ml_dtypes.bfloat16))
+    assert_same_bits(jax.jvp(lambda x: n.fwd(x, Context()), (x,), (t,))[1], expected)
+    assert_same_bits(jax.grad(lambda x: n.fwd(x, Context()).sum())(x), expected)
+
+
+def test_the_derivative_reaches_what_the_noise_depends_on_as_in_the_formula() -> None:
+    x, key = jnp.asarray([0.1, 0.9, 5.0]), jax.random.key(0)
+    noise = dither(x.shape, key)
+
+    def ours(scale: jax.Array) -> jax.Array:
+        n = numerics(2, round=False, noise_fn=lambda shape, key: scale * dither(shape, key))
+        return n.fwd(x, Context(key))
+
+    def theirs(scale: jax.Array) -> jax.Array:
+        return seed(x, numerics(2, round=False), scale * noise)
+
+    assert_same_bits(jax.jacfwd(ours)(2.0), jax.jacfwd(theirs)(2.0))
+    assert_same_bits(jax.jacrev(ours)(2.0), jax.jacrev(theirs)(2.0))

@@ -1,0 +1,220 @@
+"""Every implementation returns the bits of the formula, for every switch, width, dtype and number that matters."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import hypothesis.extra.numpy
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import oracle
+import pytest
+from oracle import assert_same_bits
+
+from intnumerics import kernels
+from intnumerics.kernels import QuantSpec
+
+IMPLEMENTATIONS = {
+    "reference": ("reference", None),
+    "xla": ("xla", None),
+    "pallas-gpu": ("pallas", "cuda"),
+    "pallas-tpu": ("pallas", "tpu"),
+}
+every_implementation = pytest.mark.parametrize("name", IMPLEMENTATIONS)
+every_dtype = pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
+
+
+def operations(name: str) -> kernels.Operations:
+    """An implementation's functions, on this machine: kernels are interpreted."""
+    wanted, platform = IMPLEMENTATIONS[name]
+    [row] = [row for row in kernels.TABLE if row.name == wanted and row.platform == platform]
+    return row.operations(interpret=row.interpretable)
+
+
+def compiled(function: Callable[..., Any], *arrays: Any) -> Any:
+    """What a function returns under jit, as NumPy arrays."""
+    return jax.tree.map(np.asarray, jax.jit(function)(*arrays))
+
+
+def differs_by_flushing(x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec) -> np.ndarray:
+    """Where the result hangs on whether a subnormal number counts as 0, which platforms decide."""
+    as_zero = oracle.quantize(oracle.flushed(x), noise, spec), oracle.mask(oracle.flushed(x), spec)
+    exact = oracle.quantize(x, noise, spec), oracle.mask(x, spec)
+    with np.errstate(invalid="ignore"):
+        return (as_zero[0] != exact[0]) & (exact[0] == exact[0]) | (as_zero[1] != exact[1])
+
+
+def assert_is_formula(y: Any, x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec) -> None:
+    """Compares a result with the formula, where that does not hang on how a platform takes subnormal numbers."""
+    same = ~differs_by_flushing(x, noise, spec)
+    expected = oracle.quantize(x, noise, spec)
+    if not spec.with_mask:
+        assert_same_bits(y[same], expected[same])
+        return
+    assert_same_bits(y[0][same], expected[same])
+    bits = np.unpackbits(y[1], axis=-1, bitorder="little", count=x.shape[-1]).astype(bool)
+    assert_same_bits(bits[same], oracle.mask(x, spec)[same])
+
+
+def check(name: str, x: np.ndarray, noise: np.ndarray | None, *specs: QuantSpec) -> None:
+    """Runs an implementation for each spec, in one program, and compares each result with the formula."""
+    run = operations(name).quantize
+    results = compiled(lambda x, noise: [run(x, noise, spec) for spec in specs], x, noise)
+    for spec, result in zip(specs, results, strict=True):
+        assert_is_formula(result, x, noise, spec)
+
+
+@every_implementation
+@every_dtype
+@pytest.mark.parametrize("bits", oracle.BITS)
+def test_every_switch_at_every_width_gives_the_formula_and_its_mask(name: str, dtype: np.dtype, bits: int) -> None:
+    specs = [dataclasses.replace(spec, with_mask=True) for spec in oracle.specs(bits)]
+    x = np.unique(np.concatenate([oracle.values(spec, dtype).view(f"u{dtype.itemsize}") for spec in specs])).view(dtype)
+    check(name, x, None, *specs)
+
+
+@every_implementation
+@every_dtype
+@pytest.mark.parametrize("noise_dtype", [None, np.dtype(np.float32)], ids=["in x.dtype", "in float32"])
+def test_noise_is_added_and_rounded_as_the_formula_does(name: str, dtype: np.dtype, noise_dtype: Any) -> None:
+    specs = [dataclasses.replace(spec, noise_dtype=noise_dtype) for bits in (1, 9) for spec in oracle.specs(bits)]
+    x = oracle.values(specs[-1], dtype)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, x.shape).astype(np.float32)
+    check(name, x, noise, *specs)
+
+
+@every_implementation
+@every_dtype
+@pytest.mark.parametrize("noise_dtype", oracle.DTYPES, ids=str)
+def test_noise_of_another_dtype_is_promoted_as_the_formula_does(
+    name: str, dtype: np.dtype, noise_dtype: np.dtype
+) -> None:
+    spec = QuantSpec(127.0, clip=True, rounding="half_to_even")
+    x = oracle.values(spec, dtype)
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, x.shape).astype(noise_dtype)
+    check(name, x, noise, spec)
+
+
+@every_implementation
+@every_dtype
+@pytest.mark.parametrize("bits", [1, 8, 9, 16])
+def test_integers_are_the_rounded_values_or_bucket_numbers_and_nan_is_0(name: str, dtype: np.dtype, bits: int) -> None:
+    specs = [spec for spec in oracle.specs(bits) if spec.clip and spec.rounding]
+    wide = [dataclasses.replace(spec, integer_dtype=np.dtype(np.int32)) for spec in specs]
+    narrow = [dataclasses.replace(spec, integer_dtype=np.dtype(np.int8)) for spec in specs if bits <= 8]
+    middle = [dataclasses.replace(spec, integer_dtype=np.dtype(np.int16)) for spec in specs if bits <= 9]
+    check(name, oracle.values(specs[0], dtype), None, *wide, *narrow, *middle)
+
+
+@every_implementation
+@pytest.mark.parametrize("dtype", oracle.DTYPES[1:], ids=str)
+def test_all_65536_numbers_of_16_bits(name: str, dtype: np.dtype) -> None:
+    specs = [dataclasses.replace(spec, with_mask=True) for bits in (4, 8) for spec in oracle.specs(bits)]
+    check(name, np.arange(1 << 16, dtype=np.uint16).view(dtype), None, *specs)
+
+
+SHAPES = [(1,), (7,), (8,), (4099,), (3, 5), (2, 3, 130), (5, 1024), (2, 4099), (0,), (3, 0), (0, 8), (1, 1, 1, 1)]
+
+
+@every_implementation
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_shape(name: str, shape: tuple[int, ...]) -> None:
+    x = (np.random.default_rng(2).normal(size=shape) * 100).astype(ml_dtypes.bfloat16)
+    spec = QuantSpec(127.0, clip=True, rounding="half_to_even", with_mask=True)
+    g = np.random.default_rng(3).normal(size=shape).astype(ml_dtypes.bfloat16)
+    run = operations(name)
+    y, packed = compiled(lambda x: run.quantize(x, None, spec), x)
+    assert_same_bits(y, oracle.quantize(x, None, spec))
+    assert_same_bits(packed, oracle.packed_mask(x, spec))
+    expected = np.where(oracle.mask(x, spec), g, np.zeros_like(g))
+    assert_same_bits(compiled(run.clip_gradient_from_mask, g, packed), expected)
+    assert_same_bits(compiled(lambda g, x: run.clip_gradient_from_x(g, x, spec), g, x), expected)
+
+
+SHARED = [
+    ((4, 6, 8), (4, 6, 8)), ((4, 6, 8), (1, 1, 1)), ((4, 6, 8), (1, 1, 8)), ((4, 6, 8), (4, 1, 8)), ((4, 6, 8), (4, 6, 1)),
+    ((4, 6, 8), (1, 6, 1)), ((3, 1, 5), (3, 1, 1)), ((2, 3, 2, 5), (1, 3, 1, 5)), ((4099,), (1,)), ((3, 17), (1, 17)),
+]  # fmt: skip
+
+
+@every_implementation
+@pytest.mark.parametrize(("shape", "noise_shape"), SHARED, ids=str)
+def test_noise_broadcasts_along_its_axes_of_1(name: str, shape: tuple[int, ...], noise_shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(4)
+    x = (random.normal(size=shape) * 100).astype(np.float32)
+    noise = random.uniform(-0.5, 0.5, noise_shape).astype(np.float32)
+    spec = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
+    y, (masked, packed) = compiled(
+        lambda x, noise: [
+            operations(name).quantize(x, noise, s) for s in (spec, dataclasses.replace(spec, with_mask=True))
+        ],
+        x,
+        noise,
+    )
+    expected = oracle.quantize(x, np.broadcast_to(noise, shape), spec)
+    assert_same_bits(y, expected)
+    assert_same_bits(masked, expected)
+    assert_same_bits(packed, oracle.packed_mask(x, spec))
+
+
+@every_implementation
+@every_dtype
+def test_the_gradient_of_infinity_outside_the_mask_is_0_and_nan_is_outside(name: str, dtype: np.dtype) -> None:
+    spec = QuantSpec(127.0, clip=True, rounding="half_to_even", with_mask=True)
+    x = np.asarray([np.nan, np.inf, 128, 127, -127, 0, 3, -np.inf, 126.5], dtype)
+    g = np.asarray([np.inf, np.nan, -np.inf, np.inf, -0.0, np.nan, 2, 5, -3], dtype)
+    expected = np.asarray([0, 0, 0, np.inf, -0.0, np.nan, 2, 0, -3], dtype)
+    run = operations(name)
+    packed = np.packbits([0, 0, 0, 1, 1, 1, 1, 0, 1], bitorder="little")
+    assert_same_bits(compiled(run.clip_gradient_from_mask, g, packed), expected)
+    assert_same_bits(compiled(lambda g, x: run.clip_gradient_from_x(g, x, spec), g, x), expected)
+
+
+@pytest.mark.parametrize("name", ["xla", "pallas-gpu", "pallas-tpu"])
+def test_a_cotangent_may_have_another_dtype_than_x(name: str) -> None:
+    spec = QuantSpec(127.0, clip=True, rounding="half_to_even")
+    x, g = np.asarray([200, 3, -4], np.float32), np.asarray([1, 2, 3], ml_dtypes.bfloat16)
+    result = compiled(lambda g, x: operations(name).clip_gradient_from_x(g, x, spec), g, x)
+    assert_same_bits(result, np.asarray([0, 2, 3], ml_dtypes.bfloat16))
+
+
+ONE_LENGTH = 96  # of the arrays that hypothesis makes, so that each implementation is compiled once
+
+
+@functools.cache
+def quantizer(name: str, spec: QuantSpec) -> Callable[..., Any]:
+    return jax.jit(lambda x, noise: operations(name).quantize(x, noise, spec))
+
+
+@every_implementation
+@every_dtype
+@hypothesis.settings(max_examples=50, deadline=None)
+@hypothesis.given(data=st.data())
+def test_arrays_that_hypothesis_makes(name: str, dtype: np.dtype, data: st.DataObject) -> None:
+    bits = hypothesis.extra.numpy.arrays(np.dtype(f"u{dtype.itemsize}"), ONE_LENGTH)
+    draws = hypothesis.extra.numpy.arrays(np.int16, ONE_LENGTH)
+    x, noise = data.draw(bits).view(dtype), data.draw(draws).astype(np.float32) / 65536
+    spec = data.draw(st.sampled_from([dataclasses.replace(s, with_mask=True) for s in oracle.specs(8)]))
+    assert_is_formula(jax.tree.map(np.asarray, quantizer(name, spec)(x, noise)), x, noise, spec)
+
+
+@pytest.mark.parametrize("name", ["reference", "xla"])
+@pytest.mark.parametrize("bits", oracle.BITS)
+def test_float64_gives_the_formula(name: str, bits: int) -> None:
+    dtype = np.dtype(np.float64)
+    specs = [dataclasses.replace(spec, with_mask=True) for spec in oracle.specs(bits)]
+    with jax.enable_x64(True):
+        check(name, oracle.values(specs[0], np.dtype(np.float32)).astype(dtype), None, *specs)
+
+
+def test_a_bound_is_rounded_to_the_dtype_of_x() -> None:
+    spec = QuantSpec(255.5, clip=True, rounding=None)
+    assert spec.bound_in(jnp.bfloat16) == 256.0
+    assert spec.bound_in(jnp.float32) == 255.5
+    assert dataclasses.replace(spec, noise_dtype=np.dtype(np.float32)).bound_in(jnp.bfloat16) == 255.5
+    assert QuantSpec(2.0**20, clip=True, rounding=None).bound_in(jnp.float16) == float("inf")

@@ -1,0 +1,317 @@
+"""The public functions: gradients, residuals, integers, noise, keys, and every transform around them."""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import oracle
+import pytest
+from jax import export, lax
+from oracle import assert_same_bits
+
+from intnumerics import IntNumerics, from_int, quantize, quantize_to_int
+from intnumerics.kernels import QuantSpec
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+NOISE = np.asarray([-0.5, -0.25, 0.0, 0.125, 0.4375, 0.5, 0.3125, -0.0625], np.float32)
+X = np.asarray([-9.0, -0.5, 0.0, 2.25, 3.5, 100.5, np.nan, np.inf], np.float32)
+every_dtype = pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
+
+
+def numerics(bits: int = 8, **fields: Any) -> IntNumerics:
+    switches = ("preserve_zero", "preserve_max_val", "clip", "clip_gradient", "round")
+    return IntNumerics(bits, **(dict.fromkeys(switches, True) | {"noise_fn": None} | fields))
+
+
+def spec_of(n: IntNumerics, **fields: Any) -> QuantSpec:
+    """What the oracle needs, from the fields alone."""
+    bound = oracle.edge(n.bits, n.preserve_zero) - (0.5 if n.round else 0.0)
+    rounding = ("half_to_even" if n.preserve_zero else "floor_plus_half") if n.round else None
+    return QuantSpec(bound, n.clip, rounding, **({"noise_dtype": n.noise_dtype} | fields))
+
+
+def dither(shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+    """Uniform in (-0.5, 0.5), in steps of 2**-16: every operation is exact, so no compiler can change the noise."""
+    return (jax.random.bits(key, shape, jnp.uint16).astype(jnp.float32) + 0.5) / 65536 - 0.5
+
+
+def given(noise: Any) -> Callable[[tuple[int, ...], jax.Array], Any]:
+    return lambda shape, key: noise
+
+
+def backward(x: Any, n: IntNumerics, **options: Any) -> Any:
+    return jax.vjp(lambda x: quantize(x, n, **options), jnp.asarray(x))[1]
+
+
+# --- gradients and residuals ------------------------------------------------------------------------------------------
+
+
+@every_dtype
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("preserve_zero", [False, True])
+def test_gradient_is_zero_beyond_the_bound_and_g_up_to_it(dtype: np.dtype, clip: bool, preserve_zero: bool) -> None:
+    n = numerics(4, clip=clip, preserve_zero=preserve_zero)
+    b = np.asarray(7.0 if preserve_zero else 7.5, dtype)
+    beyond = np.nextafter(b, np.asarray(np.inf, dtype))
+    x = np.asarray([b, -b, beyond, -beyond, 0, -0.0, np.nan, np.inf, -np.inf, 1, beyond, 2], dtype)
+    g = np.asarray([1, -2, 3, -4, 5, -6, 7, np.inf, -np.inf, np.inf, np.nan, np.nan], dtype)
+    expected = np.asarray([1, -2, 0, 0, 5, -6, 0, 0, 0, np.inf, 0, np.nan], dtype)
+    assert_same_bits(backward(x, n)(jnp.asarray(g))[0], expected)
+    assert_same_bits(jax.jit(lambda x, g: backward(x, n)(g)[0])(x, g), expected)
+    assert_same_bits(backward(x, n.replace(clip_gradient=False))(jnp.asarray(g))[0], g)
+
+
+def test_gradient_masks_x_as_it_was_before_the_noise() -> None:
+    n = numerics(4, noise_fn=given(np.asarray([3.0, -3.0], np.float32)))
+    assert_same_bits(backward([5.0, 9.0], n, key=jax.random.key(0))(jnp.ones(2))[0], np.asarray([1, 0], np.float32))
+
+
+def test_gradient_keeps_the_dtype_of_the_cotangent() -> None:
+    n, x = numerics(4), jnp.asarray([1, 9], jnp.bfloat16)
+    _, residual = n.vjp_fwd(x, None)
+    for dtype in oracle.DTYPES:
+        assert_same_bits(n.vjp_bwd(residual, jnp.full(2, 3, dtype))[0], np.asarray([3, 0], dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (7,), (8,), (1000,), (1001,), (3, 16), (3, 17)], ids=str)
+def test_residual_is_one_bit_an_element_or_nothing(dtype: str, shape: tuple[int, ...]) -> None:
+    def residual_bytes(n: IntNumerics) -> int:
+        leaves = jax.tree.leaves(backward(jnp.zeros(shape, dtype), n, key=jax.random.key(0)))
+        return sum(leaf.nbytes for leaf in leaves if hasattr(leaf, "nbytes"))
+
+    *rows, columns = shape or (1,)
+    for noise_fn in (None, dither):
+        assert residual_bytes(numerics(noise_fn=noise_fn, clip_gradient=False)) == 0
+        # each row is padded to whole bytes, as the docstring of vjp_fwd says
+        assert residual_bytes(numerics(noise_fn=noise_fn)) == int(np.prod(rows)) * -(-columns // 8)
+
+
+# --- integers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bits", "dtype", "preserve_zero", "expected"),
+    [
+        *((1, d, z, "int8") for d in ("float32", "bfloat16", "float16") for z in (False, True)),
+        *((8, d, z, "int8") for d in ("float32", "bfloat16", "float16") for z in (False, True)),
+        *((9, d, z, "int16") for d in ("float32", "bfloat16", "float16") for z in (False, True)),
+        *((16, "float32", z, "int16") for z in (False, True)),
+        *((16, "bfloat16", z, "int32") for z in (False, True)),  # the bound rounds to 32768
+        *((17, d, z, "int32") for d in ("float32", "bfloat16") for z in (False, True)),
+        *((22, d, z, "int32") for d in ("float32", "bfloat16") for z in (False, True)),
+    ],
+)
+def test_integers_are_the_smallest_that_hold_every_bucket(
+    bits: int, dtype: str, preserve_zero: bool, expected: str
+) -> None:
+    n = numerics(bits, preserve_zero=preserve_zero)
+    ends = np.asarray([-np.inf, np.inf, np.nan], dtype)
+    for run in (quantize_to_int, jax.jit(quantize_to_int)):
+        assert_same_bits(run(ends, n), oracle.quantize(ends, None, spec_of(n, integer_dtype=np.dtype(expected))))
+    assert quantize_to_int(ends, n, dtype=jnp.int32).dtype == jnp.int32
+
+
+def test_integers_in_float32_compute_need_no_wider_dtype_for_bfloat16() -> None:
+    n = numerics(16, noise_dtype=jnp.float32)
+    ends = np.asarray([-np.inf, np.inf], BFLOAT16)
+    assert_same_bits(quantize_to_int(ends, n), np.asarray([-32767, 32767], np.int16))
+
+
+def test_integers_are_buckets_by_number_and_nan_is_zero() -> None:
+    x = jnp.asarray([-0.1, 0.1, -7.5, 7.5, -1.0, 2.5, np.nan, 99.0, -99.0])
+    halves = quantize_to_int(x, numerics(4, preserve_zero=False))
+    assert_same_bits(halves, np.asarray([-1, 0, -8, 7, -1, 2, 0, 7, -8], np.int8))
+    whole = quantize_to_int(x, numerics(4))
+    assert_same_bits(whole, np.asarray([0, 0, -7, 7, -1, 2, 0, 7, -7], np.int8))
+
+
+@every_dtype
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 9, 16, 22])
+def test_from_int_inverts_quantize_to_int(dtype: np.dtype, bits: int) -> None:
+    for preserve_zero, noise_dtype in itertools.product((False, True), (None, jnp.float32)):
+        n = numerics(bits, preserve_zero=preserve_zero, noise_dtype=noise_dtype)
+        if bits == 22 and dtype == np.float16 and noise_dtype is None:
+            continue  # its bound is infinite, which no integer dtype holds
+        x = oracle.flushed(oracle.values(spec_of(n), dtype))
+        x = jnp.asarray(x[~np.isnan(x)])
+        expected = oracle.quantize(np.asarray(x), None, spec_of(n))
+        expected = np.where(expected == 0, np.zeros((), dtype), expected)  # integers have no -0.0
+        assert_same_bits(quantize(x, n) + jnp.zeros((), dtype), expected)
+        assert_same_bits(from_int(quantize_to_int(x, n), n, dtype), expected)
+        assert_same_bits(jax.jit(lambda q, n=n: from_int(q, n, dtype))(quantize_to_int(x, n)), expected)
+
+
+# --- noise and keys ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise_dtype", [None, jnp.float32], ids=["as-x", "float32"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        NOISE.reshape(2, 4),
+        NOISE[:4],
+        NOISE[:4].reshape(1, 4),
+        NOISE[:2].reshape(2, 1),
+        NOISE[4],
+        NOISE.astype(BFLOAT16).reshape(2, 4),
+        NOISE.astype(np.float16).reshape(2, 4),
+        np.arange(-3, 5).reshape(2, 4).astype(np.int8),
+        np.asarray([1, 3], np.uint32).reshape(2, 1),
+    ],
+    ids=lambda noise: f"{noise.dtype}{list(noise.shape)}",
+)
+def test_noise_of_any_real_dtype_that_broadcasts_is_added_as_jnp_adds(noise: Any, dtype: str, noise_dtype: Any) -> None:
+    n = numerics(8, noise_fn=given(jnp.asarray(noise)), noise_dtype=noise_dtype)
+    x = X.reshape(2, 4).astype(dtype)
+    as_float = noise if noise.dtype.kind not in "iu" else noise.astype(dtype)  # integers and floats sum in the float
+    for integer_dtype, function in ((None, quantize), (np.dtype(np.int8), quantize_to_int)):
+        expected = oracle.quantize(x, as_float, spec_of(n, integer_dtype=integer_dtype))
+        assert_same_bits(function(x, n, key=jax.random.key(0)), expected)
+
+
+def test_a_python_number_as_noise_takes_the_dtype_of_x() -> None:
+    x = np.asarray([100.25, 100.0], BFLOAT16)  # 100.25 rounds to 100 here; in float32 0.3 more would matter
+    n = numerics(8, noise_fn=given(0.3), round=False)
+    assert_same_bits(quantize(x, n, key=jax.random.key(0)), np.asarray([100.5, 100.5], BFLOAT16))
+    assert_same_bits(quantize(x, n.replace(noise_fn=given(1)), key=jax.random.key(0)), np.asarray([101, 101], BFLOAT16))
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey], ids=["typed", "legacy"])
+def test_keys_typed_and_legacy_reach_the_noise_function(make: Any, impl: str) -> None:
+    with jax.default_prng_impl(impl):
+        key, n = make(42, impl=impl), numerics(8, noise_fn=dither)
+        x = np.linspace(-130, 130, 40).astype(np.float32)
+        expected = oracle.quantize(x, np.asarray(dither(x.shape, key)), spec_of(n))
+        assert_same_bits(quantize(x, n, key=key), expected)
+        assert_same_bits(jax.jit(lambda x, key: quantize(x, n, key=key))(x, key), expected)
+
+
+@pytest.mark.parametrize(("noise_dtype", "share"), [(None, 0.25), (jnp.float32, 0.5)], ids=["as-x", "float32"])
+def test_stochastic_rounding_of_bfloat16_is_biased_unless_in_float32(noise_dtype: Any, share: float) -> None:
+    n = numerics(8, noise_fn=lambda shape, key: jax.random.uniform(key, shape) - 0.5, noise_dtype=noise_dtype)
+    draws = 100_000
+    y = np.asarray(quantize(jnp.full(draws, 100.5, jnp.bfloat16), n, key=jax.random.key(1))).astype(np.float64)
+    assert set(y) == {100.0, 101.0}
+    deviation = np.sqrt(share * (1 - share) / draws)  # of the share of 101s, a binomial
+    assert abs(y.mean() - 100 - share) < 5 * deviation
+
+
+# --- transforms -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("x_axis", "key_axis"), [(0, None), (1, None), (None, 0), (0, 0)])
+def test_vmap_is_a_loop(x_axis: int | None, key_axis: int | None) -> None:
+    n = numerics(4, noise_fn=dither)
+    x, keys = jnp.linspace(-9, 9, 15).reshape(3, 5), jax.random.split(jax.random.key(0), 5 if x_axis == 1 else 3)
+    g = jnp.arange(1.0, 16.0).reshape(3, 5)
+    key = keys if key_axis == 0 else keys[0]
+
+    def both(x: jax.Array, key: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
+        return quantize_to_int(x, n, key=key), quantize(x, n, key=key), *backward(x, n, key=key)(g)
+
+    axes = (x_axis, key_axis, x_axis)
+    got = jax.vmap(both, in_axes=axes)(x, key, g)
+    lanes = range(5 if x_axis == 1 else 3)
+    pick = [
+        (lambda i, a=a, axis=axis: a if axis is None else jnp.take(a, i, axis))
+        for a, axis in zip((x, key, g), axes, strict=True)
+    ]
+    loop = [both(*(p(i) for p in pick)) for i in lanes]
+    for result, *rows in zip(got, *loop, strict=True):
+        assert_same_bits(result, np.stack(rows))
+
+
+def test_nested_vmap_is_a_nested_loop_and_reaches_scalars() -> None:
+    n = numerics(4, noise_fn=dither)
+    x, keys = jnp.linspace(-9, 9, 6).reshape(2, 3), jax.random.split(jax.random.key(0), 3)
+    slope = jax.grad(lambda x, key: quantize(x, n, key=key))
+    for f in (lambda x, key: quantize(x, n, key=key), slope):
+        got = jax.vmap(jax.vmap(f), in_axes=(0, None))(x, keys)
+        assert_same_bits(got, np.asarray([[f(v, k) for v, k in zip(row, keys, strict=True)] for row in x]))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (3, 0), (1, 1, 1), (2, 3, 5)], ids=str)
+def test_every_shape_is_quantized(shape: tuple[int, ...]) -> None:
+    size = int(np.prod(shape))
+    x = np.linspace(-3.3, 9.9, size, dtype=np.float32).reshape(shape)
+    n = numerics(4, noise_fn=dither)
+    key = jax.random.key(0)
+    noise = np.asarray(dither(shape, key))
+    assert_same_bits(quantize(x, n, key=key), oracle.quantize(x, noise, spec_of(n)))
+    q = quantize_to_int(x, n, key=key)
+    assert_same_bits(q, oracle.quantize(x, noise, spec_of(n, integer_dtype=np.dtype(np.int8))))
+    assert from_int(q, n, jnp.float32).shape == shape
+    assert_same_bits(backward(x, n, key=key)(jnp.ones(shape))[0], (np.abs(x) <= 7).astype(np.float32))
+
+
+def everything(x: jax.Array, n: IntNumerics, key: jax.Array) -> tuple[jax.Array, ...]:
+    return quantize(x, n, key=key), quantize_to_int(x, n, key=key), *backward(x, n, key=key)(jnp.ones_like(x))
+
+
+def everything_expected(x: np.ndarray, n: IntNumerics, key: jax.Array) -> tuple[np.ndarray, ...]:
+    noise = np.asarray(dither(x.shape, key))
+    spec, in_int8 = spec_of(n), spec_of(n, integer_dtype=np.dtype(np.int8))
+    inside = oracle.mask(x, spec).astype(x.dtype)
+    return oracle.quantize(x, noise, spec), oracle.quantize(x, noise, in_int8), inside
+
+
+def assert_everything(got: Any, x: np.ndarray, n: IntNumerics, key: jax.Array) -> None:
+    for a, b in zip(got, everything_expected(x, n, key), strict=True):
+        assert_same_bits(a, b)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("preserve_zero", [False, True])
+def test_runs_under_strict_promotion_disable_jit_debug_nans_scan_and_checkpoint(
+    dtype: str, preserve_zero: bool
+) -> None:
+    n, key = numerics(5, noise_fn=dither, preserve_zero=preserve_zero), jax.random.key(5)
+    x = np.linspace(-20, 20, 11).astype(dtype)
+    run = functools.partial(everything, n=n, key=key)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        assert_everything(run(x), x, n, key)
+        assert_everything(jax.vmap(lambda x: run(x))(x[None])[0:3] and run(x), x, n, key)
+    with jax.disable_jit():
+        assert_everything(run(jnp.asarray(x)), x, n, key)
+    with jax.debug_nans(True):
+        assert_everything(jax.jit(run)(x), x, n, key)
+    _, rows = lax.scan(lambda carry, x: (carry, run(x)), None, x[None])
+    assert_everything([row[0] for row in rows], x, n, key)
+    y, gradient = jax.vjp(jax.checkpoint(lambda x: quantize(x, n, key=key)), jnp.asarray(x))
+    expected = everything_expected(x, n, key)
+    assert_same_bits(y, expected[0])
+    assert_same_bits(gradient(jnp.ones_like(x))[0], expected[2])
+
+
+def test_one_traced_function_is_exported_for_several_platforms() -> None:
+    pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers: pip install flatbuffers")
+    n, x, key = numerics(5, noise_fn=dither), np.linspace(-20, 20, 11).astype(np.float32), jax.random.key(5)
+    run = jax.jit(lambda x, data: everything(x, n, jax.random.wrap_key_data(data)))
+    exported = export.export(run, platforms=("cpu", "cuda", "tpu"))(x, jax.random.key_data(key))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    again = export.deserialize(exported.serialize())
+    assert_everything(again.call(x, jax.random.key_data(key)), x, n, key)
+
+
+@pytest.mark.parametrize("implementation", [None, "reference", "xla"])
+@pytest.mark.parametrize("noise_dtype", [None, jnp.float32], ids=["as-x", "float32"])
+def test_float64_under_x64(implementation: str | None, noise_dtype: Any) -> None:
+    with jax.enable_x64(True):
+        n, key = numerics(4, noise_fn=dither, noise_dtype=noise_dtype), jax.random.key(5)
+        x = np.asarray([-9, -7, 0.5 + 2**-40, 2.5, np.nextafter(7.0, 8), np.nan, -0.0, np.inf])
+        noise = np.asarray(dither(x.shape, key))
+        y, gradient = jax.vjp(lambda x: quantize(x, n, key=key, implementation=implementation), jnp.asarray(x))
+        assert_same_bits(y, oracle.quantize(x, noise, spec_of(n)))
+        assert_same_bits(gradient(jnp.ones(8))[0], oracle.mask(x, spec_of(n)).astype(np.float64))
+        quiet = n.replace(noise_fn=None)  # 0.5 + 2**-40 is a tie in float32 only
+        assert_same_bits(
+            quantize_to_int(x, quiet, implementation=implementation), np.asarray([-7, -7, 1, 2, 7, 0, 0, 7], np.int8)
+        )
