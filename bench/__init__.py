@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`, and machine instructions counted ahead of time: `bench.aot`."""

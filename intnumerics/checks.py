@@ -21,7 +21,7 @@ def bits(value: Any) -> None:
     """
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"bits={value!r} is not a number: give the number of bits, from 1 to {MAX_BITS}")
-    if not 1 <= value <= MAX_BITS:
+    if not 1 <= float(value) <= MAX_BITS:
         raise ValueError(
             f"bits={value!r} is not from 1 to {MAX_BITS}: float32 holds no more buckets exactly; "
             "leave the array unquantized beyond that"
@@ -51,11 +51,8 @@ def noise_dtype(value: Any) -> np.dtype | None:
     """
     if value is None:
         return None
-    try:
-        dtype = jnp.dtype(value)
-    except TypeError:
-        dtype = None
-    if dtype != jnp.float32:
+    dtype = _dtype(value)
+    if dtype is None or dtype != jnp.float32:
         raise ValueError(
             f"noise_dtype={value!r} is neither None nor float32: None rounds the sum to the dtype of x, "
             "jnp.float32 keeps it exact until the end"
@@ -91,7 +88,7 @@ def key(value: Any) -> jax.Array:
     if value is None:
         raise ValueError("key=None, and numerics.noise_fn needs one to draw noise: pass key=jax.random.key(seed)")
     dtype = getattr(value, "dtype", None)
-    typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not typed and dtype != jnp.uint32:
         raise TypeError(
             f"key={value!r} is neither a typed key nor a legacy uint32 key: make one with jax.random.key(seed)"
@@ -119,7 +116,7 @@ def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     array = jnp.asarray(value)
     if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
         raise TypeError(
-            f"numerics.noise_fn returned dtype {array.dtype.name}: noise is real numbers, such as float32 in [-0.5, 0.5)"
+            f"numerics.noise_fn returned dtype {array.dtype.name}: noise is real numbers, as float32 in [-0.5, 0.5)"
         )
     try:
         fits = np.broadcast_shapes(array.shape, shape) == tuple(shape)
@@ -149,11 +146,8 @@ def integer_dtype(value: Any, lowest: float, highest: float) -> np.dtype:
         )
     if value is None:
         return fitting[0]
-    try:
-        dtype = jnp.dtype(value)
-    except TypeError:
-        dtype = None
-    if dtype not in signed:
+    dtype = _dtype(value)
+    if dtype is None or dtype not in signed:
         raise ValueError(f"dtype={value!r} is none of int8, int16 and int32: use one of them, or None for the smallest")
     if dtype not in fitting:
         raise ValueError(
@@ -181,10 +175,15 @@ def float_dtype(name: str, value: Any) -> np.dtype:
     Raises:
         TypeError: Another dtype.
     """
-    try:
-        dtype = jnp.dtype(value)
-    except TypeError:
-        dtype = None
+    dtype = _dtype(value)
     if dtype is None or dtype.name not in FLOATS:
         raise TypeError(f"{name}={value!r} is no float dtype for values: use one of {', '.join(FLOATS)}")
     return dtype
+
+
+def _dtype(value: Any) -> np.dtype | None:
+    """The dtype that `value` names, or None."""
+    try:
+        return jnp.dtype(value)
+    except TypeError:
+        return None

@@ -137,8 +137,7 @@ class IntNumerics(QNumerics):
         """`fwd`, and the residual that `vjp_bwd` needs.
 
         Returns:
-            The result, and the residual: empty without `clip_gradient`, else the clip mask packed to one bit an
-            element, uint8 of shape `(*x.shape[:-1], ceil(x.shape[-1] / 8))`.
+            The result, and the residual: empty without `clip_gradient`, else the clip mask, uint8, one bit an element.
 
         Raises:
             TypeError, ValueError: As in `fwd`.
@@ -147,7 +146,7 @@ class IntNumerics(QNumerics):
         noise = self.draw_noise(x, getattr(context, "key", None))
         if not self.clip_gradient:
             return op.quantize(x, noise, self.spec()), ()
-        y, packed = op.quantize(x, noise, dataclasses.replace(self.spec(), with_mask=True))
+        y, packed = op.quantize_with_mask(x, noise, self.spec())
         return y, (packed,)
 
     def vjp_bwd(self, residual: Any, grad: jax.Array) -> tuple[jax.Array, None]:

@@ -5,6 +5,7 @@ axis of the array) over one primitive, which is lowered to an implementation whe
 function serves several platforms.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.custom_batching import custom_vmap
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
@@ -20,7 +22,7 @@ from . import dispatch
 from .dispatch import Call
 from .kernels import QuantSpec, reference
 
-PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu", None)  # None: any other
 
 
 # --- the primitive: lowered per platform -----------------------------------------------------------------------------
@@ -32,12 +34,10 @@ leaf_p.multiple_results = True
 @leaf_p.def_abstract_eval
 def _abstract(*avals: Any, call: Call) -> list[Any]:
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
-    return [
-        jax.core.ShapedArray(a.shape, a.dtype) for a in jax.tree.leaves(jax.eval_shape(call.of(reference), *shapes))
-    ]
+    return [ShapedArray(a.shape, a.dtype) for a in jax.tree.leaves(jax.eval_shape(call.of(reference), *shapes))]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _compiled(call: Call) -> Callable[..., list[jax.Array]]:
     return jax.jit(functools.partial(leaf_p.bind, call=call))
 
@@ -48,7 +48,7 @@ def _eager(*arrays: jax.Array, call: Call) -> list[jax.Array]:
         return _compiled(call)(*arrays)
 
 
-def _lower(platform: str) -> None:
+def _lower(platform: str | None) -> None:
     def run(*arrays: jax.Array, call: Call) -> list[jax.Array]:
         operations = dispatch.operations(call, platform, arrays)
         return jax.tree.leaves(call.of(operations)(*arrays))
@@ -63,7 +63,7 @@ for _platform in PLATFORMS:
 # --- vmap: the batch axis becomes the first axis of the array ---------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _batchable(call: Call) -> Callable[..., list[jax.Array]]:
     @custom_vmap
     def bind(*arrays: jax.Array) -> list[jax.Array]:
@@ -110,28 +110,50 @@ def quantize(
     spec: QuantSpec,
     implementation: str | None = None,
     interpret: str | None = None,
-) -> jax.Array | tuple[jax.Array, jax.Array]:
+) -> jax.Array:
     """`kernels.reference.quantize` for every shape and under every transform.
 
     Args:
         x: Floats of any shape.
-        noise: None, or real numbers that broadcast to x.
+        noise: None, or floats that broadcast to x.
         spec: What to do.
         implementation: A name in `kernels.TABLE`, or None.
         interpret: None, or the platform whose kernel runs in interpret mode.
 
     Returns:
-        The result, shape of x; with `spec.with_mask` also the packed clip mask.
+        The result, in the shape of x.
     """
+    return _quantize(x, noise, spec, implementation, interpret)[0]
+
+
+def quantize_with_mask(
+    x: jax.Array,
+    noise: jax.Array | None,
+    spec: QuantSpec,
+    implementation: str | None = None,
+    interpret: str | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """`quantize`, and the clip mask in the same pass.
+
+    Returns:
+        The result, and the mask packed to one bit an element, uint8: along the last axis, or along as many of the last
+        axes together as it takes to fill whole bytes, where no noise ties the axes to their places.
+    """
+    y, packed = _quantize(x, noise, dataclasses.replace(spec, with_mask=True), implementation, interpret)
+    return y, packed
+
+
+def _quantize(
+    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, implementation: str | None, interpret: str | None
+) -> list[jax.Array]:
     arrays = [_at_least_1d(x)]
     if noise is not None:
         arrays.append(jnp.reshape(noise, (1,) * (arrays[0].ndim - noise.ndim) + noise.shape))
-    if spec.with_mask and noise is None:
+    elif spec.with_mask:
         arrays[0] = _whole_bytes(arrays[0])
     call = Call("quantize", (spec,), noise is None, implementation, interpret)
-    y, *mask = _run(call, *arrays)
-    y = y.reshape(x.shape)
-    return (y, *mask) if spec.with_mask else y
+    y, *packed = _run(call, *arrays)
+    return [y.reshape(x.shape), *packed]
 
 
 def clip_gradient_from_mask(

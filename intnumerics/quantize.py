@@ -30,7 +30,7 @@ def _straight_through(how: _Straight, x: jax.Array, noise: jax.Array | None) -> 
 def _forward(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, Any]:
     if not how.clip_gradient:
         return _straight_through(how, x, noise), None
-    return op.quantize(x, noise, dataclasses.replace(how.spec, with_mask=True), how.implementation, how.interpret)
+    return op.quantize_with_mask(x, noise, how.spec, how.implementation, how.interpret)
 
 
 def _backward(how: _Straight, packed: Any, g: jax.Array) -> tuple[jax.Array, None]:
@@ -57,7 +57,7 @@ def quantize(
 
     Args:
         x: float32, bfloat16, float16 or (under x64) float64 of any shape, in buckets: scale it first so that its
-            largest magnitude is `numerics.abs_val_mapped_to()`. NaN and infinities are data: NaN stays, infinities clip.
+            largest magnitude is `numerics.abs_val_mapped_to()`. NaN stays NaN, and infinities clip.
         numerics: What to round to.
         key: A key for `numerics.noise_fn`, typed (`jax.random.key`) or legacy uint32.
         implementation: `"reference"`, `"xla"` or `"pallas"`, or None for the fastest known on the platform that the

@@ -18,4 +18,6 @@ class NoiseFn(Protocol):
         ...     return jax.random.uniform(key, shape) - 0.5
     """
 
-    def __call__(self, shape: tuple[int, ...], key: jax.Array, /) -> jax.Array: ...
+    def __call__(self, shape: tuple[int, ...], key: jax.Array, /) -> jax.Array:
+        """Draws noise for an array of `shape`."""
+        ...

@@ -4,22 +4,22 @@ An implementation is a module with the functions that `reference.py` defines. `T
 name on which platform; a new one is a module and a row.
 """
 
-import dataclasses
-import functools
-import importlib
-from typing import Protocol
-
-import jax
-import numpy as np
-
-from .spec import QuantSpec as QuantSpec
-from .spec import packed_shape as packed_shape
-
 if __name__ == "kernels":
     raise ImportError(
         "this folder is the package intnumerics.kernels: write `from intnumerics import kernels` "
         "(the name `kernels` belongs to another project on the Python package index)"
     )
+
+import dataclasses
+import functools
+import importlib
+from types import ModuleType
+from typing import Protocol, cast
+
+import jax
+
+from .spec import QuantSpec as QuantSpec
+from .spec import packed_shape as packed_shape
 
 
 class Operations(Protocol):
@@ -57,13 +57,13 @@ class Implementation:
     def operations(self, interpret: bool = False) -> Operations:
         """The module's operations, in interpret mode if asked for."""
         module = importlib.import_module(f".{self.module}", __name__)
-        return _Interpreted(module) if interpret else module
+        return cast(Operations, _Interpreted(module) if interpret else module)
 
 
 class _Interpreted:
     """A kernel module whose operations run in Pallas' interpret mode."""
 
-    def __init__(self, module):
+    def __init__(self, module: ModuleType) -> None:
         for name in ("quantize", "clip_gradient_from_mask", "clip_gradient_from_x"):
             setattr(self, name, functools.partial(getattr(module, name), interpret=True))
 

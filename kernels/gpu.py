@@ -181,13 +181,13 @@ def quantize(
     if not x.size:
         empty = jnp.zeros(shape, spec.result_dtype(dtype))
         return (empty, jnp.zeros(packed_shape(shape), jnp.uint8)) if spec.with_mask else empty
-    whole = noise is not None and noise.shape == x.shape
+    noise_shape = x.shape if noise is None else noise.shape
 
     def kernel(block: Block, x_ref: Any, *refs: Any) -> None:
         noise_ref, (y_ref, *mask_ref) = (None, refs) if noise is None else (refs[0], refs[1:])
         values, drawn = block.load(x_ref), None
         if noise_ref is not None:
-            at = None if whole else broadcast_index(block.index(), x.shape, noise.shape)
+            at = None if noise_shape == x.shape else broadcast_index(block.index(), x.shape, noise_shape)
             drawn = body.widen(block.load(noise_ref, at))
         # A zero for NaN that the compiler cannot see through, or it would select bytes, at one instruction more.
         tiny = lax.bitcast_convert_type(block.i, jnp.float32)

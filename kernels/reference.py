@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .spec import QuantSpec
+from .spec import QuantSpec, wider
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -41,7 +41,7 @@ def _(dtype: jnp.dtype, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -
 
 def add_noise(x: jax.Array, noise: jax.Array) -> jax.Array:
     """`(x + noise).astype(x.dtype)`, the sum taken in the dtype that jnp promotes the two to."""
-    wide = jnp.promote_types(x.dtype, noise.dtype)
+    wide = wider(x.dtype, noise.dtype)
     return round_to(x.astype(wide) + noise.astype(wide), x.dtype)
 
 

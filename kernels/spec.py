@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Literal
 
-import jax.numpy as jnp
 import numpy as np
 
 Rounding = Literal["half_to_even", "floor_plus_half"]
@@ -33,7 +32,7 @@ class QuantSpec:
 
     def compute_dtype(self, dtype: np.dtype) -> np.dtype:
         """The dtype in which an x of `dtype` is clipped and rounded; `noise_dtype` widens it and never narrows it."""
-        return np.dtype(dtype if self.noise_dtype is None else jnp.promote_types(dtype, self.noise_dtype))
+        return np.dtype(dtype) if self.noise_dtype is None else wider(dtype, self.noise_dtype)
 
     def bound_in(self, dtype: np.dtype) -> float:
         """`bound` as an x of `dtype` meets it: rounded to the dtype of the clip (255.5 is 256 in bfloat16).
@@ -48,6 +47,17 @@ class QuantSpec:
     def result_dtype(self, dtype: np.dtype) -> np.dtype:
         """The dtype of the result for an x of `dtype`."""
         return np.dtype(dtype) if self.integer_dtype is None else self.integer_dtype
+
+
+def wider(a: np.dtype, b: np.dtype) -> np.dtype:
+    """The float dtype that jnp promotes two float dtypes to; `jnp.promote_types` refuses where promotion is strict.
+
+    Example:
+        >>> wider(jnp.bfloat16, jnp.float16)
+        dtype('float32')
+    """
+    a, b = np.dtype(a), np.dtype(b)
+    return a if a == b else np.dtype(np.float64 if np.float64 in (a, b) else np.float32)
 
 
 def packed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -42,11 +42,12 @@ def without_tail(packed: jax.Array, tiling: Tiling) -> jax.Array:
     index = lax.broadcasted_iota(jnp.int32, packed.shape, packed.ndim - 1)
     if tiling.folded:
         index = index + lax.broadcasted_iota(jnp.int32, packed.shape, 0) * LANES
-    last = length // 8 - pl.program_id(len(tiling.grid) - 1) * block
+    last = length // 8 - pl.program_id(len(tiling.grid) - 1) * (block or 1)
     return jnp.where(index == last, packed & ((1 << length % 8) - 1), packed)
 
 
 def quantize_kernel(*refs: jax.Ref, spec: QuantSpec, tiling: Tiling, dtypes: tuple[np.dtype, ...]) -> None:
+    """One block of x, and of noise if `dtypes` names its dtype too, to the result and, if it is asked for, the mask."""
     blocks = [widen(rows_of(ref), dtype) for ref, dtype in zip(refs, dtypes, strict=False)]
     x, noise = blocks if len(blocks) == 2 else (*blocks, None)
     y_ref, *packed_refs = refs[len(blocks) :]
@@ -57,19 +58,21 @@ def quantize_kernel(*refs: jax.Ref, spec: QuantSpec, tiling: Tiling, dtypes: tup
 
 
 def from_mask_kernel(g_ref: jax.Ref, packed_ref: jax.Ref, o_ref: jax.Ref, *, tiling: Tiling) -> None:
+    """One block of `where(mask, g, 0)`."""
     g = rows_of(g_ref)
     o_ref[...] = masked(g, unpack(rows_of(packed_ref), g.shape, tiling.folded)).reshape(o_ref.shape)
 
 
 def from_x_kernel(g_ref: jax.Ref, x_ref: jax.Ref, o_ref: jax.Ref, *, spec: QuantSpec, dtype: np.dtype) -> None:
+    """One block of `where(|x| <= bound, g, 0)`."""
     mask = inside(widen(rows_of(x_ref), dtype), spec, dtype)
     o_ref[...] = masked(rows_of(g_ref), mask).reshape(o_ref.shape)
 
 
 def run(
     kernel: Callable[..., None],
-    operands: tuple[tuple[jax.Array, Tiling, tuple[int, ...]], ...],
-    results: tuple[tuple[Tiling, tuple[int, ...], np.dtype], ...],
+    operands: Sequence[tuple[jax.Array, Tiling, tuple[int, ...]]],
+    results: Sequence[tuple[Tiling, tuple[int, ...], np.dtype]],
     name: str,
     interpret: bool,
 ) -> list[jax.Array]:
@@ -107,12 +110,13 @@ def run(
 # --- what `reference.py` documents ------------------------------------------------------------------------------------
 
 
-def check(**arrays: jax.Array | None) -> None:
-    for name, a in arrays.items():
-        if a is not None and a.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
+def check(**dtypes: np.dtype | None) -> None:
+    """Raises NotImplementedError for a dtype that the kernels do not take."""
+    for name, dtype in dtypes.items():
+        if dtype is not None and dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
             raise NotImplementedError(
-                f"{name} has dtype {a.dtype}, which the TPU kernels do not take: "
-                'cast it to float32, bfloat16 or float16, or use implementation="xla"'
+                f"{name} is {dtype}, which the TPU kernels do not take: "
+                'make it float32, bfloat16 or float16, or use implementation="xla"'
             )
 
 
@@ -120,7 +124,7 @@ def quantize(
     x: jax.Array, noise: jax.Array | None, spec: QuantSpec, *, interpret: bool = False
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """`reference.quantize` in one pass over x."""
-    check(x=x, noise=noise)
+    check(x=x.dtype, noise=None if noise is None else noise.dtype, noise_dtype=spec.noise_dtype)
     dtype, packed = spec.result_dtype(x.dtype), packed_shape(x.shape)
     if x.size == 0:
         y = jnp.zeros(x.shape, dtype)
@@ -134,12 +138,12 @@ def quantize(
     dtypes = tuple(a.dtype for a, _, _ in operands)
     kernel = functools.partial(quantize_kernel, spec=spec, tiling=tiling, dtypes=dtypes)
     y, *mask = run(kernel, operands, results, "quantize", interpret)
-    return (y, *mask) if spec.with_mask else y
+    return (y, mask[0]) if spec.with_mask else y
 
 
 def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, *, interpret: bool = False) -> jax.Array:
     """`reference.clip_gradient_from_mask` in one pass over g."""
-    check(g=g)
+    check(g=g.dtype)
     if g.size == 0:
         return g
     tiling, _ = tile(g)
@@ -150,7 +154,7 @@ def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, *, interpret: bool 
 
 def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec, *, interpret: bool = False) -> jax.Array:
     """`reference.clip_gradient_from_x` in one pass over g and x."""
-    check(g=g, x=x)
+    check(g=g.dtype, x=x.dtype)
     if g.size == 0:
         return g
     tiling, _ = tile(g, itemsize=x.dtype.itemsize)

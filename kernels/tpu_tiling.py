@@ -40,7 +40,7 @@ class Tiling:
 
     @property
     def grid(self) -> tuple[int, ...]:
-        return tuple(pl.cdiv(n, b or 1) for n, b in zip(self.shape, self.block, strict=True))
+        return tuple(-(-n // (b or 1)) for n, b in zip(self.shape, self.block, strict=True))
 
     @property
     def packed(self) -> "Tiling":
@@ -48,7 +48,7 @@ class Tiling:
         axis = 0 if self.folded else -1
         shape, block = list(self.shape), list(self.block)
         shape[axis] = pl.cdiv(shape[axis], 8)
-        block[axis] = pl.cdiv(block[axis], 8)
+        block[axis] = pl.cdiv(block[axis] or 1, 8)
         return Tiling(tuple(shape), tuple(block), self.folded)
 
     def block_spec(self, shape: tuple[int, ...]) -> pl.BlockSpec:

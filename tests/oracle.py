@@ -53,7 +53,7 @@ def packed_mask(x: np.ndarray, spec: QuantSpec) -> np.ndarray:
 
 
 def flushed(x: np.ndarray) -> np.ndarray:
-    """x with zeros of the same sign for the subnormal numbers, as arithmetic takes them on a CPU under XLA and a TPU."""
+    """x with zeros of the same sign for subnormal numbers, as arithmetic takes them on a CPU under XLA and a TPU."""
     with np.errstate(all="ignore"):
         wide = x.astype(np.promote_types(np.float32, x.dtype))
         return np.where(np.abs(wide) < SMALLEST_NORMAL, np.copysign(np.zeros_like(wide), wide), wide).astype(x.dtype)
@@ -69,7 +69,7 @@ def specs(bits: int) -> list[QuantSpec]:
 
 
 def values(spec: QuantSpec, dtype: np.dtype) -> np.ndarray:
-    """The numbers at which an implementation could go wrong: bucket edges and their neighbours, ties, zeros, extremes."""
+    """Numbers at which an implementation could go wrong: bucket edges and their neighbours, ties, zeros, extremes."""
     last = int(min(spec.bound, 260))
     near = np.arange(-last - 2, last + 3) / 1.0
     centres = np.concatenate([near, near + 0.5, near + 0.25, [spec.bound, -spec.bound, spec.bound + 0.5]])

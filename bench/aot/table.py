@@ -1,0 +1,49 @@
+"""The stored counts as the Markdown table that the README shows.
+
+python -m bench.aot.table
+"""
+
+import json
+import pathlib
+from typing import Any
+
+COUNTS = pathlib.Path(__file__).parent / "counts"
+CHIPS = ("h100", "v5e", "v6e", "v5p")
+CASES = (
+    "quantize float32",
+    "quantize bfloat16",
+    "quantize bfloat16 -> int8",
+    "quantize float32 with mask",
+    "quantize bfloat16 with mask",
+    "clip gradient from mask, bfloat16",
+    "clip gradient from x, bfloat16",
+)
+
+
+def counts() -> dict[tuple[str, str], dict[str, Any]]:
+    """Every stored row by its case and chip."""
+    reports = [json.loads((COUNTS / f"{platform}.json").read_text()) for platform in ("cuda", "tpu")]
+    return {(row["case"], row["chip"]): row for report in reports for row in report["cases"]}
+
+
+def cell(row: dict[str, Any] | None) -> str:
+    """A count, or a dash where the case was not compiled for the chip."""
+    return str(row.get("instructions_per_element") or row.get("bundles_per_1024")) if row else "-"
+
+
+def table() -> str:
+    """The table."""
+    rows = counts()
+    lines = [
+        "| kernel | H100, instructions | v5e, bundles | v6e, bundles | v5p, bundles | XLA's fusion, H100 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for case in CASES:
+        cells = [cell(rows.get((f"pallas: {case}", chip))) for chip in CHIPS]
+        cells.append(cell(rows.get((f"xla: {case}", "h100"))))
+        lines.append(f"| {case} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,104 @@
+"""The kernels through the real compilers: they compile, and stay within their budget of machine instructions."""
+
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+STORED = ROOT / "bench" / "aot" / "counts"
+
+pytestmark = pytest.mark.aot
+
+Rows = dict[tuple[str, str], dict[str, Any]]
+
+
+def compile_all(platform: str) -> dict[str, Any]:
+    """Runs the compiler in a process of its own, for it reads its environment once."""
+    command = [sys.executable, "-m", "bench.aot", platform]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module", params=["cuda", "tpu"])
+def report(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return compile_all(request.param) | {"platform": request.param}
+
+
+def rows(report: dict[str, Any]) -> Rows:
+    return {(row["case"], row["chip"]): row for row in report["cases"]}
+
+
+def ceilings(platform: str) -> dict[tuple[str, str], float]:
+    """What each count may be at most: instructions an element, or bundles per 1,024 elements."""
+    floats = ("float32", "bfloat16")
+    if platform == "cuda":
+        plain = {(f"pallas: quantize {d}{to}", "h100"): 7.0 for d in (*floats, "float16") for to in ("", " -> int8")}
+        return plain | {(f"pallas: quantize {d} with mask", "h100"): 11.0 for d in (*floats, "float16")}
+    found = {}
+    for chip in ("v5e", "v5p", "v6e"):
+        found |= {(f"pallas: quantize {d}{to}", chip): 3.0 for d in floats for to in ("", " -> int8")}
+        found |= {(f"pallas: quantize {d} with mask", chip): 5.5 for d in floats}
+    return found
+
+
+def count(row: dict[str, Any]) -> float:
+    return row["instructions_per_element"] if "instructions_per_element" in row else row["bundles_per_1024"]
+
+
+def test_every_kernel_is_within_its_ceiling(report: dict[str, Any]) -> None:
+    found, limits = rows(report), ceilings(report["platform"])
+    over = {key: (count(found[key]), limit) for key, limit in limits.items() if count(found[key]) > limit}
+    assert not over
+
+
+def test_no_count_grew_by_a_tenth_since_it_was_stored(report: dict[str, Any]) -> None:
+    stored = json.loads((STORED / f"{report['platform']}.json").read_text())
+    if (stored["jax"], stored["compiler"]) != (report["jax"], report["compiler"]):
+        pytest.skip(f"counts are stored for {stored['jax']}, {stored['compiler']}: `python -m bench.aot` stores others")
+    before, now = rows(stored), rows(report)
+    assert set(before) == set(now), "the cases changed: store the counts again"
+    counted = [key for key in now if key[0].startswith("pallas")]
+    grown = {
+        key: (count(before[key]), count(now[key])) for key in counted if count(now[key]) > 1.1 * count(before[key])
+    }
+    assert not grown
+
+
+def test_no_kernel_has_a_temporary_array(report: dict[str, Any]) -> None:
+    ragged = ("3x50257", "512x197x768", "float16", "x: (1,)")  # XLA pads rows or changes the layout around the kernel
+    for (case, chip), row in rows(report).items():
+        if case.startswith("pallas") and not any(word in case for word in ragged):
+            assert row["temporary_bytes"] <= 1 << 16, (case, chip)
+
+
+def test_h100_kernels_do_not_spill_and_move_128_bits_at_a_time(report: dict[str, Any]) -> None:
+    if report["platform"] != "cuda":
+        pytest.skip("about machine code for CUDA")
+    for (case, _), row in rows(report).items():
+        if not case.startswith("pallas"):
+            continue
+        assert row["spill_bytes"] == 0, case
+        if case.endswith(("3x50257", "10000019", "mask, 1")):  # a masked tail, or rows that are padded by XLA
+            continue
+        values = {name: n for name, n in row["memory"].items() if name.startswith(("LDG", "STG"))}
+        one_byte_or_shared = "mask" in case or "shared noise" in case
+        narrow = [name for name in values if not name.endswith(".128")]
+        assert not narrow or one_byte_or_shared, (case, values)
+        assert any(name.startswith("LDG.E.128") for name in values), (case, values)
+        assert any(name.startswith("STG.E.128") for name in values), (case, values)
+
+
+def test_xla_moves_three_times_the_bytes_for_a_mask_on_tpu(report: dict[str, Any]) -> None:
+    """Why `implementation=None` is a kernel there: when XLA learns to pack, the choice should change."""
+    if report["platform"] != "tpu":
+        pytest.skip("about TPUs")
+    found = rows(report)
+    for chip in ("v5e", "v6e"):
+        for case in ("quantize bfloat16 with mask", "clip gradient from mask, bfloat16"):
+            ours, xla = (found[f"{name}: {case}", chip]["bytes_per_element"] for name in ("pallas", "xla"))
+            assert xla > 2.5 * ours
