@@ -66,10 +66,7 @@ def floats(name: str, value: Any) -> jax.Array:
     Raises:
         TypeError: Not an array, or one of another dtype.
     """
-    try:
-        array = jnp.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}={value!r} is not an array: give a JAX or NumPy array of floats") from error
+    array = _array(f"{name}={value!r}", value, "give a JAX or NumPy array of floats")
     if array.dtype.name not in FLOATS:
         raise TypeError(
             f"{name} has dtype {array.dtype.name}, and only {', '.join(FLOATS)} can be quantized: "
@@ -113,11 +110,10 @@ def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
         TypeError: Not real numbers.
         ValueError: It does not broadcast to `shape`, or would enlarge it.
     """
-    array = jnp.asarray(value)
-    if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
-        raise TypeError(
-            f"numerics.noise_fn returned dtype {array.dtype.name}: noise is real numbers, as float32 in [-0.5, 0.5)"
-        )
+    remedy = "return real numbers, as float32 in [-0.5, 0.5)"
+    array = _array(f"numerics.noise_fn returned {value!r}, which", value, remedy)
+    if array.dtype.name not in FLOATS and not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"numerics.noise_fn returned dtype {array.dtype.name}, which is not added to floats: {remedy}")
     try:
         fits = np.broadcast_shapes(array.shape, shape) == tuple(shape)
     except ValueError:
@@ -163,7 +159,7 @@ def integers(name: str, value: Any) -> jax.Array:
     Raises:
         TypeError: Another dtype.
     """
-    array = jnp.asarray(value)
+    array = _array(f"{name}={value!r}", value, "quantize_to_int() makes arrays of integers")
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name} has dtype {array.dtype.name}, and integers are needed: quantize_to_int() makes them")
     return array
@@ -181,9 +177,19 @@ def float_dtype(name: str, value: Any) -> np.dtype:
     return dtype
 
 
+def _array(subject: str, value: Any, remedy: str) -> jax.Array:
+    """An array from an array or a number; a list or anything else is a TypeError, as for jnp's functions."""
+    try:
+        if hasattr(value, "dtype") or isinstance(value, numbers.Number):
+            return jnp.asarray(value)
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(f"{subject} is not an array: {remedy}")
+
+
 def _dtype(value: Any) -> np.dtype | None:
     """The dtype that `value` names, or None."""
     try:
-        return jnp.dtype(value)
+        return None if value is None else jnp.dtype(value)  # to NumPy, None is float64
     except TypeError:
         return None

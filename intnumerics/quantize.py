@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import checks, dispatch, op
 from .int_numerics import IntNumerics
@@ -136,8 +137,8 @@ def quantize_to_int(
             )
     spec = numerics.spec()
     bound = spec.bound_in(x.dtype)
-    lowest = -bound if numerics.preserve_zero else jnp.floor(-bound)
-    highest = bound if numerics.preserve_zero else jnp.floor(bound)
+    lowest = -bound if numerics.preserve_zero else np.floor(-bound)
+    highest = bound if numerics.preserve_zero else np.floor(bound)
     integers = checks.integer_dtype(dtype, float(lowest), float(highest))
     return op.quantize(x, noise, dataclasses.replace(spec, integer_dtype=integers), implementation, interpret)
 

@@ -38,6 +38,7 @@ class QuantSpec:
         """`bound` as an x of `dtype` meets it: rounded to the dtype of the clip (255.5 is 256 in bfloat16).
 
         Example:
+            >>> import jax.numpy as jnp
             >>> QuantSpec(255.5, clip=True, rounding=None).bound_in(jnp.bfloat16)
             256.0
         """
@@ -53,6 +54,7 @@ def wider(a: np.dtype, b: np.dtype) -> np.dtype:
     """The float dtype that jnp promotes two float dtypes to; `jnp.promote_types` refuses where promotion is strict.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> wider(jnp.bfloat16, jnp.float16)
         dtype('float32')
     """

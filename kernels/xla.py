@@ -25,8 +25,10 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arra
         y = body.to_integers(y, bound, spec)
     else:
         y = body.clip_and_round(y, bound, spec)
-        exact = compute == x.dtype and spec.rounding != "floor_plus_half"
-        y = _narrow(y, x.dtype) if exact else _rounded(y, x.dtype)
+        if compute != x.dtype or spec.rounding == "floor_plus_half":
+            y = _rounded(y, x.dtype, may_be_subnormal=spec.rounding is None)
+        else:
+            y = _narrow(y, x.dtype)
     return (y, reference.pack(body.inside(x, spec, x.dtype))) if spec.with_mask else y
 
 
@@ -37,9 +39,12 @@ def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Arr
     return jnp.where(body.inside(x, spec, x.dtype), g, jnp.zeros_like(g))
 
 
-def _rounded(y: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def _rounded(y: jax.Array, dtype: jnp.dtype, may_be_subnormal: bool = True) -> jax.Array:
     """float32 rounded to `dtype`; XLA may drop a plain cast if the next operation widens again."""
-    return _narrow(lax.reduce_precision(y, 8, 7), dtype) if dtype == jnp.bfloat16 else reference.round_to(y, dtype)
+    if dtype == jnp.float16 and may_be_subnormal:
+        return reference.round_to(y, dtype)
+    kind = jnp.finfo(dtype)
+    return y if dtype == jnp.float32 else _narrow(lax.reduce_precision(y, kind.nexp, kind.nmant), dtype)
 
 
 def _narrow(y: jax.Array, dtype: jnp.dtype) -> jax.Array:

@@ -210,16 +210,19 @@ def test_forward_and_backward_are_the_seeds(
     x = numbers(n, dtype)
     g = jnp.linspace(-3, 3, x.size).astype(x.dtype)
     expected = seed(x, n, None if noise_fn is None else noise_fn(x.shape, context.key))
-    assert_same_bits(n.fwd(x, context), expected)
-    y, residual = n.vjp_fwd(x, context)
-    assert_same_bits(y, expected)
-    gradient, none = n.vjp_bwd(residual, g)
-    assert_same_bits(gradient, seed_gradient(x, g, n))
-    assert none is None
-    straight = n.replace(clip_gradient=False)
-    y, residual = straight.vjp_fwd(x, context)
-    assert_same_bits(y, expected)
-    assert_same_bits(straight.vjp_bwd(residual, g)[0], g)
+
+    def everything(x: jax.Array, g: jax.Array) -> Any:
+        y, residual = n.vjp_fwd(x, context)
+        straight, nothing = n.replace(clip_gradient=False).vjp_fwd(x, context)
+        gradients = n.vjp_bwd(residual, g), n.replace(clip_gradient=False).vjp_bwd(nothing, g)
+        return (n.fwd(x, context), y, straight), gradients
+
+    results, gradients = (everything if noise_fn is None else jax.jit(everything))(x, g)
+    for result in results:
+        assert_same_bits(result, expected)
+    for (gradient, of_context), wanted in zip(gradients, (seed_gradient(x, g, n), g), strict=True):
+        assert_same_bits(gradient, wanted)
+        assert of_context is None
 
 
 def as_an_argument(n: IntNumerics, context: Context) -> Callable[[jax.Array], jax.Array]:

@@ -19,26 +19,47 @@ from oracle import assert_same_bits
 from intnumerics import kernels
 from intnumerics.kernels import QuantSpec
 
-IMPLEMENTATIONS = {
-    "reference": ("reference", None),
-    "xla": ("xla", None),
-    "pallas-gpu": ("pallas", "cuda"),
-    "pallas-tpu": ("pallas", "tpu"),
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """A row of the table and the device that it runs on; a kernel on a CPU is interpreted."""
+
+    name: str
+    platform: str | None
+    device: str
+
+    def operations(self) -> kernels.Operations:
+        [row] = [row for row in kernels.TABLE if (row.name, row.platform) == (self.name, self.platform)]
+        return row.operations(interpret=row.interpretable and self.device == "cpu")
+
+    def run(self, function: Callable[..., Any], *arrays: Any) -> Any:
+        """What a function returns under jit, as NumPy arrays."""
+        with jax.default_device(jax.devices(self.device)[0]):
+            return jax.tree.map(np.asarray, jax.jit(function)(*arrays))
+
+
+ON_CPU = {
+    "reference": Where("reference", None, "cpu"),
+    "xla": Where("xla", None, "cpu"),
+    "pallas-gpu": Where("pallas", "cuda", "cpu"),
+    "pallas-tpu": Where("pallas", "tpu", "cpu"),
 }
-every_implementation = pytest.mark.parametrize("name", IMPLEMENTATIONS)
+ON_DEVICE = {
+    "reference on a GPU": Where("reference", None, "gpu"),
+    "xla on a GPU": Where("xla", None, "gpu"),
+    "pallas on a GPU": Where("pallas", "cuda", "gpu"),
+    "reference on a TPU": Where("reference", None, "tpu"),
+    "xla on a TPU": Where("xla", None, "tpu"),
+    "pallas on a TPU": Where("pallas", "tpu", "tpu"),
+}
+every_implementation = pytest.mark.parametrize(
+    "where",
+    [
+        *(pytest.param(where, id=name) for name, where in ON_CPU.items()),
+        *(pytest.param(where, id=name, marks=getattr(pytest.mark, where.device)) for name, where in ON_DEVICE.items()),
+    ],
+)
 every_dtype = pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
-
-
-def operations(name: str) -> kernels.Operations:
-    """An implementation's functions, on this machine: kernels are interpreted."""
-    wanted, platform = IMPLEMENTATIONS[name]
-    [row] = [row for row in kernels.TABLE if row.name == wanted and row.platform == platform]
-    return row.operations(interpret=row.interpretable)
-
-
-def compiled(function: Callable[..., Any], *arrays: Any) -> Any:
-    """What a function returns under jit, as NumPy arrays."""
-    return jax.tree.map(np.asarray, jax.jit(function)(*arrays))
 
 
 def differs_by_flushing(x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec) -> np.ndarray:
@@ -61,10 +82,10 @@ def assert_is_formula(y: Any, x: np.ndarray, noise: np.ndarray | None, spec: Qua
     assert_same_bits(bits[same], oracle.mask(x, spec)[same])
 
 
-def check(name: str, x: np.ndarray, noise: np.ndarray | None, *specs: QuantSpec) -> None:
+def check(where: Where, x: np.ndarray, noise: np.ndarray | None, *specs: QuantSpec) -> None:
     """Runs an implementation for each spec, in one program, and compares each result with the formula."""
-    run = operations(name).quantize
-    results = compiled(lambda x, noise: [run(x, noise, spec) for spec in specs], x, noise)
+    quantize = where.operations().quantize
+    results = where.run(lambda x, noise: [quantize(x, noise, spec) for spec in specs], x, noise)
     for spec, result in zip(specs, results, strict=True):
         assert_is_formula(result, x, noise, spec)
 
@@ -72,50 +93,52 @@ def check(name: str, x: np.ndarray, noise: np.ndarray | None, *specs: QuantSpec)
 @every_implementation
 @every_dtype
 @pytest.mark.parametrize("bits", oracle.BITS)
-def test_every_switch_at_every_width_gives_the_formula_and_its_mask(name: str, dtype: np.dtype, bits: int) -> None:
+def test_every_switch_at_every_width_gives_the_formula_and_its_mask(where: Where, dtype: np.dtype, bits: int) -> None:
     specs = [dataclasses.replace(spec, with_mask=True) for spec in oracle.specs(bits)]
     x = np.unique(np.concatenate([oracle.values(spec, dtype).view(f"u{dtype.itemsize}") for spec in specs])).view(dtype)
-    check(name, x, None, *specs)
+    check(where, x, None, *specs)
 
 
 @every_implementation
 @every_dtype
 @pytest.mark.parametrize("noise_dtype", [None, np.dtype(np.float32)], ids=["in x.dtype", "in float32"])
-def test_noise_is_added_and_rounded_as_the_formula_does(name: str, dtype: np.dtype, noise_dtype: Any) -> None:
+def test_noise_is_added_and_rounded_as_the_formula_does(where: Where, dtype: np.dtype, noise_dtype: Any) -> None:
     specs = [dataclasses.replace(spec, noise_dtype=noise_dtype) for bits in (1, 9) for spec in oracle.specs(bits)]
     x = oracle.values(specs[-1], dtype)
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, x.shape).astype(np.float32)
-    check(name, x, noise, *specs)
+    check(where, x, noise, *specs)
 
 
 @every_implementation
 @every_dtype
 @pytest.mark.parametrize("noise_dtype", oracle.DTYPES, ids=str)
 def test_noise_of_another_dtype_is_promoted_as_the_formula_does(
-    name: str, dtype: np.dtype, noise_dtype: np.dtype
+    where: Where, dtype: np.dtype, noise_dtype: np.dtype
 ) -> None:
     spec = QuantSpec(127.0, clip=True, rounding="half_to_even")
     x = oracle.values(spec, dtype)
     noise = np.random.default_rng(1).uniform(-0.5, 0.5, x.shape).astype(noise_dtype)
-    check(name, x, noise, spec)
+    check(where, x, noise, spec)
 
 
 @every_implementation
 @every_dtype
 @pytest.mark.parametrize("bits", [1, 8, 9, 16])
-def test_integers_are_the_rounded_values_or_bucket_numbers_and_nan_is_0(name: str, dtype: np.dtype, bits: int) -> None:
+def test_integers_are_the_rounded_values_or_bucket_numbers_and_nan_is_0(
+    where: Where, dtype: np.dtype, bits: int
+) -> None:
     specs = [spec for spec in oracle.specs(bits) if spec.clip and spec.rounding]
     wide = [dataclasses.replace(spec, integer_dtype=np.dtype(np.int32)) for spec in specs]
     narrow = [dataclasses.replace(spec, integer_dtype=np.dtype(np.int8)) for spec in specs if bits <= 8]
     middle = [dataclasses.replace(spec, integer_dtype=np.dtype(np.int16)) for spec in specs if bits <= 9]
-    check(name, oracle.values(specs[0], dtype), None, *wide, *narrow, *middle)
+    check(where, oracle.values(specs[0], dtype), None, *wide, *narrow, *middle)
 
 
 @every_implementation
 @pytest.mark.parametrize("dtype", oracle.DTYPES[1:], ids=str)
-def test_all_65536_numbers_of_16_bits(name: str, dtype: np.dtype) -> None:
+def test_all_65536_numbers_of_16_bits(where: Where, dtype: np.dtype) -> None:
     specs = [dataclasses.replace(spec, with_mask=True) for bits in (4, 8) for spec in oracle.specs(bits)]
-    check(name, np.arange(1 << 16, dtype=np.uint16).view(dtype), None, *specs)
+    check(where, np.arange(1 << 16, dtype=np.uint16).view(dtype), None, *specs)
 
 
 SHAPES = [(1,), (7,), (8,), (4099,), (3, 5), (2, 3, 130), (5, 1024), (2, 4099), (0,), (3, 0), (0, 8), (1, 1, 1, 1)]
@@ -123,17 +146,17 @@ SHAPES = [(1,), (7,), (8,), (4099,), (3, 5), (2, 3, 130), (5, 1024), (2, 4099), 
 
 @every_implementation
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_every_shape(name: str, shape: tuple[int, ...]) -> None:
+def test_every_shape(where: Where, shape: tuple[int, ...]) -> None:
     x = (np.random.default_rng(2).normal(size=shape) * 100).astype(ml_dtypes.bfloat16)
     spec = QuantSpec(127.0, clip=True, rounding="half_to_even", with_mask=True)
     g = np.random.default_rng(3).normal(size=shape).astype(ml_dtypes.bfloat16)
-    run = operations(name)
-    y, packed = compiled(lambda x: run.quantize(x, None, spec), x)
+    run = where.operations()
+    y, packed = where.run(lambda x: run.quantize(x, None, spec), x)
     assert_same_bits(y, oracle.quantize(x, None, spec))
     assert_same_bits(packed, oracle.packed_mask(x, spec))
     expected = np.where(oracle.mask(x, spec), g, np.zeros_like(g))
-    assert_same_bits(compiled(run.clip_gradient_from_mask, g, packed), expected)
-    assert_same_bits(compiled(lambda g, x: run.clip_gradient_from_x(g, x, spec), g, x), expected)
+    assert_same_bits(where.run(run.clip_gradient_from_mask, g, packed), expected)
+    assert_same_bits(where.run(lambda g, x: run.clip_gradient_from_x(g, x, spec), g, x), expected)
 
 
 SHARED = [
@@ -152,14 +175,16 @@ SHARED = [
 
 @every_implementation
 @pytest.mark.parametrize(("shape", "noise_shape"), SHARED, ids=str)
-def test_noise_broadcasts_along_its_axes_of_1(name: str, shape: tuple[int, ...], noise_shape: tuple[int, ...]) -> None:
+def test_noise_broadcasts_along_its_axes_of_1(
+    where: Where, shape: tuple[int, ...], noise_shape: tuple[int, ...]
+) -> None:
     random = np.random.default_rng(4)
     x = (random.normal(size=shape) * 100).astype(np.float32)
     noise = random.uniform(-0.5, 0.5, noise_shape).astype(np.float32)
     spec = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
-    y, (masked, packed) = compiled(
+    y, (masked, packed) = where.run(
         lambda x, noise: [
-            operations(name).quantize(x, noise, s) for s in (spec, dataclasses.replace(spec, with_mask=True))
+            where.operations().quantize(x, noise, s) for s in (spec, dataclasses.replace(spec, with_mask=True))
         ],
         x,
         noise,
@@ -172,22 +197,22 @@ def test_noise_broadcasts_along_its_axes_of_1(name: str, shape: tuple[int, ...],
 
 @every_implementation
 @every_dtype
-def test_the_gradient_of_infinity_outside_the_mask_is_0_and_nan_is_outside(name: str, dtype: np.dtype) -> None:
+def test_the_gradient_of_infinity_outside_the_mask_is_0_and_nan_is_outside(where: Where, dtype: np.dtype) -> None:
     spec = QuantSpec(127.0, clip=True, rounding="half_to_even", with_mask=True)
     x = np.asarray([np.nan, np.inf, 128, 127, -127, 0, 3, -np.inf, 126.5], dtype)
     g = np.asarray([np.inf, np.nan, -np.inf, np.inf, -0.0, np.nan, 2, 5, -3], dtype)
     expected = np.asarray([0, 0, 0, np.inf, -0.0, np.nan, 2, 0, -3], dtype)
-    run = operations(name)
+    run = where.operations()
     packed = np.packbits([0, 0, 0, 1, 1, 1, 1, 0, 1], bitorder="little")
-    assert_same_bits(compiled(run.clip_gradient_from_mask, g, packed), expected)
-    assert_same_bits(compiled(lambda g, x: run.clip_gradient_from_x(g, x, spec), g, x), expected)
+    assert_same_bits(where.run(run.clip_gradient_from_mask, g, packed), expected)
+    assert_same_bits(where.run(lambda g, x: run.clip_gradient_from_x(g, x, spec), g, x), expected)
 
 
-@pytest.mark.parametrize("name", ["xla", "pallas-gpu", "pallas-tpu"])
-def test_a_cotangent_may_have_another_dtype_than_x(name: str) -> None:
+@every_implementation
+def test_a_cotangent_may_have_another_dtype_than_x(where: Where) -> None:
     spec = QuantSpec(127.0, clip=True, rounding="half_to_even")
     x, g = np.asarray([200, 3, -4], np.float32), np.asarray([1, 2, 3], ml_dtypes.bfloat16)
-    result = compiled(lambda g, x: operations(name).clip_gradient_from_x(g, x, spec), g, x)
+    result = where.run(lambda g, x: where.operations().clip_gradient_from_x(g, x, spec), g, x)
     assert_same_bits(result, np.asarray([0, 2, 3], ml_dtypes.bfloat16))
 
 
@@ -195,29 +220,30 @@ ONE_LENGTH = 96  # of the arrays that hypothesis makes, so that each implementat
 
 
 @functools.cache
-def quantizer(name: str, spec: QuantSpec) -> Callable[..., Any]:
-    return jax.jit(lambda x, noise: operations(name).quantize(x, noise, spec))
+def quantizer(where: Where, spec: QuantSpec) -> Callable[..., Any]:
+    quantize = where.operations().quantize
+    return jax.jit(lambda x, noise: quantize(x, noise, spec))
 
 
 @every_implementation
 @every_dtype
 @hypothesis.settings(max_examples=50, deadline=None)
 @hypothesis.given(data=st.data())
-def test_arrays_that_hypothesis_makes(name: str, dtype: np.dtype, data: st.DataObject) -> None:
+def test_arrays_that_hypothesis_makes(where: Where, dtype: np.dtype, data: st.DataObject) -> None:
     bits = hypothesis.extra.numpy.arrays(np.dtype(f"u{dtype.itemsize}"), ONE_LENGTH)
     draws = hypothesis.extra.numpy.arrays(np.int16, ONE_LENGTH)
     x, noise = data.draw(bits).view(dtype), data.draw(draws).astype(np.float32) / 65536
     spec = data.draw(st.sampled_from([dataclasses.replace(s, with_mask=True) for s in oracle.specs(8)]))
-    assert_is_formula(jax.tree.map(np.asarray, quantizer(name, spec)(x, noise)), x, noise, spec)
+    assert_is_formula(where.run(quantizer(where, spec), x, noise), x, noise, spec)
 
 
-@pytest.mark.parametrize("name", ["reference", "xla"])
+@pytest.mark.parametrize("where", [ON_CPU["reference"], ON_CPU["xla"]], ids=["reference", "xla"])
 @pytest.mark.parametrize("bits", oracle.BITS)
-def test_float64_gives_the_formula(name: str, bits: int) -> None:
+def test_float64_gives_the_formula(where: Where, bits: int) -> None:
     dtype = np.dtype(np.float64)
     specs = [dataclasses.replace(spec, with_mask=True) for spec in oracle.specs(bits)]
     with jax.enable_x64(True):
-        check(name, oracle.values(specs[0], np.dtype(np.float32)).astype(dtype), None, *specs)
+        check(where, oracle.values(specs[0], np.dtype(np.float32)).astype(dtype), None, *specs)
 
 
 def test_a_bound_is_rounded_to_the_dtype_of_x() -> None:

@@ -1,7 +1,5 @@
 """The public functions: gradients, residuals, integers, noise, keys, and every transform around them."""
 
-import functools
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -122,9 +120,9 @@ def test_integers_are_the_smallest_that_hold_every_bucket(
 ) -> None:
     n = numerics(bits, preserve_zero=preserve_zero)
     ends = np.asarray([-np.inf, np.inf, np.nan], dtype)
-    for run in (quantize_to_int, jax.jit(quantize_to_int)):
-        assert_same_bits(run(ends, n), oracle.quantize(ends, None, spec_of(n, integer_dtype=np.dtype(expected))))
-    assert quantize_to_int(ends, n, dtype=jnp.int32).dtype == jnp.int32
+    q = jax.jit(lambda x: quantize_to_int(x, n))(ends)
+    assert_same_bits(q, oracle.quantize(ends, None, spec_of(n, integer_dtype=np.dtype(expected))))
+    assert jax.eval_shape(lambda x: quantize_to_int(x, n, dtype=jnp.int32), ends).dtype == jnp.int32
 
 
 def test_integers_in_float32_compute_need_no_wider_dtype_for_bfloat16() -> None:
@@ -145,15 +143,15 @@ def test_integers_are_buckets_by_number_and_nan_is_zero() -> None:
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 9, 16, 22])
 def test_from_int_inverts_quantize_to_int(dtype: np.dtype, bits: int) -> None:
     noise_dtypes = (None,) if dtype == np.float32 else (None, jnp.float32)
-    for preserve_zero, noise_dtype in itertools.product((False, True), noise_dtypes):
-        n = numerics(bits, preserve_zero=preserve_zero, noise_dtype=noise_dtype)
-        if bits == 22 and dtype == np.float16 and noise_dtype is None:
-            continue  # its bound is infinite, which no integer dtype holds
-        x = oracle.flushed(oracle.values(spec_of(n), dtype))
-        x = jnp.asarray(x[~np.isnan(x)])
-        expected = oracle.quantize(np.asarray(x), None, spec_of(n))
-        expected = np.where(expected == 0, np.zeros((), dtype), expected)  # integers have no -0.0
-        assert_same_bits(from_int(quantize_to_int(x, n), n, dtype), expected)
+    if bits == 22 and dtype == np.float16:
+        noise_dtypes = (jnp.float32,)  # without it the bound is infinite, which no integer dtype holds
+    several = [numerics(bits, preserve_zero=z, noise_dtype=d) for z in (False, True) for d in noise_dtypes]
+    x = np.concatenate([oracle.flushed(oracle.values(spec_of(n), dtype)) for n in several])
+    x = x[~np.isnan(x)]
+    got = jax.jit(lambda x: [from_int(quantize_to_int(x, n), n, dtype) for n in several])(x)
+    for n, y in zip(several, got, strict=True):
+        expected = oracle.quantize(x, None, spec_of(n))
+        assert_same_bits(y, np.where(expected == 0, np.zeros((), dtype), expected))  # integers have no -0.0
 
 
 # --- noise and keys ---------------------------------------------------------------------------------------------------
@@ -180,9 +178,9 @@ def test_noise_of_any_real_dtype_that_broadcasts_is_added_as_jnp_adds(noise: Any
     n = numerics(8, noise_fn=given(jnp.asarray(noise)), noise_dtype=noise_dtype)
     x = X.reshape(2, 4).astype(dtype)
     as_float = noise if noise.dtype.kind not in "iu" else noise.astype(dtype)  # integers and floats sum in the float
-    for integer_dtype, function in ((None, quantize), (np.dtype(np.int8), quantize_to_int)):
-        expected = oracle.quantize(x, as_float, spec_of(n, integer_dtype=integer_dtype))
-        assert_same_bits(function(x, n, key=jax.random.key(0)), expected)
+    y, q = jax.jit(lambda x, key: (quantize(x, n, key=key), quantize_to_int(x, n, key=key)))(x, jax.random.key(0))
+    assert_same_bits(y, oracle.quantize(x, as_float, spec_of(n)))
+    assert_same_bits(q, oracle.quantize(x, as_float, spec_of(n, integer_dtype=np.dtype(np.int8))))
 
 
 def test_a_python_number_as_noise_takes_the_dtype_of_x() -> None:
@@ -227,14 +225,14 @@ def test_vmap_is_a_loop(x_axis: int | None, key_axis: int | None) -> None:
         return quantize_to_int(x, n, key=key), quantize(x, n, key=key), *backward(x, n, key=key)(g)
 
     axes = (x_axis, key_axis, x_axis)
-    got = jax.vmap(both, in_axes=axes)(x, key, g)
-    lanes = range(5 if x_axis == 1 else 3)
-    pick = [
-        (lambda i, a=a, axis=axis: a if axis is None else jnp.take(a, i, axis))
-        for a, axis in zip((x, key, g), axes, strict=True)
-    ]
-    loop = [both(*(p(i) for p in pick)) for i in lanes]
-    for result, *rows in zip(got, *loop, strict=True):
+    got, one = jax.jit(jax.vmap(both, in_axes=axes))(x, key, g), jax.jit(both)
+
+    def lane(array: Any, axis: int | None, i: int) -> Any:
+        return array if axis is None else array[:, i] if axis == 1 else array[i]
+
+    lanes = [[lane(a, axis, i) for a, axis in zip((x, key, g), axes, strict=True)] for i in range(len(got[0]))]
+    assert len(lanes) == (5 if x_axis == 1 else 3)
+    for result, *rows in zip(got, *(one(*arrays) for arrays in lanes), strict=True):
         assert_same_bits(result, np.stack(rows))
 
 
@@ -245,20 +243,6 @@ def test_nested_vmap_is_a_nested_loop_and_reaches_scalars() -> None:
     for f in (lambda x, key: quantize(x, n, key=key), slope):
         got = jax.vmap(jax.vmap(f), in_axes=(0, None))(x, keys)
         assert_same_bits(got, np.asarray([[f(v, k) for v, k in zip(row, keys, strict=True)] for row in x]))
-
-
-@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (3, 0), (1, 1, 1), (2, 3, 5)], ids=str)
-def test_every_shape_is_quantized(shape: tuple[int, ...]) -> None:
-    size = int(np.prod(shape))
-    x = np.linspace(-3.3, 9.9, size, dtype=np.float32).reshape(shape)
-    n = numerics(4, noise_fn=dither)
-    key = jax.random.key(0)
-    noise = np.asarray(dither(shape, key))
-    assert_same_bits(quantize(x, n, key=key), oracle.quantize(x, noise, spec_of(n)))
-    q = quantize_to_int(x, n, key=key)
-    assert_same_bits(q, oracle.quantize(x, noise, spec_of(n, integer_dtype=np.dtype(np.int8))))
-    assert from_int(q, n, jnp.float32).shape == shape
-    assert_same_bits(backward(x, n, key=key)(jnp.ones(shape))[0], (np.abs(x) <= 7).astype(np.float32))
 
 
 def everything(x: jax.Array, n: IntNumerics, key: jax.Array) -> tuple[jax.Array, ...]:
@@ -277,21 +261,44 @@ def assert_everything(got: Any, x: np.ndarray, n: IntNumerics, key: jax.Array) -
         assert_same_bits(a, b)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (3, 0), (1, 1, 1), (2, 3, 5)], ids=str)
+def test_every_shape_is_quantized(shape: tuple[int, ...]) -> None:
+    x = np.linspace(-3.3, 9.9, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    n, key = numerics(4, noise_fn=dither), jax.random.key(0)
+    got = jax.jit(lambda x, key: everything(x, n, key))(x, key)
+    assert_everything(got, x, n, key)
+    assert from_int(got[1], n, jnp.float32).shape == shape
+
+
 @pytest.mark.parametrize("preserve_zero", [False, True])
-def test_runs_under_strict_promotion_without_jit_and_in_scan_and_checkpoint(dtype: str, preserve_zero: bool) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_nothing_leans_on_implicit_promotion(dtype: str, preserve_zero: bool) -> None:
     n, key = numerics(5, noise_fn=dither, preserve_zero=preserve_zero), jax.random.key(5)
-    x = np.linspace(-20, 20, 11).astype(dtype)
-    run = functools.partial(everything, n=n, key=key)
+    x = np.linspace(-20, 20, 22).reshape(2, 11).astype(dtype)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        assert_everything(run(x), x, n, key)
-        assert_everything([row[0] for row in jax.vmap(run)(x[None])], x, n, key)
+        for m in (n, n.replace(noise_dtype=jnp.float32)):
+            got = jax.jit(lambda x, m=m: (everything(x, m, key), from_int(quantize_to_int(x, m, key=key), m, dtype)))(x)
+            assert_everything(got[0], x, m, key)
+            assert_same_bits(got[1], from_int(got[0][1], m, dtype))
+
+
+def test_runs_without_jit() -> None:
+    n, x, key = numerics(5, noise_fn=dither), np.linspace(-20, 20, 11).astype(BFLOAT16), jax.random.key(5)
     with jax.disable_jit():
-        assert_everything(run(jnp.asarray(x)), x, n, key)
+        assert_everything(everything(jnp.asarray(x), n, key), x, n, key)
+
+
+def test_finite_numbers_pass_under_debug_nans() -> None:
+    n, x, key = numerics(5, noise_fn=dither), np.linspace(-20, 20, 11).astype(np.float32), jax.random.key(5)
     with jax.debug_nans(True):
-        assert_everything(jax.jit(run)(x), x, n, key)
-    _, rows = lax.scan(lambda carry, x: (carry, run(x)), None, x[None])
-    assert_everything([row[0] for row in rows], x, n, key)
+        assert_everything(jax.jit(lambda x: everything(x, n, key))(x), x, n, key)
+
+
+def test_runs_in_scan_and_checkpoint() -> None:
+    n, x, key = numerics(5, noise_fn=dither), np.linspace(-20, 20, 11).astype(np.float32), jax.random.key(5)
+    _, rows = lax.scan(lambda key, x: (key, everything(x, n, key)), key, np.stack([x, -x]))
+    for i, row in enumerate((x, -x)):
+        assert_everything([result[i] for result in rows], row, n, key)
     y, gradient = jax.vjp(jax.checkpoint(lambda x: quantize(x, n, key=key)), jnp.asarray(x))
     expected = everything_expected(x, n, key)
     assert_same_bits(y, expected[0])
