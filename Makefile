@@ -69,7 +69,7 @@ INSTALLER := .installer-$(subst /,_,$(PYTHON))
 STAMPS := $(addprefix $(VENV)/,.demo .test .bench .lint .types)
 
 $(VENV)/.demo: PACKAGES = -e '.[demo]'
-$(VENV)/.test: PACKAGES = -e . --group test
+$(VENV)/.test: PACKAGES = -e '.[demo]' --group test
 $(VENV)/.bench: PACKAGES = -e '.[bench]'
 $(VENV)/.lint: PACKAGES = --group lint
 $(VENV)/.types: PACKAGES = -e . --group types

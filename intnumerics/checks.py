@@ -83,7 +83,10 @@ def key(value: Any) -> jax.Array:
         TypeError: Neither a typed key nor a legacy uint32 key.
     """
     if value is None:
-        raise ValueError("key=None, and numerics.noise_fn needs one to draw noise: pass key=jax.random.key(seed)")
+        raise ValueError(
+            "key=None, and numerics.noise_fn needs one to draw noise: pass key=jax.random.key(seed), to the methods of "
+            "the numerics in Context(key=...)"
+        )
     dtype = getattr(value, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not typed and dtype != jnp.uint32:

@@ -80,7 +80,7 @@ class IntNumerics(QNumerics):
 
     def get_edge_of_last_int_bucket(self) -> float:
         """The far edge of the last bucket."""
-        return 2.0 ** (self.bits - 1) - (0.5 if self.preserve_zero else 0.0)
+        return 2.0 ** (float(self.bits) - 1.0) - (0.5 if self.preserve_zero else 0.0)
 
     def get_center_of_last_int_bucket(self) -> float:
         """The centre of the last bucket."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray
 from jax.custom_batching import custom_vmap
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
@@ -34,7 +33,9 @@ leaf_p.multiple_results = True
 @leaf_p.def_abstract_eval
 def _abstract(*avals: Any, call: Call) -> list[Any]:
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
-    return [ShapedArray(a.shape, a.dtype) for a in jax.tree.leaves(jax.eval_shape(call.of(reference), *shapes))]
+    results = jax.tree.leaves(jax.eval_shape(call.of(reference), *shapes))
+    # As x in all else: sharded likewise, and varying along the same axes of a mesh.
+    return [avals[0].update(shape=a.shape, dtype=a.dtype, weak_type=False) for a in results]
 
 
 @functools.cache
@@ -98,7 +99,18 @@ def _jvp(call: Call, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, 
     return _differentiable(call, *primals), out
 
 
-_run = jax.jit(_differentiable, static_argnums=(0,))
+_jitted = jax.jit(_differentiable, static_argnums=(0,))
+
+
+def _run(call: Call, *arrays: jax.Array) -> list[jax.Array]:
+    """Runs a call; inside `shard_map` with checked axes, arrays that vary along fewer mesh axes first do along all."""
+    axes = [jax.typeof(a).manual_axis_type.varying for a in arrays]
+    every = frozenset[str]().union(*axes)
+    alike = [
+        jax.lax.pcast(a, tuple(every - own), to="varying") if every - own else a
+        for a, own in zip(arrays, axes, strict=True)
+    ]
+    return _jitted(call, *alike)
 
 
 # --- the operations ---------------------------------------------------------------------------------------------------
@@ -137,7 +149,7 @@ def quantize_with_mask(
 
     Returns:
         The result, and the mask packed to one bit an element, uint8: along the last axis, or along as many of the last
-        axes together as it takes to fill whole bytes, where no noise ties the axes to their places.
+        axes together as it takes to fill whole bytes, where no shared noise ties the axes to their places.
     """
     y, packed = _quantize(x, noise, dataclasses.replace(spec, with_mask=True), implementation, interpret)
     return y, packed
@@ -149,8 +161,8 @@ def _quantize(
     arrays = [_at_least_1d(x)]
     if noise is not None:
         arrays.append(jnp.reshape(noise, (1,) * (arrays[0].ndim - noise.ndim) + noise.shape))
-    elif spec.with_mask:
-        arrays[0] = _whole_bytes(arrays[0])
+    if spec.with_mask and all(a.shape == arrays[0].shape for a in arrays):
+        arrays = [_whole_bytes(a) for a in arrays]
     call = Call("quantize", (spec,), noise is None, implementation, interpret)
     y, *packed = _run(call, *arrays)
     return [y.reshape(x.shape), *packed]

@@ -11,6 +11,7 @@ import numpy as np
 from . import checks, dispatch, op
 from .int_numerics import IntNumerics
 from .kernels import QuantSpec
+from .kernels.spec import wider
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +168,7 @@ def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
     _check_numerics(numerics)
     q = checks.integers("q", q)
     dtype = checks.float_dtype("dtype", dtype)
-    values = q.astype(jnp.promote_types(dtype, jnp.float32))
+    values = q.astype(wider(dtype, np.dtype(np.float32)))
     return (values if numerics.preserve_zero else values + jnp.asarray(0.5, values.dtype)).astype(dtype)
 
 

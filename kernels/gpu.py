@@ -81,12 +81,13 @@ def for_each_block(
             pl.when(i == n // size)(lambda: kernel(Tail(i, block_start(i, size, n), size, n), *refs))
 
     anywhere = pl.BlockSpec(memory_space=pl.ANY)
+    axes = jax.typeof(inputs[0]).manual_axis_type  # along which a result varies inside `shard_map`, as the inputs do
     return pl.pallas_call(
         program,
         grid=(pl.cdiv(n, size),),
         in_specs=[anywhere] * len(inputs),
         out_specs=[anywhere] * len(outputs),
-        out_shape=list(outputs),
+        out_shape=[jax.ShapeDtypeStruct(a.shape, a.dtype, manual_axis_type=axes) for a in outputs],
         compiler_params=plt.CompilerParams(num_warps=WARPS, num_stages=1),
         cost_estimate=pl.CostEstimate(
             flops=8 * n, transcendentals=0, bytes_accessed=sum(a.size * a.dtype.itemsize for a in (*inputs, *outputs))

@@ -2,6 +2,10 @@
 
 import functools
 import importlib.util
+import os
+
+# Several CPU devices, for tests of sharding: read when JAX starts.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 
 import jax
 import pytest

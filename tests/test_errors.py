@@ -124,7 +124,7 @@ def test_x_of_a_dtype_that_cannot_be_quantized_is_refused(function: Callable[...
 
 
 @every_function
-@pytest.mark.parametrize("x", ["1.5", None, [0.25, 1.5], [[1.0], [2.0, 3.0]], (1.0,), {}, object()], ids=repr)
+@pytest.mark.parametrize("x", ["1.5", None, [0.25, 1.5], [[1.0], [2.0, 3.0]], (1.0,), {}], ids=repr)
 def test_x_that_is_no_array_is_refused(function: Callable[..., Any], x: Any) -> None:
     with refused(TypeError, f"x={x!r}", "not an array", "JAX or NumPy array"):
         function(x, numerics())
