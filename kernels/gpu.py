@@ -4,6 +4,7 @@ Blocks are addressed by hand (`pl.ANY` and `pl.ds`) and the last, partial one is
 does not divide the array stores out of bounds on JAX up to 0.11.2.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -36,11 +37,13 @@ class Block:
 
     def index(self) -> jax.Array:
         """Each element's index in the array."""
-        return self.start + lax.iota(self.start.dtype, self.size)
+        with indices(self.start.dtype):
+            return self.start + lax.iota(self.start.dtype, self.size)
 
     def within(self) -> jax.Array | None:
         """Which elements exist; None where all do."""
-        return self.index() < self.n if isinstance(self, Tail) else None
+        with indices(self.start.dtype):
+            return self.index() < self.n if isinstance(self, Tail) else None
 
     def load(self, ref: Any, at: Any = None) -> jax.Array:
         """This part of `ref`, 0 beyond the end; or the elements `at` an array of indices."""
@@ -54,7 +57,8 @@ class Block:
 
     def packed(self) -> "Block":
         """The part of the packed mask that belongs to this part, eight elements a byte."""
-        start = lax.div(self.start, lax.convert_element_type(8, self.start.dtype))
+        with indices(self.start.dtype):
+            start = lax.div(self.start, jnp.full((), 8, self.start.dtype))
         return type(self)(self.i, start, self.size // 8, -(-self.n // 8))
 
 
@@ -97,12 +101,21 @@ def for_each_block(
     )(*inputs)
 
 
+def index_dtype(n: int) -> np.dtype:
+    """What indices of an array of `n` elements are made of: 64 bits where 32 do not reach."""
+    return np.dtype(np.int32 if n < INT32_END else np.int64)
+
+
+def indices(dtype: np.dtype) -> contextlib.AbstractContextManager[Any]:
+    """Where arithmetic on indices of `dtype` is written: JAX has 64-bit integers only where they are asked for."""
+    return jax.enable_x64(True) if dtype == np.int64 else contextlib.nullcontext()
+
+
 def block_start(i: jax.Array, size: int, n: int) -> jax.Array:
-    """The index of the first element of block `i`, in 64 bits where an array of `n` elements needs them."""
-    if n < INT32_END:
-        return i * size
-    with jax.enable_x64(True):
-        return lax.convert_element_type(i, jnp.int64) * jnp.full((), size, jnp.int64)
+    """The index of the first element of block `i`."""
+    dtype = index_dtype(n)
+    with indices(dtype):
+        return lax.convert_element_type(i, dtype) * jnp.full((), size, dtype)
 
 
 def _check_addressable(array: Any) -> None:
@@ -118,28 +131,30 @@ def _check_addressable(array: Any) -> None:
 
 def broadcast_index(i: jax.Array, shape: tuple[int, ...], noise_shape: tuple[int, ...]) -> jax.Array:
     """Where the noise of element `i` of an array of `shape` stands in noise that broadcasts to it, both flattened."""
-    index = jnp.zeros_like(i)
-    for group_stride, size, noise_stride in kept_groups(shape, noise_shape):
-        along = i // group_stride if group_stride > 1 else i
-        along = along % size if group_stride * size < math.prod(shape) else along
-        index = index + along * noise_stride
-    return index
+    with indices(i.dtype):
+        index = jnp.zeros_like(i)
+        for group_stride, size, noise_stride in kept_groups(shape, noise_shape):
+            along = lax.div(i, jnp.full_like(i, group_stride)) if group_stride > 1 else i
+            if group_stride * size < math.prod(shape):
+                along = lax.rem(along, jnp.full_like(i, size))
+            index = index + along * jnp.full_like(i, noise_stride)
+        return index
 
 
 def kept_groups(shape: tuple[int, ...], noise_shape: tuple[int, ...]) -> list[tuple[int, int, int]]:
     """The runs of axes along which the noise is not shared: (stride in x, size, stride in the noise) of each."""
-    groups: list[list[int]] = []
+    groups: list[tuple[int, int, int]] = []
     stride = noise_stride = 1
-    joined = False
+    joins = False  # whether the axis just seen, to the right, is the first of a group
     for size, noise_size in zip(reversed(shape), reversed(noise_shape), strict=True):
-        kept = noise_size == size and size > 1
-        if kept and joined:
-            groups[-1][1] *= size
-        elif kept:
-            groups.append([stride, size, noise_stride])
-        joined = kept or (size == 1 and joined)
+        if size == 1:
+            continue
+        if noise_size == size:
+            start, length, noise_start = groups.pop() if joins else (stride, 1, noise_stride)
+            groups.append((start, length * size, noise_start))
+        joins = noise_size == size
         stride, noise_stride = stride * size, noise_stride * noise_size
-    return [(a, b, c) for a, b, c in groups]
+    return groups
 
 
 # --- the mask, eight elements a byte ---------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def test_no_count_grew_by_a_tenth_since_it_was_stored(report: dict[str, Any]) ->
 
 
 def test_no_kernel_has_a_temporary_array(report: dict[str, Any]) -> None:
-    ragged = ("3x50257", "512x197x768", "float16", "x: (1,)")  # XLA pads rows or changes the layout around the kernel
+    ragged = ("3x50257", "512x197x768", "float16")  # XLA pads rows, or changes the layout around the kernel
     for (case, chip), row in rows(report).items():
         if case.startswith("pallas") and not any(word in case for word in ragged):
             assert row["temporary_bytes"] <= 1 << 16, (case, chip)
@@ -83,12 +83,11 @@ def test_h100_kernels_do_not_spill_and_move_128_bits_at_a_time(report: dict[str,
         if not case.startswith("pallas"):
             continue
         assert row["spill_bytes"] == 0, case
-        if case.endswith(("3x50257", "10000019", "mask, 1")):  # a masked tail, or rows that are padded by XLA
+        if case.endswith(("3x50257", "10000019", "mask, 1", "2**31 + 5")):  # a masked tail, or rows that XLA pads
             continue
         values = {name: n for name, n in row["memory"].items() if name.startswith(("LDG", "STG"))}
-        one_byte_or_shared = "mask" in case or "shared noise" in case
         narrow = [name for name in values if not name.endswith(".128")]
-        assert not narrow or one_byte_or_shared, (case, values)
+        assert not narrow or "mask" in case, (case, values)  # whose bytes are few
         assert any(name.startswith("LDG.E.128") for name in values), (case, values)
         assert any(name.startswith("STG.E.128") for name in values), (case, values)
 

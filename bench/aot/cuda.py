@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.experimental import topologies
 
 from bench.aot.cases import BFLOAT16, FLOAT32, MASKED, NEAREST, Case, array, operations, quantize
@@ -34,8 +35,11 @@ def cases() -> Iterator[Case]:
     yield Case("pallas: quantize bfloat16 -> int32", quantize(gpu, NEAREST, "int32"), (x,))
     rows, shared = array(BFLOAT16, SIZE // 4096, 4096), array(FLOAT32, 1, 4096)
     yield Case("pallas: quantize bfloat16 with shared noise", quantize(gpu, NEAREST), (rows, shared))
-    large = array(BFLOAT16, (1 << 31) + 4096)
-    yield Case("pallas: quantize bfloat16, over 2**31 elements", quantize(gpu, NEAREST), (large,))
+    large, wide = array(BFLOAT16, (1 << 31) + 5), array(BFLOAT16, (1 << 20) + 1, 4096)
+    packed = array(jnp.uint8, (1 << 28) + 1)
+    yield Case("pallas: quantize bfloat16 with mask, 2**31 + 5", quantize(gpu, MASKED), (large,))
+    yield Case("pallas: clip gradient from mask, bfloat16, 2**31 + 5", gpu.clip_gradient_from_mask, (large, packed))
+    yield Case("pallas: quantize bfloat16 with shared noise, 2**32 + 4096", quantize(gpu, NEAREST), (wide, shared))
     for shape in ((1,), (10_000_019,), (3, 50257)):
         name = "x".join(map(str, shape))
         yield Case(f"pallas: quantize float32 with mask, {name}", quantize(gpu, MASKED), (array(FLOAT32, *shape),))
