@@ -11,7 +11,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.stash[RATIOS]:
-        terminalreporter.section("speed as a multiple of the jitted seed's, the median of alternating calls")
+        terminalreporter.section(
+            "speed as a multiple of that of FJFormer's formula under jit, the median of alternating calls"
+        )
         terminalreporter.write_line("\n".join(config.stash[RATIOS]))
 
 

@@ -1,4 +1,4 @@
-"""How long a quantization takes: each implementation beside the seed's formula under jit, the baseline of its group.
+"""How long a quantization takes: each implementation beside FJFormer's formula under jit, the baseline of its group.
 
 Calls alternate between the two within one round, and what is reported as `ratio` is the median over rounds of the
 baseline's time by the implementation's: the machine may be busy, but it is equally so for both. Arrays fit where the
@@ -24,15 +24,15 @@ HALVES = NUMERICS.replace(preserve_zero=False)
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 
 
-def seed_nearest(x: jax.Array) -> jax.Array:
+def fjformer_nearest(x: jax.Array) -> jax.Array:
     return lax.round(jnp.clip(x, -127.0, 127.0), lax.RoundingMethod.TO_NEAREST_EVEN)
 
 
-def seed_halves(x: jax.Array) -> jax.Array:
+def fjformer_halves(x: jax.Array) -> jax.Array:
     return jnp.floor(jnp.clip(x, -127.5, 127.5)) + 0.5
 
 
-def seed_backward(x: jax.Array, g: jax.Array) -> jax.Array:
+def fjformer_backward(x: jax.Array, g: jax.Array) -> jax.Array:
     return g * ((x >= -127.0) * (x <= 127.0))
 
 
@@ -49,11 +49,11 @@ Compare = Callable[..., None]
 def compare(benchmark: Any, ratios: list[str]) -> Compare:
     """Measures a function beside the baseline, on the same arrays."""
 
-    def run(ours: Callable[..., Any], seed: Callable[..., Any], *arrays: jax.Array) -> None:
-        ours, seed = jax.jit(ours), jax.jit(seed)
-        pairs = [(seconds(seed, *arrays), seconds(ours, *arrays)) for _ in range(ROUNDS + 2)][2:]
+    def run(ours: Callable[..., Any], baseline: Callable[..., Any], *arrays: jax.Array) -> None:
+        ours, baseline = jax.jit(ours), jax.jit(baseline)
+        pairs = [(seconds(baseline, *arrays), seconds(ours, *arrays)) for _ in range(ROUNDS + 2)][2:]
         ratio = statistics.median(a / b for a, b in pairs)
-        benchmark.extra_info |= {"ratio to the jitted seed": round(ratio, 2), "jax": jax.__version__}
+        benchmark.extra_info |= {"ratio to FJFormer's formula under jit": round(ratio, 2), "jax": jax.__version__}
         benchmark.extra_info["device"] = jax.devices()[0].device_kind
         ratios.append(f"{ratio:6.2f}  {benchmark.name}")
         benchmark.pedantic(seconds, (ours, *arrays), rounds=ROUNDS, warmup_rounds=2)
@@ -67,22 +67,22 @@ def x(request: pytest.FixtureRequest) -> jax.Array:
 
 
 def test_forward_nearest(compare: Compare, x: jax.Array) -> None:
-    compare(lambda x: quantize(x, NUMERICS), seed_nearest, x)
+    compare(lambda x: quantize(x, NUMERICS), fjformer_nearest, x)
 
 
 def test_forward_floor_plus_half(compare: Compare, x: jax.Array) -> None:
-    compare(lambda x: quantize(x, HALVES), seed_halves, x)
+    compare(lambda x: quantize(x, HALVES), fjformer_halves, x)
 
 
 def test_forward_to_int8(compare: Compare, x: jax.Array) -> None:
-    compare(lambda x: quantize_to_int(x, NUMERICS), lambda x: seed_nearest(x).astype(jnp.int8), x)
+    compare(lambda x: quantize_to_int(x, NUMERICS), lambda x: fjformer_nearest(x).astype(jnp.int8), x)
 
 
 def test_forward_with_packed_mask(compare: Compare, x: jax.Array) -> None:
-    compare(lambda x: NUMERICS.vjp_fwd(x, None), seed_nearest, x)
+    compare(lambda x: NUMERICS.vjp_fwd(x, None), fjformer_nearest, x)
 
 
 def test_backward(compare: Compare, x: jax.Array) -> None:
     _, residual = NUMERICS.vjp_fwd(x, None)
     backward = jax.jit(lambda residual, g: NUMERICS.vjp_bwd(residual, g)[0])
-    compare(lambda g: backward(residual, g), lambda g: seed_backward(x, g), x)
+    compare(lambda g: backward(residual, g), lambda g: fjformer_backward(x, g), x)

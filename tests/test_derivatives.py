@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from oracle import assert_same_bits
-from seed import bound_of, dither, numerics, seed
+from original import bound_of, dither, numerics, original
 
 from intnumerics import Context
 
@@ -29,7 +29,7 @@ def test_forward_is_differentiable_as_its_formula(method: str, preserve_zero: bo
         return n.fwd(x, Context()) if method == "fwd" else n.vjp_fwd(x, Context())[0]
 
     def theirs(x: jax.Array) -> jax.Array:
-        return seed(x, n)
+        return original(x, n)
 
     def derivatives(f: Callable[[jax.Array], jax.Array]) -> dict[str, jax.Array]:
         def cubed(x: jax.Array) -> jax.Array:
@@ -55,7 +55,7 @@ def test_forward_is_differentiable_as_its_formula(method: str, preserve_zero: bo
 def test_forward_is_differentiable_in_bfloat16_with_the_rounded_bound() -> None:
     n = numerics(9, round=False)  # the bound 255.5 is 256 in bfloat16
     x, t = jnp.asarray([255, 256, 258, -256], jnp.bfloat16), jnp.ones(4, jnp.bfloat16)
-    expected = jax.jvp(lambda x: seed(x, n), (x,), (t,))[1]
+    expected = jax.jvp(lambda x: original(x, n), (x,), (t,))[1]
     assert_same_bits(expected, np.asarray([1, 0.5, 0, 0.5], ml_dtypes.bfloat16))
     assert_same_bits(jax.jvp(lambda x: n.fwd(x, Context()), (x,), (t,))[1], expected)
     assert_same_bits(jax.grad(lambda x: n.fwd(x, Context()).sum())(x), expected)
@@ -70,7 +70,7 @@ def test_the_derivative_reaches_what_the_noise_depends_on_as_in_the_formula() ->
         return n.fwd(x, Context(key))
 
     def theirs(scale: jax.Array) -> jax.Array:
-        return seed(x, numerics(2, round=False), scale * noise)
+        return original(x, numerics(2, round=False), scale * noise)
 
     assert_same_bits(jax.jacfwd(ours)(2.0), jax.jacfwd(theirs)(2.0))
     assert_same_bits(jax.jacrev(ours)(2.0), jax.jacrev(theirs)(2.0))

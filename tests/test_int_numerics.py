@@ -1,4 +1,4 @@
-"""`IntNumerics` is the seed's: its fields, bounds, results and derivatives, and the ways its callers use it."""
+"""`IntNumerics` is FJFormer's: its fields, bounds, results and derivatives, and the ways its callers use it."""
 
 import copy
 import dataclasses
@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from jax import lax
 from oracle import assert_same_bits
-from seed import dither, numbers, numerics, seed, seed_gradient
+from original import dither, numbers, numerics, original, original_gradient
 
 from intnumerics import Context, IntNumerics, QNumerics
 
-SEEDS_ORDER = ("bits", "preserve_zero", "preserve_max_val", "clip", "clip_gradient", "round", "noise_fn", "dtype")
+FIELDS = ("bits", "preserve_zero", "preserve_max_val", "clip", "clip_gradient", "round", "noise_fn", "dtype")
 SWITCHES = list(itertools.product((False, True), repeat=3))
 every_switch = pytest.mark.parametrize(("preserve_zero", "clip", "rounds"), SWITCHES)
 
@@ -46,11 +46,11 @@ def test_bounds_are_those_of_the_truth_table(preserve_zero: bool, preserve_max_v
         assert n.get_quant_bound() == mapped
 
 
-def test_fields_are_the_seeds_in_its_order_by_position_and_by_keyword() -> None:
+def test_fields_are_those_of_fjformer_in_its_order_by_position_and_by_keyword() -> None:
     values = (4, True, False, True, False, True, dither, jnp.int8)
     by_position = IntNumerics(*values)
-    assert tuple(getattr(by_position, name) for name in SEEDS_ORDER) == values
-    assert by_position == IntNumerics(**dict(reversed(list(zip(SEEDS_ORDER, values, strict=True)))))
+    assert tuple(getattr(by_position, name) for name in FIELDS) == values
+    assert by_position == IntNumerics(**dict(reversed(list(zip(FIELDS, values, strict=True)))))
     assert IntNumerics(*values[:-1]).dtype is None
     assert by_position.get_dtype() is jnp.int8
 
@@ -68,7 +68,7 @@ def test_is_frozen_hashable_and_equal_by_its_fields() -> None:
     a, b = numerics(4, noise_fn=dither), numerics(4, noise_fn=dither)
     assert a == b
     assert hash(a) == hash(b)
-    for name in (*SEEDS_ORDER[:6], "noise_fn", "dtype", "noise_dtype"):
+    for name in (*FIELDS[:6], "noise_fn", "dtype", "noise_dtype"):
         changed = {"bits": 5, "noise_fn": None, "dtype": jnp.int8, "noise_dtype": jnp.float32}.get(name, False)
         assert a != a.replace(**{name: changed}), name
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -166,14 +166,14 @@ def test_qnumerics_is_abstract() -> None:
 @every_switch
 @pytest.mark.parametrize("noise_fn", [None, dither], ids=["exact", "noisy"])
 @pytest.mark.parametrize(("dtype", "bits"), [("float32", 8), ("bfloat16", 9), ("float16", 1)])
-def test_forward_and_backward_are_the_seeds(
+def test_forward_and_backward_are_those_of_fjformer(
     dtype: str, bits: int, noise_fn: Any, preserve_zero: bool, clip: bool, rounds: bool
 ) -> None:
     n = numerics(bits, preserve_zero=preserve_zero, clip=clip, round=rounds, noise_fn=noise_fn)
     context = Context(key=jax.random.key(bits))
     x = numbers(n, dtype)
     g = jnp.linspace(-3, 3, x.size).astype(x.dtype)
-    expected = seed(x, n, None if noise_fn is None else noise_fn(x.shape, context.key))
+    expected = original(x, n, None if noise_fn is None else noise_fn(x.shape, context.key))
 
     def everything(x: jax.Array, g: jax.Array) -> Any:
         y, residual = n.vjp_fwd(x, context)
@@ -184,7 +184,7 @@ def test_forward_and_backward_are_the_seeds(
     results, gradients = (everything if noise_fn is None and dtype == "float32" else jax.jit(everything))(x, g)
     for result in results:
         assert_same_bits(result, expected)
-    for (gradient, of_context), wanted in zip(gradients, (seed_gradient(x, g, n), g), strict=True):
+    for (gradient, of_context), wanted in zip(gradients, (original_gradient(x, g, n), g), strict=True):
         assert_same_bits(gradient, wanted)
         assert of_context is None
 
@@ -215,7 +215,7 @@ def test_serves_in_a_custom_vjp_as_callers_write_it(bind: Any, noise_fn: Any, cl
     key = jax.random.key(3)
     x = numbers(n, "float32")
     g = jnp.linspace(-3, 3, x.size)
-    expected = seed(x, n, None if noise_fn is None else noise_fn(x.shape, key)), seed_gradient(x, g, n)
+    expected = original(x, n, None if noise_fn is None else noise_fn(x.shape, key)), original_gradient(x, g, n)
 
     def forward(x: jax.Array, context: Context) -> Any:
         return jax.vjp(bind(n, context), x)
@@ -231,4 +231,4 @@ def test_serves_in_a_custom_vjp_as_callers_write_it(bind: Any, noise_fn: Any, cl
         y, backward = run(x, Context(key))
         assert_same_bits(y, expected[0])
         for times in (1.0, -2.0):
-            assert_same_bits(backward(times * g)[0], seed_gradient(x, times * g, n))
+            assert_same_bits(backward(times * g)[0], original_gradient(x, times * g, n))

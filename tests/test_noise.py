@@ -9,7 +9,7 @@ import numpy as np
 import oracle
 import pytest
 from oracle import assert_same_bits
-from seed import dither, given, numerics, spec_of
+from original import dither, given, numerics, spec_of
 
 from intnumerics import quantize, quantize_to_int
 

@@ -10,7 +10,7 @@ import oracle
 import pytest
 from jax import export, lax
 from oracle import assert_same_bits
-from seed import dither, given, numerics, spec_of
+from original import dither, given, numerics, spec_of
 
 from intnumerics import IntNumerics, from_int, quantize, quantize_to_int
 

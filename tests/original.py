@@ -1,4 +1,4 @@
-"""The seed's numerics as FJFormer writes them in jnp, and numerics and noise to try."""
+"""FJFormer's numerics as FJFormer writes them in jnp, and numerics and noise to try."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ def bound_of(n: IntNumerics) -> float:
     return oracle.edge(n.bits, n.preserve_zero) - (0.5 if n.round else 0.0)
 
 
-def seed(x: jax.Array, n: IntNumerics, noise: jax.Array | None = None) -> jax.Array:
+def original(x: jax.Array, n: IntNumerics, noise: jax.Array | None = None) -> jax.Array:
     """The forward as FJFormer writes it, one jnp operation after the other."""
     if noise is not None:
         x = (x + noise).astype(x.dtype)
@@ -39,7 +39,7 @@ def seed(x: jax.Array, n: IntNumerics, noise: jax.Array | None = None) -> jax.Ar
     return x
 
 
-def seed_gradient(x: jax.Array, g: jax.Array, n: IntNumerics) -> jax.Array:
+def original_gradient(x: jax.Array, g: jax.Array, n: IntNumerics) -> jax.Array:
     b = jnp.asarray(bound_of(n), x.dtype)
     return jnp.where((-b <= x) & (x <= b), g, jnp.zeros_like(g)) if n.clip_gradient else g
 
