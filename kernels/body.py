@@ -1,4 +1,4 @@
-"""The elementwise maths of the Pallas kernels: the formula in the operations that every backend has.
+"""The elementwise maths of the GPU kernels and of `xla.py`: the formula in operations that every backend has.
 
 Neither `lax.round` nor a clip that lets NaN through exists in Pallas for GPU, so both are written in arithmetic that
 is exact here: float32 holds every float16 and bfloat16, and a sum with 2**23 rounds to a whole number, ties to even.

@@ -1,0 +1,85 @@
+"""Which implementation a platform gets, read off what is lowered for it; nothing of that needs the platform."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from intnumerics import IntNumerics, kernels, quantize, quantize_to_int
+
+NUMERICS = IntNumerics(8, True, True, True, True, True, None)
+NOISY = NUMERICS.replace(noise_fn=lambda shape, key: jnp.zeros(shape))
+KERNEL = {"cuda": "__gpu$xla.gpu.triton", "tpu": "tpu_custom_call"}
+
+
+def forward(x: jax.Array, **how: Any) -> jax.Array:
+    return quantize(x, NUMERICS, **how)
+
+
+def with_noise(x: jax.Array, **how: Any) -> jax.Array:
+    return quantize(x, NOISY, key=jax.random.key(0), **how)
+
+
+def to_int(x: jax.Array, **how: Any) -> jax.Array:
+    return quantize_to_int(x, NUMERICS, **how)
+
+
+def forward_and_backward(x: jax.Array, **how: Any) -> tuple[jax.Array, jax.Array]:
+    y, backward = jax.vjp(lambda x: quantize(x, NUMERICS, **how), x)
+    return y, backward(jnp.ones_like(y))[0]
+
+
+def kernels_in(function: Callable[..., Any], platform: str, x: jax.ShapeDtypeStruct, **how: Any) -> int:
+    """How many kernels are called by what is lowered for a platform."""
+    lowered = jax.jit(lambda x: function(x, **how)).trace(x).lower(lowering_platforms=(platform,))
+    calls = re.findall(r"custom_call @([\w.$]+)\(", lowered.as_text())
+    return sum(name == KERNEL.get(platform) for name in calls)
+
+
+def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+TILES = array(jnp.bfloat16, 64, 1024)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "rocm", "tpu"])
+@pytest.mark.parametrize("function", [forward, with_noise, to_int])
+def test_a_forward_without_a_mask_is_left_to_xla_to_fuse(function: Callable[..., Any], platform: str) -> None:
+    assert kernels_in(function, platform, TILES) == 0
+
+
+@pytest.mark.parametrize(("platform", "calls"), [("cpu", 0), ("cuda", 0), ("rocm", 0), ("tpu", 2)])
+def test_the_mask_is_packed_and_unpacked_by_kernels_on_tpu_only(platform: str, calls: int) -> None:
+    assert kernels_in(forward_and_backward, platform, TILES) == calls
+
+
+@pytest.mark.parametrize(
+    "x", [array(jnp.float16, 64, 1024), array(jnp.float32, 64, 1000), array(jnp.float32, 7, 1024)], ids=str
+)
+def test_arrays_that_xla_would_copy_for_a_tpu_kernel_are_left_to_it(x: jax.ShapeDtypeStruct) -> None:
+    assert kernels_in(forward_and_backward, "tpu", x) == 0
+    assert kernels_in(forward_and_backward, "tpu", x, implementation="pallas") == 2
+
+
+@pytest.mark.parametrize("implementation", ["reference", "xla"])
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_a_named_implementation_in_jnp_calls_no_kernel(platform: str, implementation: str) -> None:
+    assert kernels_in(forward_and_backward, platform, TILES, implementation=implementation) == 0
+
+
+@pytest.mark.parametrize("platform", ["cpu", "rocm"])
+def test_a_named_kernel_is_not_replaced_where_it_does_not_run(platform: str) -> None:
+    with pytest.raises(ValueError, match=f"'pallas' does not run on the platform '{platform}'"):
+        kernels_in(forward, platform, TILES, implementation="pallas")
+
+
+def test_an_implementation_is_one_row_of_the_table_for_a_platform() -> None:
+    rows = [(row.name, row.platform) for row in kernels.TABLE]
+    assert len(set(rows)) == len(rows)
+    for row in kernels.TABLE:
+        for operation in ("quantize", "clip_gradient_from_mask", "clip_gradient_from_x"):
+            assert callable(getattr(row.operations(), operation))
