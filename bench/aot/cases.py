@@ -23,13 +23,13 @@ class Case:
         name: What it is called in the results.
         function: What is compiled.
         avals: The types of its arrays; the largest tells how many elements a count is divided by.
-        budgeted: Whether it has a ceiling of its own, and so is compiled for every chip.
+        everywhere: Whether it is compiled for every chip, and not for one of each kind alone.
     """
 
     name: str
     function: Callable[..., Any]
     avals: tuple[jax.ShapeDtypeStruct, ...]
-    budgeted: bool = False
+    everywhere: bool = False
 
 
 def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
@@ -48,12 +48,14 @@ def operations(module: Any, name: str, shape: tuple[int, ...]) -> Iterator[Case]
     for dtype in (FLOAT32, BFLOAT16, FLOAT16):
         d, x = jnp.dtype(dtype).name, array(dtype, *shape)
         packed = array(jnp.uint8, *packed_shape(shape))
-        budgeted = name == "pallas" and dtype != FLOAT16
-        yield Case(f"{name}: quantize {d}", quantize(module, NEAREST), (x,), budgeted)
-        yield Case(f"{name}: quantize {d} -> int8", quantize(module, NEAREST, "int8"), (x,), budgeted)
-        yield Case(f"{name}: quantize {d}, floor + 0.5", quantize(module, HALVES), (x,))
-        yield Case(f"{name}: quantize {d} with mask", quantize(module, MASKED), (x,), budgeted)
-        yield Case(f"{name}: quantize {d} with noise array", quantize(module, NEAREST), (x, array(FLOAT32, *shape)))
-        yield Case(f"{name}: clip gradient from mask, {d}", module.clip_gradient_from_mask, (x, packed))
         from_x = lambda g, x: module.clip_gradient_from_x(g, x, NEAREST)  # noqa: E731
-        yield Case(f"{name}: clip gradient from x, {d}", from_x, (x, x))
+        for what, function, avals in (
+            (f"quantize {d}", quantize(module, NEAREST), (x,)),
+            (f"quantize {d} -> int8", quantize(module, NEAREST, "int8"), (x,)),
+            (f"quantize {d}, floor + 0.5", quantize(module, HALVES), (x,)),
+            (f"quantize {d} with mask", quantize(module, MASKED), (x,)),
+            (f"quantize {d} with noise array", quantize(module, NEAREST), (x, array(FLOAT32, *shape))),
+            (f"clip gradient from mask, {d}", module.clip_gradient_from_mask, (x, packed)),
+            (f"clip gradient from x, {d}", from_x, (x, x)),
+        ):
+            yield Case(f"{name}: {what}", function, avals, everywhere=True)

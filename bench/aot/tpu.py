@@ -95,7 +95,7 @@ def report(dump: pathlib.Path) -> dict[str, Any]:
         )
     rows = []
     for case in cases():
-        for chip in TOPOLOGIES if case.budgeted else BOTH_KINDS:
+        for chip in TOPOLOGIES if case.everywhere else BOTH_KINDS:
             rows.append(measure(chip, case, dump))
             print(rows[-1], file=sys.stderr)
     return {"jax": jax.__version__, "compiler": f"libtpu {importlib.metadata.version('libtpu')}", "cases": rows}
