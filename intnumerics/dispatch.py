@@ -73,14 +73,20 @@ def check(implementation: str | None, interpret: str | None, *dtypes: str) -> No
             )
 
 
-def operations(call: Call, platform: str | None, arrays: tuple[jax.Array, ...]) -> Operations:
+def operations(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool) -> Operations:
     """The operations that serve `call` on `platform`.
+
+    Args:
+        call: What is done, and by whom.
+        platform: As JAX names it, or None for one that it does not.
+        arrays: What it is done to.
+        partitioned: Whether XLA may split the program over several devices.
 
     Raises:
         ValueError: The named implementation has no row for the platform.
     """
     if call.implementation is None:
-        return fastest(call, platform, arrays).operations()
+        return fastest(call, platform, arrays, partitioned).operations()
     rows = [row for row in TABLE if row.name == call.implementation]
     for row in rows:
         if row.platform in (None, call.interpret or platform):
@@ -94,17 +100,18 @@ def operations(call: Call, platform: str | None, arrays: tuple[jax.Array, ...]) 
     )
 
 
-def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...]) -> Implementation:
+def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool) -> Implementation:
     """The row that serves `call` best on `platform`.
 
     No kernel has been timed on a device yet; this is what the compilers say (`bench/aot/counts`). XLA makes one pass
     over memory of a quantization, on GPU and TPU, in fewer instructions than memory takes time for, and fuses it with
     its neighbours, which a kernel keeps apart. But on TPU it packs and unpacks a mask in three to four times the bytes,
-    so there a kernel does that, unless the array is laid out so that XLA would copy it for the kernel.
+    so there a kernel does that, unless XLA would have to copy the array for it: for its layout, or, in a program that
+    is partitioned, to have all of it on every device.
     """
     rows = {row.name: row for row in TABLE if row.platform in (None, platform)}
     packs = call.operation == "clip_gradient_from_mask" or (call.operation == "quantize" and call.static[0].with_mask)
-    if platform == "tpu" and packs and _is_in_whole_tiles(arrays[0]):
+    if platform == "tpu" and packs and not partitioned and _is_in_whole_tiles(arrays[0]):
         return rows["pallas"]
     return rows["xla"]
 

@@ -50,11 +50,22 @@ def _eager(*arrays: jax.Array, call: Call) -> list[jax.Array]:
 
 
 def _lower(platform: str | None) -> None:
-    def run(*arrays: jax.Array, call: Call) -> list[jax.Array]:
-        operations = dispatch.operations(call, platform, arrays)
-        return jax.tree.leaves(call.of(operations)(*arrays))
+    def rule(ctx: mlir.LoweringRuleContext, *operands: Any, call: Call) -> Any:
+        def run(*arrays: jax.Array) -> list[jax.Array]:
+            operations = dispatch.operations(call, platform, arrays, _is_partitioned(ctx))
+            return jax.tree.leaves(call.of(operations)(*arrays))
 
-    mlir.register_lowering(leaf_p, mlir.lower_fun(run, multiple_results=True), platform=platform)
+        return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
+
+    mlir.register_lowering(leaf_p, rule, platform=platform)
+
+
+def _is_partitioned(ctx: mlir.LoweringRuleContext) -> bool:
+    """Whether XLA may split the program over devices here; not where `shard_map` has done so along all mesh axes."""
+    context: Any = ctx.module_context.axis_context
+    if hasattr(context, "manual_axes"):
+        return set(context.manual_axes) != set(context.mesh.axis_names)
+    return getattr(context, "num_devices", 1) > 1
 
 
 for _platform in PLATFORMS:

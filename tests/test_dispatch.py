@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from intnumerics import IntNumerics, kernels, quantize, quantize_to_int
 
@@ -63,6 +65,14 @@ def test_the_mask_is_packed_and_unpacked_by_kernels_on_tpu_only(platform: str, c
 def test_arrays_that_xla_would_copy_for_a_tpu_kernel_are_left_to_it(x: jax.ShapeDtypeStruct) -> None:
     assert kernels_in(forward_and_backward, "tpu", x) == 0
     assert kernels_in(forward_and_backward, "tpu", x, implementation="pallas") == 2
+
+
+def test_a_program_that_xla_partitions_has_no_kernel_that_would_gather_its_operands() -> None:
+    mesh = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,), devices=jax.devices("cpu")[:2])
+    x = jax.ShapeDtypeStruct(TILES.shape, TILES.dtype, sharding=NamedSharding(mesh, P("rows")))
+    assert kernels_in(forward_and_backward, "tpu", x) == 0
+    mapped = jax.shard_map(forward_and_backward, mesh=mesh, in_specs=P("rows"), out_specs=P("rows"))
+    assert kernels_in(mapped, "tpu", x) == 2
 
 
 @pytest.mark.parametrize("implementation", ["reference", "xla"])
