@@ -198,11 +198,8 @@ def clip_gradient_from_x(
 
 def _whole_bytes(x: jax.Array) -> jax.Array:
     """x with as many of its last axes merged as it takes for the packed mask to fill its bytes."""
-    for axis in reversed(range(x.ndim)):
-        last = math.prod(x.shape[axis:])
-        if last % 8 == 0 or axis == 0:
-            return x.reshape(*x.shape[:axis], last)
-    return x
+    axis = max((i for i in range(x.ndim) if math.prod(x.shape[i:]) % 8 == 0), default=0)
+    return x.reshape(*x.shape[:axis], math.prod(x.shape[axis:]))
 
 
 def _at_least_1d(x: jax.Array) -> jax.Array:

@@ -6,7 +6,6 @@ is exact here: float32 holds every float16 and bfloat16, and a sum with 2**23 ro
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from .spec import QuantSpec
@@ -30,19 +29,17 @@ def widen(x: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(bits << jnp.uint32(16), jnp.float32)
 
 
-def with_sign_of(magnitude: jax.Array | float, x: jax.Array) -> jax.Array:
+def with_sign_of(magnitude: jax.Array, x: jax.Array) -> jax.Array:
     """`magnitude`, which has no sign, with the sign bit of x, that of -0.0 and NaN included."""
-    bits = bits_of(magnitude) if isinstance(magnitude, jax.Array) else np.float32(magnitude).view(np.uint32)
-    return lax.bitcast_convert_type((bits_of(x) & jnp.uint32(SIGN)) | bits, jnp.float32)
+    return lax.bitcast_convert_type((bits_of(x) & jnp.uint32(SIGN)) | bits_of(magnitude), jnp.float32)
 
 
-def add_noise(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, dtype: jnp.dtype) -> jax.Array:
-    """x and noise summed in float32 and rounded to the dtype of the clip; kept in float32 if x came so."""
-    compute = spec.compute_dtype(dtype)
+def add_noise(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Array:
+    """x in the dtype of the clip; with noise, the float32 sum rounded to it."""
+    compute = spec.compute_dtype(x.dtype)
     if noise is None:
-        return x if compute == dtype else widen(x)
-    y = (widen(x) + noise).astype(compute)
-    return widen(y) if x.dtype == jnp.float32 else y
+        return x if compute == x.dtype else widen(x)
+    return (widen(x) + noise).astype(compute)
 
 
 def to_integers(y: jax.Array, bound: float, spec: QuantSpec, zero: jax.Array | float = 0.0) -> jax.Array:
@@ -71,27 +68,24 @@ def clip_and_round(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:
     return with_sign_of(magnitude, y)
 
 
-def quantize(
-    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, dtype: jnp.dtype, zero: jax.Array | float = 0.0
-) -> jax.Array:
+def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.Array | float = 0.0) -> jax.Array:
     """Adds noise, clips and rounds a block.
 
     Args:
-        x: A block of x, in its own dtype or widened to float32.
+        x: A block of x.
         noise: None, or float32 that broadcasts to x.
         spec: What to do.
-        dtype: That of x before it was widened.
         zero: What NaN becomes before it is rounded to the integer 0: any number that rounds to it.
 
     Returns:
-        The result in `spec.result_dtype(dtype)`.
+        The result in `spec.result_dtype(x.dtype)`.
     """
-    y, bound = add_noise(x, noise, spec, dtype), spec.bound_in(dtype)
+    y, bound = add_noise(x, noise, spec), spec.bound_in(x.dtype)
     if spec.integer_dtype is not None:
         return to_integers(y, bound, spec, zero)
-    return clip_and_round(widen(y), bound, spec).astype(dtype)
+    return clip_and_round(widen(y), bound, spec).astype(x.dtype)
 
 
-def inside(x: jax.Array, spec: QuantSpec, dtype: jnp.dtype) -> jax.Array:
-    """The clip mask of a block of x, in its own dtype or widened to float32; False for NaN."""
-    return jnp.abs(widen(x)) <= spec.bound_in(dtype)
+def inside(x: jax.Array, spec: QuantSpec) -> jax.Array:
+    """The clip mask of a block of x; False for NaN."""
+    return jnp.abs(widen(x)) <= spec.bound_in(x.dtype)

@@ -207,9 +207,9 @@ def quantize(
             drawn = body.widen(block.load(noise_ref, at))
         # A zero for NaN that the compiler cannot see through, or it would select bytes, at one instruction more.
         tiny = lax.bitcast_convert_type(block.i, jnp.float32)
-        block.store(y_ref, body.quantize(values, drawn, spec, dtype, tiny))
+        block.store(y_ref, body.quantize(values, drawn, spec, tiny))
         if mask_ref:
-            mask = body.inside(values, spec, dtype)
+            mask = body.inside(values, spec)
             within = block.within()
             block.packed().store(mask_ref[0], pack(mask if within is None else mask & within))
 
@@ -247,7 +247,7 @@ def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec, *, interpr
 
     def kernel(block: Block, g_ref: Any, x_ref: Any, out_ref: Any) -> None:
         values = block.load(g_ref)
-        mask = body.inside(block.load(x_ref), spec, x.dtype)
+        mask = body.inside(block.load(x_ref), spec)
         block.store(out_ref, jnp.where(mask, values, jnp.zeros_like(values)))
 
     out = [jax.ShapeDtypeStruct((g.size,), g.dtype)]

@@ -29,14 +29,14 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arra
             y = _rounded(y, x.dtype, may_be_subnormal=spec.rounding is None)
         else:
             y = _narrow(y, x.dtype)
-    return (y, reference.pack(body.inside(x, spec, x.dtype))) if spec.with_mask else y
+    return (y, reference.pack(body.inside(x, spec))) if spec.with_mask else y
 
 
 def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Array:
     """`reference.clip_gradient_from_x`, in float32."""
     if x.dtype == jnp.float64:
         return reference.clip_gradient_from_x(g, x, spec)
-    return jnp.where(body.inside(x, spec, x.dtype), g, jnp.zeros_like(g))
+    return jnp.where(body.inside(x, spec), g, jnp.zeros_like(g))
 
 
 def _rounded(y: jax.Array, dtype: jnp.dtype, may_be_subnormal: bool = True) -> jax.Array:
