@@ -18,6 +18,7 @@ from typing import Protocol, cast
 
 import jax
 
+from .spec import Draw as Draw
 from .spec import QuantSpec as QuantSpec
 from .spec import packed_shape as packed_shape
 

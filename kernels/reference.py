@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .noise import drawn
 from .spec import QuantSpec, wider
 
 
@@ -50,7 +51,7 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arra
 
     Args:
         x: Floats of any shape of rank one or more.
-        noise: None, or floats of the rank of x whose every dimension is that of x or 1.
+        noise: None, or floats of the rank of x whose every dimension is that of x or 1; with `spec.draw` a seed.
         spec: What to do.
 
     Returns:
@@ -58,6 +59,7 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arra
     """
     y = x.astype(spec.compute_dtype(x.dtype))
     if noise is not None:
+        noise = noise if spec.draw is None else drawn(spec.draw, noise)
         y = add_noise(y, noise)
     if spec.clip:
         bound = spec.bound_in(x.dtype)

@@ -6,6 +6,24 @@ from typing import Literal
 import numpy as np
 
 Rounding = Literal["half_to_even", "floor_plus_half"]
+Generator = Literal["philox", "threefry_23_bits", "threefry_16_bits", "hardware"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """Noise that an implementation draws itself, from a *seed* that it is given in the place of the noise.
+
+    A seed is uint32 of shape (*batch, 4): the two words of a key, then the low and the high word of the 64-bit number
+    of the first block that is drawn, 0 for a whole array. Its batch axes are the leading axes of x, or 1 where they
+    share a seed; each example has the noise of its own seed.
+
+    Attributes:
+        generator: Where the bits come from; `noise.py` documents each.
+        shape: The shape of the noise of one example: that of x without batch axes, or 1 where a draw is shared.
+    """
+
+    generator: Generator
+    shape: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +39,7 @@ class QuantSpec:
             rounded value, or for `"floor_plus_half"` the bucket number `floor(x)`; NaN becomes 0.
         with_mask: Whether the clip mask is returned beside the result, packed along the last axis to one bit an
             element, low bit first, as `numpy.packbits(mask, axis=-1, bitorder="little")` does.
+        draw: What noise is drawn in the pass, or None for an array of noise or for none.
     """
 
     bound: float
@@ -29,6 +48,7 @@ class QuantSpec:
     noise_dtype: np.dtype | None = None
     integer_dtype: np.dtype | None = None
     with_mask: bool = False
+    draw: Draw | None = None
 
     def compute_dtype(self, dtype: np.dtype) -> np.dtype:
         """The dtype in which an x of `dtype` is clipped and rounded; `noise_dtype` widens it and never narrows it."""

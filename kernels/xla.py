@@ -4,17 +4,22 @@ XLA for CPU emulates bfloat16 and float16 an operation at a time; one trip throu
 faster, and exact here. float64 takes the reference's way.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from . import body, reference
+from .noise import drawn
 from .reference import clip_gradient_from_mask as clip_gradient_from_mask
 from .spec import QuantSpec
 
 
 def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Array | tuple[jax.Array, jax.Array]:
     """`reference.quantize`, in float32."""
+    if noise is not None and spec.draw is not None:
+        noise, spec = drawn(spec.draw, noise), dataclasses.replace(spec, draw=None)
     if x.dtype == jnp.float64 or (noise is not None and noise.dtype == jnp.float64):
         return reference.quantize(x, noise, spec)
     compute, bound = spec.compute_dtype(x.dtype), spec.bound_in(x.dtype)

@@ -1,0 +1,38 @@
+"""Noise from a seed, in plain jnp: what a kernel that draws noise itself must give, bit for bit."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from . import philox, threefry
+from .spec import Draw, Generator
+
+ONE = 0x3F800000  # the bits of 1.0 in float32
+
+
+def from_16_bits(draw: jax.Array) -> jax.Array:
+    """`(draw + 0.5) / 65536 - 0.5` for uint32 below 65536, exactly: the draw is placed in the mantissa of a number."""
+    return _from_one_to_two(draw << jnp.uint32(7)) - jnp.float32(1.5 - 2.0**-17)
+
+
+def from_23_bits(bits: jax.Array) -> jax.Array:
+    """`jax.random.uniform(...) - 0.5` from the uint32 that it takes: their upper 23 bits as a mantissa."""
+    return _from_one_to_two(bits >> jnp.uint32(9)) - jnp.float32(1.5)
+
+
+def _from_one_to_two(mantissa: jax.Array) -> jax.Array:
+    return lax.bitcast_convert_type(mantissa | jnp.uint32(ONE), jnp.float32)
+
+
+PLAIN: dict[Generator, Callable[[tuple[int, ...], jax.Array], jax.Array]] = {
+    "philox": lambda shape, seed: from_16_bits(philox.draws(shape, seed)),
+    "threefry_23_bits": lambda shape, seed: from_23_bits(threefry.bits(shape, seed)),
+    "threefry_16_bits": lambda shape, seed: from_16_bits(threefry.bits(shape, seed) & jnp.uint32(0xFFFF)),
+}
+
+
+def drawn(draw: Draw, seed: jax.Array) -> jax.Array:
+    """The noise of a draw: float32 of (*batch, *draw.shape), the batch axes being those of the seed."""
+    return PLAIN[draw.generator](draw.shape, seed)

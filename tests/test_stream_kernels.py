@@ -1,0 +1,125 @@
+"""Every implementation draws the stream of NumPy's Philox: for every dtype, shape, batch, block and result."""
+
+import dataclasses
+
+import jax
+import ml_dtypes
+import numpy as np
+import oracle
+import pytest
+import streams
+from oracle import assert_same_bits
+from test_kernels import Where, assert_is_formula, every_dtype, every_implementation
+
+from intnumerics.kernels import Draw, QuantSpec
+
+KEY = (0x243F6A88, 0x85A308D3)
+NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
+HALVES = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
+
+
+def drawing(spec: QuantSpec, shape: tuple[int, ...], **fields: object) -> QuantSpec:
+    return dataclasses.replace(spec, draw=Draw("philox", shape), **fields)
+
+
+def numbers(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    x = (np.random.default_rng(5).normal(size=shape) * 100).astype(dtype)
+    special = np.asarray([np.nan, -0.0, 0.0, np.inf, -np.inf, 126.5, -127.5, 100.5], dtype)[: x.size]
+    x.reshape(-1)[: special.size] = special
+    return x
+
+
+@every_implementation
+@every_dtype
+@pytest.mark.parametrize("noise_dtype", [None, np.dtype(np.float32)], ids=["in x.dtype", "in float32"])
+def test_the_noise_is_drawn_in_the_pass_for_every_switch_and_result(
+    where: Where, dtype: np.dtype, noise_dtype: np.dtype | None
+) -> None:
+    x = numbers((3, 1032), dtype)
+    noise, seed = streams.uniform(x.shape, KEY), streams.seed(KEY)
+    specs = [drawing(s, x.shape, noise_dtype=noise_dtype) for bits in (1, 8) for s in oracle.specs(bits)]
+    for spec in (NEAREST, HALVES):
+        to_int = drawing(spec, x.shape, noise_dtype=noise_dtype, integer_dtype=np.dtype(np.int8))
+        specs += [to_int, dataclasses.replace(to_int, with_mask=True)]
+    quantize = where.operations().quantize
+    results = where.run(lambda x, seed: [quantize(x, seed, spec) for spec in specs], x, seed)
+    for spec, result in zip(specs, results, strict=True):
+        assert_is_formula(result, x, noise, spec)
+
+
+SHAPES = [(1,), (7,), (8,), (9,), (1024,), (4099,), (3, 5), (2, 3, 130), (5, 1024), (2, 4099), (2, 40, 256), (0, 8)]
+
+
+@every_implementation
+@pytest.mark.parametrize("dtype", oracle.DTYPES[:2], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_noise_of_an_element_hangs_on_its_index_alone_whatever_the_shape(
+    where: Where, shape: tuple[int, ...], dtype: np.dtype
+) -> None:
+    x = numbers(shape, dtype)
+    spec = drawing(NEAREST, shape, with_mask=True)
+    result = where.run(lambda x, seed: where.operations().quantize(x, seed, spec), x, streams.seed(KEY))
+    assert_is_formula(result, x, streams.uniform(shape, KEY), spec)
+
+
+def test_more_elements_than_a_large_block_of_every_kernel_has() -> None:
+    """Large enough for several blocks of each kernel, and a tail; interpreted, so once for each and no more."""
+    for name in ("pallas-gpu", "pallas-tpu"):
+        from test_kernels import ON_CPU
+
+        for shape in ((2_100_003,), (513, 4096)):
+            x = numbers(shape, np.dtype(ml_dtypes.bfloat16))
+            spec = drawing(NEAREST, shape, integer_dtype=np.dtype(np.int8))
+            where = ON_CPU[name]
+            result = where.run(lambda x, seed, w=where, s=spec: w.operations().quantize(x, seed, s), x, streams.seed(KEY))
+            assert_is_formula(result, x, streams.uniform(shape, KEY), spec)
+
+
+@every_implementation
+@pytest.mark.parametrize("first", [1, 2**29 - 1, 2**32 - 3, 2**32, 2**61 - 2], ids=hex)
+def test_a_part_of_a_larger_array_begins_at_its_own_block(where: Where, first: int) -> None:
+    x = numbers((2, 4096), np.dtype(np.float32))
+    spec = drawing(NEAREST, x.shape)
+    result = where.run(lambda x, seed: where.operations().quantize(x, seed, spec), x, streams.seed(KEY, first))
+    assert_is_formula(result, x, streams.uniform(x.shape, KEY, first), spec)
+
+
+@every_implementation
+@pytest.mark.parametrize("inner", [(40,), (3, 7), (2, 1024)], ids=str)
+@pytest.mark.parametrize(("batch", "seeds"), [((2,), (2,)), ((2,), (1,)), ((3, 2), (3, 1)), ((2, 2), (1, 1))], ids=str)
+def test_each_example_of_a_batch_has_the_noise_of_its_own_seed(
+    where: Where, batch: tuple[int, ...], seeds: tuple[int, ...], inner: tuple[int, ...]
+) -> None:
+    keys = [(i, 7 * i + 1) for i in range(int(np.prod(seeds)))]
+    seed = np.stack([streams.seed(key) for key in keys]).reshape(*seeds, 4)
+    noise = np.stack([streams.uniform(inner, key) for key in keys]).reshape(*seeds, *inner)
+    x = numbers((*batch, *inner), np.dtype(np.float32))
+    spec = drawing(NEAREST, inner, with_mask=True)
+    result = where.run(lambda x, seed: where.operations().quantize(x, seed, spec), x, seed)
+    assert_is_formula(result, x, np.broadcast_to(noise, x.shape), spec)
+
+
+@every_implementation
+@pytest.mark.parametrize("shared", [(1, 24), (5, 1), (1, 1)], ids=str)
+def test_a_draw_may_be_shared_along_an_axis(where: Where, shared: tuple[int, ...]) -> None:
+    x = numbers((2, 5, 24), np.dtype(np.float32))
+    seed = np.stack([streams.seed(KEY), streams.seed((1, 2))])
+    noise = np.stack([streams.uniform(shared, KEY), streams.uniform(shared, (1, 2))])
+    spec = drawing(NEAREST, shared, with_mask=True)
+    result = where.run(lambda x, seed: where.operations().quantize(x, seed, spec), x, seed)
+    assert_is_formula(result, x, np.broadcast_to(noise, x.shape), spec)
+
+
+def test_the_seed_of_a_kernel_is_data_so_a_new_key_compiles_nothing() -> None:
+    from test_kernels import ON_CPU
+
+    x = numbers((16,), np.dtype(np.float32))
+    spec = drawing(NEAREST, x.shape)
+    for where in ON_CPU.values():
+        run = jax.jit(lambda x, seed, w=where: w.operations().quantize(x, seed, spec))
+        first, second = run(x, streams.seed(KEY)), run(x, streams.seed((5, 6)))
+        assert run._cache_size() == 1
+        assert_is_formula(np.asarray(first), x, streams.uniform(x.shape, KEY), spec)
+        assert_is_formula(np.asarray(second), x, streams.uniform(x.shape, (5, 6)), spec)
+        with pytest.raises(AssertionError):
+            assert_same_bits(first, second)
