@@ -1,7 +1,9 @@
 """What arguments must be: each check names the argument, its value, the reason and the way out."""
 
+import functools
 import math
 import numbers
+import operator
 from typing import Any
 
 import jax
@@ -10,6 +12,8 @@ import numpy as np
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 MAX_BITS = 22
+
+_settings: Any = jax.config  # JAX does not declare the types of its settings
 
 
 def bits(value: Any) -> None:
@@ -98,7 +102,27 @@ def key(value: Any) -> jax.Array:
             f"key has shape {value.shape}, and one key is needed, of shape {() if typed else '(2,)'}: "
             "index the array of keys, or use jax.vmap for a key for each example"
         )
+    if not typed and value.shape != (shape := _legacy_key_shape(default_generator())):
+        raise ValueError(
+            f"key has shape {value.shape}, and a legacy key of JAX's default generator {default_generator()!r} has "
+            f"{shape}: make a typed key, which knows its generator, with jax.random.key(seed, impl=...)"
+        )
     return value
+
+
+@functools.cache
+def _legacy_key_shape(generator: str) -> tuple[int, ...]:
+    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=generator))).shape
+
+
+def default_generator() -> str:
+    """The name of the generator of legacy keys."""
+    return _settings.jax_default_prng_impl
+
+
+def threefry_is_partitionable() -> bool:
+    """Whether an element's bits from a threefry key hang on its index alone."""
+    return _settings.jax_threefry_partitionable
 
 
 def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
@@ -128,6 +152,44 @@ def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
         )
     weak = array.weak_type or not jnp.issubdtype(array.dtype, jnp.floating)
     return array.astype(dtype) if weak else array
+
+
+def shape(value: Any) -> tuple[int, ...]:
+    """The shape of an array, as a tuple.
+
+    Raises:
+        TypeError: Not a sequence of integers.
+        ValueError: A negative dimension.
+    """
+    sizes = _integers("shape", value, "give the shape of x, as in x.shape")
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"shape={value!r} has a negative dimension: give the shape of x, as in x.shape")
+    return sizes
+
+
+def axes(name: str, value: Any) -> tuple[int, ...]:
+    """Axes of an array that is not there yet.
+
+    Raises:
+        TypeError: Not a sequence of integers.
+    """
+    return _integers(name, value, "give the axes along which one draw is shared, as in (0,)")
+
+
+def shared_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` with 1 for the axes.
+
+    Raises:
+        ValueError: An axis that the shape does not have.
+    """
+    for axis in axes:
+        if not -len(shape) <= axis < len(shape):
+            raise ValueError(
+                f"noise_sharing_axes={axes} has axis {axis}, which an array of shape {tuple(shape)} does not have: "
+                f"use axes from {-len(shape)} to {len(shape) - 1}"
+            )
+    shared = {axis % len(shape) for axis in axes}
+    return tuple(1 if axis in shared else size for axis, size in enumerate(shape))
 
 
 def integer_dtype(value: Any, lowest: float, highest: float) -> np.dtype:
@@ -188,6 +250,14 @@ def _array(subject: str, value: Any, remedy: str) -> jax.Array:
     except (TypeError, ValueError):
         pass
     raise TypeError(f"{subject} is not an array: {remedy}")
+
+
+def _integers(name: str, value: Any, remedy: str) -> tuple[int, ...]:
+    """A sequence of integers, as a tuple."""
+    try:
+        return tuple(operator.index(item) for item in value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r} is not a sequence of integers: {remedy}") from None
 
 
 def _dtype(value: Any) -> np.dtype | None:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .kernels import TABLE, Implementation, Operations
+from .kernels import TABLE, Draw, Implementation, Operations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Call:
     without_noise: bool = False
     implementation: str | None = None
     interpret: str | None = None
+
+    @property
+    def draw(self) -> Draw | None:
+        """What noise is drawn in the pass, if any."""
+        return self.static[0].draw if self.operation == "quantize" else None
 
     def of(self, operations: Operations) -> Callable[..., Any]:
         """The operation of a module as a function of arrays alone."""
@@ -83,8 +88,10 @@ def operations(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], 
         partitioned: Whether XLA may split the program over several devices.
 
     Raises:
-        ValueError: The named implementation has no row for the platform.
+        ValueError: The named implementation has no row for the platform, or does not draw the noise.
     """
+    if call.draw is not None and call.draw.generator == "hardware":
+        _check_hardware(call, platform)
     if call.implementation is None:
         return fastest(call, platform, arrays, partitioned).operations()
     rows = [row for row in TABLE if row.name == call.implementation]
@@ -100,6 +107,22 @@ def operations(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], 
     )
 
 
+def _check_hardware(call: Call, platform: str | None) -> None:
+    """Refuses the generator that is in the hardware where there is no such hardware, or no way to it."""
+    rows = [row for row in TABLE if "hardware" in row.generators and call.implementation in (None, row.name)]
+    if not rows:
+        raise ValueError(
+            f"noise_fn=HardwareUniform() is not drawn by implementation={call.implementation!r}: use "
+            "implementation='pallas', or None, or PhiloxUniform() as the noise function"
+        )
+    if call.interpret is not None or platform not in [row.platform for row in rows]:
+        where = f"the platform {platform!r}" if call.interpret is None else "Pallas' interpret mode"
+        raise ValueError(
+            f"noise_fn=HardwareUniform() needs a TPU, and {where} has no such generator: use PhiloxUniform(), which "
+            "gives the same noise on every platform"
+        )
+
+
 def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool) -> Implementation:
     """The row that serves `call` best on `platform`.
 
@@ -110,6 +133,8 @@ def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], par
     is partitioned, to have all of it on every device.
     """
     rows = {row.name: row for row in TABLE if row.platform in (None, platform)}
+    if call.draw is not None and call.draw.generator == "hardware":
+        return rows["pallas"]
     packs = call.operation == "clip_gradient_from_mask" or (call.operation == "quantize" and call.static[0].with_mask)
     if platform == "tpu" and packs and not partitioned and _is_in_whole_tiles(arrays[0]):
         return rows["pallas"]

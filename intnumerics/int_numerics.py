@@ -8,7 +8,7 @@ import jax
 from . import checks, op
 from .kernels import QuantSpec
 from .numerics import QNumerics
-from .stochastic_rounding import NoiseFn
+from .stochastic_rounding import DrawnInPass, NoiseFn
 
 
 @jax.tree_util.register_static
@@ -29,7 +29,8 @@ class IntNumerics(QNumerics):
         clip: Whether values beyond the last bucket are brought back to it.
         clip_gradient: Whether the gradient is zero where x is beyond the last bucket.
         round: Whether to round.
-        noise_fn: Draws noise that is added first, or None; see `stochastic_rounding.NoiseFn`.
+        noise_fn: Draws noise that is added first, or None: `stochastic_rounding.PhiloxUniform()`, another class of that
+            module, or any function of (shape, key), as `stochastic_rounding.NoiseFn` describes.
         dtype: What `get_dtype()` returns, for callers that store the result; results keep the dtype of x.
         noise_dtype: None adds noise and rounds in the dtype of x, as the source does: with bfloat16 the sum is
             rounded to 8 bits of precision first, which makes stochastic rounding **biased** (100.5 becomes 100.25 on
@@ -106,15 +107,18 @@ class IntNumerics(QNumerics):
             noise_dtype=self.noise_dtype,
         )
 
-    def draw_noise(self, x: jax.Array, key: jax.Array | None) -> jax.Array | None:
-        """The noise for x, or None where there is no noise function.
+    def noise_and_spec(self, x: jax.Array, key: jax.Array | None) -> tuple[jax.Array | None, QuantSpec]:
+        """The noise for x and the description of the pass, which says what the noise is: none, an array, or a seed.
 
         Raises:
             TypeError, ValueError: The key is missing or no key, or the noise does not broadcast to x.
         """
         if self.noise_fn is None:
-            return None
-        return checks.noise(self.noise_fn(x.shape, checks.key(key)), x.shape, x.dtype)
+            return None, self.spec()
+        key = checks.key(key)
+        if isinstance(self.noise_fn, DrawnInPass) and (seeded := self.noise_fn.seeded(x.shape, key)):
+            return seeded.seed, dataclasses.replace(self.spec(), draw=seeded.draw)
+        return checks.noise(self.noise_fn(x.shape, key), x.shape, x.dtype), self.spec()
 
     def fwd(self, x: jax.Array, context: Any) -> jax.Array:
         """Adds noise, clips and rounds; differentiable as its jnp formula is (zero through a round).
@@ -131,7 +135,7 @@ class IntNumerics(QNumerics):
             ValueError: A noise function without a key, or noise that does not broadcast to x.
         """
         x = checks.floats("x", x)
-        return op.quantize(x, self.draw_noise(x, getattr(context, "key", None)), self.spec())
+        return op.quantize(x, *self.noise_and_spec(x, getattr(context, "key", None)))
 
     def vjp_fwd(self, x: jax.Array, context: Any) -> tuple[jax.Array, Any]:
         """`fwd`, and the residual that `vjp_bwd` needs.
@@ -143,10 +147,10 @@ class IntNumerics(QNumerics):
             TypeError, ValueError: As in `fwd`.
         """
         x = checks.floats("x", x)
-        noise = self.draw_noise(x, getattr(context, "key", None))
+        noise, spec = self.noise_and_spec(x, getattr(context, "key", None))
         if not self.clip_gradient:
-            return op.quantize(x, noise, self.spec()), ()
-        y, packed = op.quantize_with_mask(x, noise, self.spec())
+            return op.quantize(x, noise, spec), ()
+        y, packed = op.quantize_with_mask(x, noise, spec)
         return y, (packed,)
 
     def vjp_bwd(self, residual: Any, grad: jax.Array) -> tuple[jax.Array, None]:

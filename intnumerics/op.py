@@ -13,13 +13,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from . import dispatch
 from .dispatch import Call
-from .kernels import QuantSpec, reference
+from .kernels import Draw, QuantSpec, reference
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu", None)  # None: any other
 
@@ -33,6 +34,8 @@ leaf_p.multiple_results = True
 @leaf_p.def_abstract_eval
 def _abstract(*avals: Any, call: Call) -> list[Any]:
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+    if call.draw is not None:  # the noise changes no shape, and not every implementation can draw it
+        call, shapes = _with_array(call), [shapes[0], jax.ShapeDtypeStruct((1,) * shapes[0].ndim, np.float32)]
     results = jax.tree.leaves(jax.eval_shape(call.of(reference), *shapes))
     # As x in all else: sharded likewise, and varying along the same axes of a mesh.
     return [avals[0].update(shape=a.shape, dtype=a.dtype, weak_type=False) for a in results]
@@ -86,13 +89,27 @@ def _batchable(call: Call) -> Callable[..., list[jax.Array]]:
         def lead(i: int, array: jax.Array) -> jax.Array:
             if batched[i]:
                 return array
-            is_noise = call.operation == "quantize" and i == 1
+            is_noise = call.operation == "quantize" and i == 1  # or a seed: what all examples share stays one
             return array[None] if is_noise else jnp.broadcast_to(array, (size, *array.shape))
 
         results = bind(*(lead(i, a) for i, a in enumerate(arrays)))
         return results, [True] * len(results)
 
     return bind
+
+
+# --- noise that is drawn in the pass, as an array ---------------------------------------------------------------------
+
+
+def _with_array(call: Call) -> Call:
+    """The call on an array of noise, where it drew the noise from a seed."""
+    return dataclasses.replace(call, static=(dataclasses.replace(call.static[0], draw=None),))
+
+
+def _noise(draw: Draw, x: jax.Array, seed: jax.Array) -> jax.Array:
+    """The noise that a pass over x draws: what it adds to zeros."""
+    spec = QuantSpec(math.inf, clip=False, rounding=None, draw=draw)
+    return _differentiable(Call("quantize", (spec,)), jnp.zeros_like(x, jnp.float32), seed)[0]
 
 
 # --- derivatives: those of the formula --------------------------------------------------------------------------------
@@ -105,9 +122,14 @@ def _differentiable(call: Call, *arrays: jax.Array) -> list[jax.Array]:
 
 @_differentiable.defjvp
 def _jvp(call: Call, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+    result = _differentiable(call, *primals)
+    if call.draw is not None:
+        x, seed = primals
+        call, primals = _with_array(call), (x, _noise(call.draw, x, seed))
+        tangents = (tangents[0], jnp.zeros_like(primals[1]))
     formula = call.of(reference)
     _, out = jax.jvp(lambda *arrays: jax.tree.leaves(formula(*arrays)), primals, tangents)
-    return _differentiable(call, *primals), out
+    return result, out
 
 
 _jitted = jax.jit(_differentiable, static_argnums=(0,))
@@ -138,7 +160,7 @@ def quantize(
 
     Args:
         x: Floats of any shape.
-        noise: None, or floats that broadcast to x.
+        noise: None, floats that broadcast to x, or with `spec.draw` the seed of the noise, uint32 [4].
         spec: What to do.
         implementation: A name in `kernels.TABLE`, or None.
         interpret: None, or the platform whose kernel runs in interpret mode.
@@ -170,10 +192,17 @@ def _quantize(
     x: jax.Array, noise: jax.Array | None, spec: QuantSpec, implementation: str | None, interpret: str | None
 ) -> list[jax.Array]:
     arrays = [_at_least_1d(x)]
-    if noise is not None:
+    tied = spec.draw is not None and spec.draw.shape != x.shape  # whether shared noise ties axes to their places
+    if noise is not None and spec.draw is None:
         arrays.append(jnp.reshape(noise, (1,) * (arrays[0].ndim - noise.ndim) + noise.shape))
-    if spec.with_mask and all(a.shape == arrays[0].shape for a in arrays):
+        tied = arrays[1].shape != arrays[0].shape
+    if spec.with_mask and not tied:
         arrays = [_whole_bytes(a) for a in arrays]
+    if noise is not None and spec.draw is not None:
+        draw = (
+            spec.draw if tied else Draw(spec.draw.generator, arrays[0].shape)
+        )  # an index is row-major in either shape
+        arrays, spec = [*arrays, noise], dataclasses.replace(spec, draw=draw)
     call = Call("quantize", (spec,), noise is None, implementation, interpret)
     y, *packed = _run(call, *arrays)
     return [y.reshape(x.shape), *packed]

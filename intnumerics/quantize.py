@@ -85,8 +85,8 @@ def quantize(
         >>> jax.grad(lambda x: quantize(x, int4).sum())(x)
         Array([0., 1., 1.], dtype=float32)
     """
-    x, noise = _arguments(x, numerics, key, implementation, interpret)
-    how = _Straight(numerics.spec(), bool(numerics.clip_gradient), implementation, interpret)
+    x, noise, spec = _arguments(x, numerics, key, implementation, interpret)
+    how = _Straight(spec, bool(numerics.clip_gradient), implementation, interpret)
     return _straight_through(how, x, noise if noise is None else jax.lax.stop_gradient(noise))
 
 
@@ -129,14 +129,13 @@ def quantize_to_int(
         >>> from_int(q, binary, jnp.float32)
         Array([-0.5,  0.5,  0.5], dtype=float32)
     """
-    x, noise = _arguments(x, numerics, key, implementation, interpret)
+    x, noise, spec = _arguments(x, numerics, key, implementation, interpret)
     for name in ("clip", "round"):
         if not getattr(numerics, name):
             raise ValueError(
                 f"numerics.{name}=False, and integers hold only values that were clipped and rounded: "
                 f"use numerics.replace({name}=True), or quantize() for floats"
             )
-    spec = numerics.spec()
     bound = spec.bound_in(x.dtype)
     lowest = -bound if numerics.preserve_zero else np.floor(-bound)
     highest = bound if numerics.preserve_zero else np.floor(bound)
@@ -174,15 +173,15 @@ def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
 
 def _arguments(
     x: Any, numerics: Any, key: Any, implementation: str | None, interpret: str | None
-) -> tuple[jax.Array, jax.Array | None]:
-    """Checks the arguments that the public functions share, and draws the noise."""
+) -> tuple[jax.Array, jax.Array | None, QuantSpec]:
+    """Checks the arguments that the public functions share; the noise or its seed, and what the pass does with it."""
     _check_numerics(numerics)
     x = checks.floats("x", x)
     dispatch.check(implementation, interpret, x.dtype.name)
-    noise = numerics.draw_noise(x, key)
-    if noise is not None:
+    noise, spec = numerics.noise_and_spec(x, key)
+    if noise is not None and spec.draw is None:
         dispatch.check(implementation, interpret, noise.dtype.name)
-    return x, noise
+    return x, noise, spec
 
 
 def _check_numerics(numerics: Any) -> None:

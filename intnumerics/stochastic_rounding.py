@@ -1,8 +1,21 @@
-"""Noise that turns rounding into stochastic rounding."""
+"""Noise that turns rounding into stochastic rounding: uniform, centred, one bucket wide.
 
-from typing import Protocol
+Added before rounding to the nearest bucket, it makes the result right on average: x = 0.3 becomes 1 three times in ten.
+`IntNumerics(noise_fn=PhiloxUniform(), ...)` draws it in the same pass that rounds. Each noise function can also be
+called, `noise_fn(shape, key)`, and gives the numbers that the pass adds, bit for bit.
+"""
+
+import abc
+import dataclasses
+import functools
+from typing import ClassVar, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+from . import checks, op
+from .kernels import Draw, Generator, QuantSpec, noise
 
 
 class NoiseFn(Protocol):
@@ -21,3 +34,245 @@ class NoiseFn(Protocol):
     def __call__(self, shape: tuple[int, ...], key: jax.Array, /) -> jax.Array:
         """Draws noise for an array of `shape`."""
         ...
+
+
+class Seeded(NamedTuple):
+    """Noise that is still to be drawn: what, and from which seed (see `kernels.Draw`)."""
+
+    draw: Draw
+    seed: jax.Array
+
+
+class DrawnInPass(abc.ABC):
+    """A noise function whose numbers an implementation can draw while it quantizes."""
+
+    @abc.abstractmethod
+    def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded | None:
+        """What is to be drawn, or None where it is an array that must be made first."""
+
+    @abc.abstractmethod
+    def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+        """The noise for an array of `shape`.
+
+        Args:
+            shape: The shape of x.
+            key: One key, typed (`jax.random.key`) or legacy uint32.
+
+        Returns:
+            float32 of `shape`, with 1 for the axes along which a draw is shared.
+
+        Raises:
+            TypeError, ValueError: The shape is no shape, or the key no key, or an axis to share is not there.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class PhiloxUniform(DrawnInPass):
+    """Uniform noise from Philox4x32-10, drawn in the pass itself: the one to use.
+
+    Reproducible to the bit: the noise of an element depends on the key and on its row-major index in the array, and not
+    on the device, the sharding, `jit`, the dtype or the implementation. Under `vmap` it depends on the index in one
+    example, as for `jax.random`.
+
+    Distribution: (h + 0.5) / 65536 - 0.5 with h uniform in 0 ... 65535: 65,536 values in steps of 2**-16, symmetric
+    about 0, none of them 0 or +-0.5. Resolution: the chance to round up is right to 2**-17.
+
+    A typed or legacy key of two words (threefry) is used as it is; of another key, `jax.random.bits(key, (2,))` is.
+
+    Attributes:
+        noise_sharing_axes: Axes of x along which one draw is shared.
+
+    Raises:
+        TypeError: noise_sharing_axes is not a sequence of integers.
+
+    Source: J. K. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from intnumerics import IntNumerics, quantize
+        >>> int8 = IntNumerics(8, preserve_zero=True, preserve_max_val=True, clip=True, clip_gradient=True,
+        ...                    round=True, noise_fn=PhiloxUniform())
+        >>> x = jnp.full(10_000, 0.3)
+        >>> y = quantize(x, int8, key=jax.random.key(0))
+        >>> sorted(set(y.tolist())), bool(abs(y.mean() - 0.3) < 0.02)
+        ([0.0, 1.0], True)
+        >>> PhiloxUniform()((2,), jax.random.key(42)) * 65536  # 0x410b and 0x5d3c, as centred numbers
+        Array([-16116.5,  -8899.5], dtype=float32)
+    """
+
+    noise_sharing_axes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "noise_sharing_axes", checks.axes("noise_sharing_axes", self.noise_sharing_axes))
+
+    def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded:
+        """See `DrawnInPass`."""
+        return Seeded(Draw("philox", checks.shared_shape(shape, self.noise_sharing_axes)), _seed(key))
+
+    def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+        """See `DrawnInPass`."""
+        return _plain(*self.seeded(checks.shape(shape), checks.key(key)))
+
+
+class _FromJax(DrawnInPass):
+    """The bits of `jax.random`, drawn in the pass for threefry keys under `jax_threefry_partitionable`, JAX's default.
+
+    For any other key, or without that setting, `jax.random` makes an array of noise first.
+    """
+
+    generator: ClassVar[Generator]
+    noise_sharing_axes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "noise_sharing_axes", checks.axes("noise_sharing_axes", self.noise_sharing_axes))
+
+    def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded | None:
+        """See `DrawnInPass`."""
+        shape = checks.shared_shape(shape, self.noise_sharing_axes)
+        if _impl_of(key) != "threefry2x32" or not checks.threefry_is_partitionable():
+            return None
+        return Seeded(Draw(self.generator, shape), _seed(key))
+
+    def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+        """See `DrawnInPass`."""
+        seeded = self.seeded(checks.shape(shape), checks.key(key))
+        return _plain(*seeded) if seeded else self.by_jax(checks.shared_shape(shape, self.noise_sharing_axes), key)
+
+    @abc.abstractmethod
+    def by_jax(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+        """The noise, made with `jax.random`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class JaxUniform(_FromJax):
+    """`jax.random.uniform(key, shape) - 0.5`, the same bits, faster: AQT's class of that name.
+
+    For threefry keys it is one expression that XLA fuses with the quantization, and on a CPU one that uses vector
+    registers and all cores. It takes a threefry block for each element, where `PhiloxUniform` takes a block for eight.
+
+    Distribution: uniform in [-0.5, 0.5), 2**23 values in steps of 2**-23, whose mean is -2**-24. Resolution: the chance
+    to round up is right to 2**-23.
+
+    Attributes:
+        noise_sharing_axes: Axes of x along which one draw is shared.
+
+    Raises:
+        TypeError: noise_sharing_axes is not a sequence of integers.
+
+    Source: `JaxUniform` in AQT (`aqt/jax/v2/stochastic_rounding.py`).
+
+    Example:
+        >>> import jax
+        >>> key = jax.random.key(0)
+        >>> bool((JaxUniform()((2, 3), key) == jax.random.uniform(key, (2, 3)) - 0.5).all())
+        True
+    """
+
+    noise_sharing_axes: tuple[int, ...] = ()
+    generator: ClassVar[Generator] = "threefry_23_bits"
+
+    def by_jax(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+        """See `_FromJax`."""
+        return jax.random.uniform(key, shape, jnp.float32) - jnp.float32(0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomCenteredUniform(_FromJax):
+    """16 bits of `jax.random` an element, centred: AQT's class of that name, and FJFormer's `random_centered_uniform`.
+
+    The same bits as theirs, faster; of its cost holds what is said of `JaxUniform`.
+
+    Distribution: bits * 2**-16 + 2**-17 - 0.5, that of `PhiloxUniform`, and its resolution.
+
+    Attributes:
+        noise_sharing_axes: Axes of x along which one draw is shared.
+
+    Raises:
+        TypeError: noise_sharing_axes is not a sequence of integers.
+
+    Source: `RandomCenteredUniform` in AQT (`aqt/jax/v2/stochastic_rounding.py`).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> key = jax.random.key(0)
+        >>> bits = jax.random.bits(key, (2, 3), jnp.uint16)
+        >>> bool((RandomCenteredUniform()((2, 3), key) == bits * 2.0**-16 + 2.0**-17 - 0.5).all())
+        True
+    """
+
+    noise_sharing_axes: tuple[int, ...] = ()
+    generator: ClassVar[Generator] = "threefry_16_bits"
+
+    def by_jax(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+        """See `_FromJax`."""
+        return noise.from_16_bits(jax.random.bits(key, shape, jnp.uint16).astype(jnp.uint32))
+
+
+@dataclasses.dataclass(frozen=True)
+class HardwareUniform(DrawnInPass):
+    """Uniform noise from the generator that a TPU has in hardware: nearly free, and not reproducible elsewhere.
+
+    What is lost: the noise depends on the chip's generation, on how the kernel splits the array into blocks, and so on
+    its shape, its sharding and the version of this package. The generator is not documented; nothing is known of its
+    quality beyond its name. The same program on the same chips gives the same bits.
+
+    Distribution and resolution: those of `PhiloxUniform`.
+
+    Raises:
+        ValueError: When it is used on a platform that is not a TPU, or by an implementation that is not `"pallas"`.
+
+    Source: `prng_seed` and `prng_random_bits` of Pallas for TPU.
+
+    Example:
+        >>> import jax
+        >>> HardwareUniform()((2, 3), jax.random.key(0))  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        ValueError: HardwareUniform needs a TPU ...
+    """
+
+    def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded:
+        """See `DrawnInPass`."""
+        return Seeded(Draw("hardware", shape), _seed(key))
+
+    def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+        """The noise for an array of `shape`: what the pass adds to zeros."""
+        draw, seed = self.seeded(checks.shape(shape), checks.key(key))
+        spec = QuantSpec(float("inf"), clip=False, rounding=None, draw=draw)
+        return op.quantize(jnp.zeros(shape, jnp.float32), seed, spec)
+
+
+_plain = jax.jit(noise.drawn, static_argnums=0)
+
+
+def _impl_of(key: jax.Array) -> str:
+    """The name of a key's generator."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return str(jax.random.key_impl(key) if typed else checks.default_generator())
+
+
+def _seed(key: jax.Array) -> jax.Array:
+    """The seed of a key, uint32 [4], for a whole array: the two words of the key, and the number of the first block."""
+    return _seed_of(key, _impl_of(key))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _seed_of(key: jax.Array, impl: str) -> jax.Array:
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    data = jax.random.key_data(key) if typed else key
+    words = data if data.size == 2 else _two_words(impl)(data)
+    return jnp.concatenate([words, jnp.zeros(2, jnp.uint32)])
+
+
+@functools.cache
+def _two_words(impl: str) -> custom_vmap:
+    """`jax.random.bits(key, (2,))` from a key's data; key by key under `vmap`, where jax's rbg gives other bits."""
+
+    @custom_vmap
+    def words(data: jax.Array) -> jax.Array:
+        return jax.random.bits(jax.random.wrap_key_data(data, impl=impl), (2,), jnp.uint32)
+
+    @words.def_vmap
+    def _(size: int, batched: list[bool], data: jax.Array) -> tuple[jax.Array, bool]:
+        return jax.lax.map(words, data), True
+
+    return words

@@ -18,7 +18,9 @@ from typing import Protocol, cast
 
 import jax
 
+from . import noise
 from .spec import Draw as Draw
+from .spec import Generator as Generator
 from .spec import QuantSpec as QuantSpec
 from .spec import packed_shape as packed_shape
 
@@ -44,6 +46,7 @@ class Implementation:
         platform: The platform that it is lowered for, as JAX names it, or None for every one.
         module: The module's name in this package; it is imported when it is first used.
         dtypes: Names of the dtypes that it takes.
+        generators: Names of the generators whose noise it draws while it quantizes, or before (see `spec.Draw`).
         interpretable: Whether `interpret=True` runs it on a CPU.
         install: What a user without the platform or package would install.
     """
@@ -52,6 +55,7 @@ class Implementation:
     platform: str | None
     module: str
     dtypes: tuple[str, ...]
+    generators: tuple[Generator, ...]
     interpretable: bool = False
     install: str = ""
 
@@ -72,9 +76,11 @@ class _Interpreted:
 KERNEL_DTYPES = ("float32", "bfloat16", "float16")
 ALL_DTYPES = (*KERNEL_DTYPES, "float64")
 
+PLAIN = tuple(noise.PLAIN)
+
 TABLE = (
-    Implementation("reference", None, "reference", ALL_DTYPES),
-    Implementation("xla", None, "xla", ALL_DTYPES),
-    Implementation("pallas", "cuda", "gpu", KERNEL_DTYPES, True, "pip install 'intnumerics[cuda13]'"),
-    Implementation("pallas", "tpu", "tpu", KERNEL_DTYPES, True, "pip install 'intnumerics[tpu]'"),
+    Implementation("reference", None, "reference", ALL_DTYPES, PLAIN),
+    Implementation("xla", None, "xla", ALL_DTYPES, PLAIN),
+    Implementation("pallas", "cuda", "gpu", KERNEL_DTYPES, PLAIN, True, "pip install 'intnumerics[cuda13]'"),
+    Implementation("pallas", "tpu", "tpu", KERNEL_DTYPES, (*PLAIN, "hardware"), True, "pip install 'intnumerics[tpu]'"),
 )

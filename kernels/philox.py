@@ -45,8 +45,8 @@ def philox4x32(counter: Words, key: tuple[jax.Array, jax.Array], product: Produc
 def product64(multiplier: int, word: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The product of words that lie in uint64, whose upper halves mean nothing: they are cut off where it matters.
 
-    So a word is never moved between lanes of 32 and of 64 bits. On a CPU that is twice as fast as uint32 words, and on a
-    GPU the upper halves are never computed.
+    So a word is never moved between lanes of 32 and of 64 bits. On a CPU that is twice as fast as words in uint32, and
+    on a GPU the upper halves are never computed.
     """
     whole = (word & jnp.asarray(0xFFFFFFFF, word.dtype)) * jnp.asarray(multiplier, word.dtype)
     return whole >> jnp.asarray(32, word.dtype), whole

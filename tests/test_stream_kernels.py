@@ -71,7 +71,9 @@ def test_more_elements_than_a_large_block_of_every_kernel_has() -> None:
             x = numbers(shape, np.dtype(ml_dtypes.bfloat16))
             spec = drawing(NEAREST, shape, integer_dtype=np.dtype(np.int8))
             where = ON_CPU[name]
-            result = where.run(lambda x, seed, w=where, s=spec: w.operations().quantize(x, seed, s), x, streams.seed(KEY))
+            result = where.run(
+                lambda x, seed, w=where, s=spec: w.operations().quantize(x, seed, s), x, streams.seed(KEY)
+            )
             assert_is_formula(result, x, streams.uniform(shape, KEY), spec)
 
 
