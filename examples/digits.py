@@ -1,5 +1,7 @@
 """Trains a network on handwritten digits with weights and activations at 8, 4, 2 and 1 bits, beside float.
 
+Each width is trained twice: rounding to nearest, and stochastically with noise from `PhiloxUniform`.
+
 Prints a table of test accuracy and of the memory that the quantizers hold for the backward, and plots the learning
 curves. Needs the extra `demo`; downloads nothing. Run with --help for the options.
 
@@ -54,6 +56,7 @@ WIDTHS = {
     "2": Width(2, 0.94, "#CC79A7", "D"),
     "1": Width(1, 0.90, "#D55E00", "v"),
 }
+ROUNDING = ["nearest", "stochastic"]
 DEFAULT_WIDTHS = [WIDTHS[name] for name in ("float", "8", "4", "2", "1")]
 
 
@@ -63,12 +66,14 @@ class Run:
 
     Attributes:
         width: What was trained.
+        rounding: "nearest" or "stochastic"; "-" in float.
         curve: Test accuracy after each epoch.
         plain: What a training step holds for the backward with the plain formula; None in float, which has none.
         ours: The same with `intnumerics.quantize`.
     """
 
     width: Width
+    rounding: str
     curve: list[float]
     plain: Residuals | None = None
     ours: Residuals | None = None
@@ -78,15 +83,21 @@ class Run:
         return self.curve[-1]
 
     @property
+    def label(self) -> str:
+        return self.width.label if self.rounding == "-" else f"{self.width.label}, {self.rounding}"
+
+    @property
     def learned(self) -> bool:
         return self.final >= self.width.floor
 
 
-def train_width(width: Width, epochs: int, seed: int, digits: digits_net.Digits, progress: "tqdm[Any]") -> Run:
+def train_width(
+    width: Width, rounding: str, epochs: int, seed: int, digits: digits_net.Digits, progress: "tqdm[Any]"
+) -> Run:
     """Trains at one width, then measures what a step with the trained parameters holds for the backward."""
-    numerics = None if width.bits is None else digits_net.make_numerics(width.bits)
+    numerics = None if width.bits is None else digits_net.make_numerics(width.bits, rounding == "stochastic")
     config = digits_net.Config(numerics, epochs, seed)
-    progress.set_description(f"{width.label:>6}")
+    progress.set_description(f"{width.label:>6} {rounding:<10}")
     curve: list[float] = []
     trained: digits_net.Params = {}
     for params, test_accuracy in digits_net.train(config, digits):
@@ -95,20 +106,20 @@ def train_width(width: Width, epochs: int, seed: int, digits: digits_net.Digits,
         progress.set_postfix(accuracy=f"{test_accuracy:.3f}")
         progress.update()
     if numerics is None:
-        return Run(width, curve)
+        return Run(width, "-", curve)
     batch = jnp.asarray(digits.train_images[: config.batch_size])
-    plain, ours = (measure(trained, batch, numerics, rounding) for rounding in (plain_quantize, quantize))
-    return Run(width, curve, plain, ours)
+    plain, ours = (measure(trained, batch, numerics, how) for how in (plain_quantize, quantize))
+    return Run(width, rounding, curve, plain, ours)
 
 
 def table(runs: Sequence[Run]) -> str:
-    """One line a run: bits, final test accuracy, and KiB held for the backward of a training step."""
+    """One line a run: bits, rounding, final test accuracy, and KiB held for the backward of a training step."""
     lines = [
-        "         test      held for backward by the quantizers      by the whole network ",
-        " bits  accuracy   plain jnp  intnumerics   ratio         plain jnp  intnumerics",
+        "                     test      held for backward by the quantizers      by the whole network ",
+        " bits  rounding    accuracy   plain jnp  intnumerics   ratio         plain jnp  intnumerics",
     ]
     for run in runs:
-        line = f"{run.width.bits or 'float':>5}  {run.final:>8.1%}"
+        line = f"{run.width.bits or 'float':>5}  {run.rounding:<10}  {run.final:>8.1%}"
         if run.plain is None or run.ours is None:
             lines.append(f"{line}  {'-':>10}  {'-':>11}  {'-':>6}        {'-':>10}  {'-':>11}")
             continue
@@ -123,10 +134,17 @@ def kib(count: int) -> str:
 
 
 def plot(runs: Sequence[Run], output: Path) -> None:
-    """Writes the learning curves to output, or nothing at all if that fails."""
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
-    axes = figure.subplots()
-    draw(axes, runs)
+    """Writes the learning curves to output, a panel for each way of rounding, or nothing at all if that fails."""
+    ways = [way for way in ROUNDING if any(run.rounding == way for run in runs)] or ["-"]
+    figure = Figure(figsize=(2.5 + 5 * len(ways), 4.5), layout="constrained")
+    panels = figure.subplots(1, len(ways), sharey=True, squeeze=False)[0]
+    figure.suptitle("Handwritten digits, with weights and activations quantized")
+    panels[0].set_ylabel(f"Accuracy on {digits_net.TEST_IMAGES} test images")
+    # The first epochs may start far below and say little: a curve comes in from below where it matters.
+    bottom = max(0.0, min(accuracy for run in runs for accuracy in run.curve[len(run.curve) // 4 :]) - 0.02)
+    for axes, way in zip(panels, ways, strict=True):
+        draw(axes, [run for run in runs if run.rounding in (way, "-")], bottom)
+        axes.set_title({"-": "In float", "nearest": "Rounded to nearest", "stochastic": "Rounded stochastically"}[way])
     partial = partial_path(output)
     try:
         figure.savefig(partial, format=output.suffix[1:].lower(), dpi=150)
@@ -135,27 +153,20 @@ def plot(runs: Sequence[Run], output: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def draw(axes: Axes, runs: Sequence[Run]) -> None:
+def draw(axes: Axes, runs: Sequence[Run], bottom: float) -> None:
     """Test accuracy against epoch, each curve named at its end rather than in a box elsewhere."""
-    lowest = min(accuracy for run in runs for accuracy in run.curve)
-    bottom, last = max(0.0, lowest - 0.01), len(runs[0].curve)
+    last = len(runs[0].curve)
     for run, height in zip(runs, spread([run.final for run in runs], gap=0.055 * (1 - bottom)), strict=True):
-        _, _, colour, marker = run.width
         every = math.ceil(last / 8)
         # Marked backwards from the end, so that the last point, which the label is about, always has a marker.
-        axes.plot(range(1, last + 1), run.curve, color=colour, marker=marker, markevery=((last - 1) % every, every))
+        axes.plot(range(1, last + 1), run.curve, color=run.width.colour, marker=run.width.marker,
+                  markevery=((last - 1) % every, every))  # fmt: skip
         axes.annotate(
             f"{run.width.label}  {run.final:.1%}", (last, run.final), (1.04, (height - bottom) / (1 - bottom)),
-            textcoords="axes fraction", color=colour, va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "relpos": (0, 0.5)},
+            textcoords="axes fraction", color=run.width.colour, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": run.width.colour, "linewidth": 0.8, "relpos": (0, 0.5)},
         )  # fmt: skip
-    axes.set(
-        xlabel="Epoch",
-        ylabel=f"Accuracy on {digits_net.TEST_IMAGES} test images",
-        xlim=(0, last * 1.015),
-        ylim=(bottom, 1),
-    )
-    axes.set_title("Handwritten digits, with weights and activations quantized", loc="left")
+    axes.set(xlabel="Epoch", xlim=(0, last * 1.015), ylim=(bottom, 1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
@@ -217,6 +228,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     # fmt: off
     add("--bits", nargs="+", type=width, metavar="WIDTH", default=DEFAULT_WIDTHS,
         help="widths to train at: float, or a number of bits from 1 to 8 (default: float 8 4 2 1)")
+    add("--rounding", nargs="+", choices=ROUNDING, default=ROUNDING,
+        help="how to round at each width but float: nearest, stochastic, or both (default: both)")
     add("--epochs", type=whole_number(1, 1000), metavar="N", default=40,
         help="passes over the training images; fewer may not be enough to learn (default: %(default)s)")
     add("--seed", type=whole_number(0, 2**31 - 1), metavar="N", default=0,
@@ -232,16 +245,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     started = time.perf_counter()
     digits = digits_net.load()
-    widths = list(dict.fromkeys(options.bits))
-    with tqdm(total=len(widths) * options.epochs, unit="epoch") as progress:
-        runs = [train_width(width, options.epochs, options.seed, digits, progress) for width in widths]
+    pairs = itertools.product(dict.fromkeys(options.bits), dict.fromkeys(options.rounding))
+    jobs = list(dict.fromkeys((width, "-" if width.bits is None else rounding) for width, rounding in pairs))
+    with tqdm(total=len(jobs) * options.epochs, unit="epoch") as progress:
+        runs = [train_width(*job, options.epochs, options.seed, digits, progress) for job in jobs]
     print(table(runs))
     plot(runs, options.output)
     print(f"wrote {options.output} after {time.perf_counter() - started:.0f} s")
     failed = [run for run in runs if not run.learned]
     for run in failed:
         reason = f"test accuracy {run.final:.1%}, floor {run.width.floor:.0%}"
-        print(f"{run.width.label} did not learn: {reason}", file=sys.stderr)
+        print(f"{run.label} did not learn: {reason}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -14,6 +14,7 @@ the work, and rounding the pixels or the logits would cost more accuracy than al
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,12 +25,13 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from intnumerics import IntNumerics, quantize
+from intnumerics.stochastic_rounding import PhiloxUniform
 
 TEST_IMAGES = 360  # so one image is 0.3 points of accuracy: a smaller difference between two runs means nothing
 
 Params = dict[str, jax.Array]
 Quantizer = Callable[[jax.Array], jax.Array]
-Rounding = Callable[[jax.Array, IntNumerics], jax.Array]
+Rounding = Callable[..., jax.Array]  # of x, the numerics, and the key of its noise
 
 # The width of a bucket, in standard deviations, that rounds a Gaussian to 2**bits levels with the least squared error.
 # Source: J. Max, "Quantizing for minimum distortion", IRE Transactions on Information Theory 6(1), 1960, table II.
@@ -41,10 +43,9 @@ class Config:
     """One training run; hashable, so that `jit` takes it as a static argument.
 
     Attributes:
-        numerics: How to round weights and activations, or None to train in float. A noise function, for stochastic
-            rounding, would be a field of it.
+        numerics: How to round weights and activations, or None to train in float.
         epochs: Passes over the training images.
-        seed: Decides the initial weights and the order of the images.
+        seed: Decides the initial weights, the order of the images, and the noise of stochastic rounding.
         batch_size: Images a step; what is left over at the end of an epoch waits for the next one.
         learning_rate: Adam's, at the start; it falls to zero along half a cosine.
     """
@@ -77,8 +78,8 @@ def load() -> Digits:
     return Digits(train_x, train_y, test_x, test_y)
 
 
-def make_numerics(bits: int) -> IntNumerics:
-    """The numerics for a number of bits from 1 to 8."""
+def make_numerics(bits: int, stochastic: bool) -> IntNumerics:
+    """The numerics for a number of bits from 1 to 8, rounding to nearest or at random."""
     return IntNumerics(
         bits=bits,
         # A bucket centred on zero keeps zeros exact for one level of 2**bits. That is cheap at 8 bits, a quarter of all
@@ -89,11 +90,13 @@ def make_numerics(bits: int) -> IntNumerics:
         # `scaled_quantize` clips on purpose: a value out there cannot change the output, so it must not get a gradient.
         clip_gradient=True,
         round=True,
-        noise_fn=None,
+        noise_fn=PhiloxUniform() if stochastic else None,
     )
 
 
-def scaled_quantize(x: jax.Array, numerics: IntNumerics, rounding: Rounding = quantize) -> jax.Array:
+def scaled_quantize(
+    x: jax.Array, numerics: IntNumerics, key: jax.Array | None, rounding: Rounding = quantize
+) -> jax.Array:
     """Rounds x, of any shape, to the grid that fits its spread; `quantize` itself works in units of buckets.
 
     With many bits one would map the largest magnitude onto `numerics.abs_val_mapped_to()`, and clip nothing. With few
@@ -103,14 +106,15 @@ def scaled_quantize(x: jax.Array, numerics: IntNumerics, rounding: Rounding = qu
     # The scale is a setting, not a path for gradients: stopped at x, so that backward needs nothing of its computation.
     rms = jnp.sqrt(jnp.mean(jnp.square(jax.lax.stop_gradient(x))))
     scale = 1 / (BUCKET_WIDTH[numerics.bits] * rms + 1e-12)  # the tiny number guards an x that is all zeros
-    return rounding(x * scale, numerics) / scale
+    return rounding(x * scale, numerics, key=key) / scale
 
 
-def make_quantizer(numerics: IntNumerics | None) -> Quantizer:
-    """What the network applies to its weights and activations: nothing at all when numerics is None."""
+def make_quantizer(numerics: IntNumerics | None, key: jax.Array, rounding: Rounding = quantize) -> Quantizer:
+    """What the network applies to its weights and activations, each with noise of its own; nothing without numerics."""
     if numerics is None:
         return lambda x: x
-    return functools.partial(scaled_quantize, numerics=numerics)
+    calls = itertools.count()
+    return lambda x: scaled_quantize(x, numerics, jax.random.fold_in(key, next(calls)), rounding)
 
 
 def init(random: np.random.Generator) -> Params:
@@ -184,10 +188,10 @@ def adam(state: State, grads: Params, learning_rate: jax.Array) -> State:
 @functools.partial(jax.jit, static_argnames=("config", "total_steps"))
 def train_step(state: State, images: jax.Array, labels: jax.Array, config: Config, total_steps: int) -> State:
     """One step on images (batch, 8, 8, 1) with labels (batch,)."""
-    quantizer = make_quantizer(config.numerics)
+    key = jax.random.fold_in(jax.random.key(config.seed), state.steps.astype(jnp.uint32))
 
     def loss(params: Params) -> jax.Array:
-        log_probabilities = jax.nn.log_softmax(forward(params, images, quantizer))
+        log_probabilities = jax.nn.log_softmax(forward(params, images, make_quantizer(config.numerics, key)))
         return -jnp.mean(jnp.take_along_axis(log_probabilities, labels[:, None], axis=1))
 
     # The weights in `state` stay float: small gradients add up there until a weight moves to another bucket.
@@ -199,7 +203,9 @@ def train_step(state: State, images: jax.Array, labels: jax.Array, config: Confi
 @functools.partial(jax.jit, static_argnames="numerics")
 def accuracy(params: Params, images: jax.Array, labels: jax.Array, numerics: IntNumerics | None) -> jax.Array:
     """The share of images (count, 8, 8, 1) whose largest logit is that of their label (count,)."""
-    logits = forward(params, images, make_quantizer(numerics))
+    # Noise is for training, where it makes the rounding right on average; one answer is best rounded to nearest.
+    nearest = numerics and numerics.replace(noise_fn=None)
+    logits = forward(params, images, make_quantizer(nearest, jax.random.key(0)))
     return jnp.mean((jnp.argmax(logits, axis=1) == labels).astype(jnp.float32))
 
 

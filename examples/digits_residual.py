@@ -10,26 +10,27 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from digits_net import Params, Quantizer, Rounding, forward, scaled_quantize
+from digits_net import Params, Quantizer, Rounding, forward, make_quantizer
 
 from intnumerics import IntNumerics
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def plain_quantize(x: jax.Array, numerics: IntNumerics) -> jax.Array:
-    """The formula in plain jnp, without noise; its backward needs x itself, so x stays in memory until then."""
+def plain_quantize(x: jax.Array, numerics: IntNumerics, key: jax.Array) -> jax.Array:
+    """The formula in plain jnp for float32; its backward needs x itself, so x stays in memory until then."""
     bound = clip_bound(numerics)
-    y = jnp.clip(x, -bound, bound)
+    y = x if numerics.noise_fn is None else x + numerics.noise_fn(x.shape, key)
+    y = jnp.clip(y, -bound, bound)
     return jnp.round(y) if numerics.preserve_zero else jnp.floor(y) + 0.5
 
 
-def plain_forward(x: jax.Array, numerics: IntNumerics) -> tuple[jax.Array, tuple[jax.Array]]:
-    return plain_quantize(x, numerics), (x,)
+def plain_forward(x: jax.Array, numerics: IntNumerics, key: jax.Array) -> tuple[jax.Array, tuple[jax.Array]]:
+    return plain_quantize(x, numerics, key), (x,)
 
 
-def plain_backward(numerics: IntNumerics, residual: tuple[jax.Array], g: jax.Array) -> tuple[jax.Array]:
+def plain_backward(numerics: IntNumerics, residual: tuple[jax.Array], g: jax.Array) -> tuple[jax.Array, None]:
     (x,) = residual
-    return (g * (jnp.abs(x) <= clip_bound(numerics)).astype(g.dtype),)
+    return g * (jnp.abs(x) <= clip_bound(numerics)).astype(g.dtype), None
 
 
 plain_quantize.defvjp(plain_forward, plain_backward)
@@ -67,8 +68,11 @@ def quantized_tensors(params: Params, images: jax.Array, quantizer: Quantizer) -
 
 def measure(params: Params, images: jax.Array, numerics: IntNumerics, rounding: Rounding) -> Residuals:
     """What one training step on images (batch, 8, 8, 1) holds, with `plain_quantize` or `quantize` for the rounding."""
-    quantizer = functools.partial(scaled_quantize, numerics=numerics, rounding=rounding)
-    tensors = quantized_tensors(params, images, quantizer)
-    quantizers = held_bytes(lambda xs: [quantizer(x) for x in xs], tensors)
+
+    def quantizer() -> Quantizer:
+        return make_quantizer(numerics, jax.random.key(0), rounding)
+
+    tensors = quantized_tensors(params, images, quantizer())
+    quantizers = held_bytes(lambda xs: list(map(quantizer(), xs)), tensors)
     # In the rest are the convolutions' operands, which are float here, and what the ReLUs and norms keep.
-    return Residuals(quantizers, held_bytes(lambda p: forward(p, images, quantizer), params))
+    return Residuals(quantizers, held_bytes(lambda p: forward(p, images, quantizer()), params))

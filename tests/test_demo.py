@@ -1,6 +1,5 @@
 """The example of `make demo`: it learns, shows what it measured, and refuses a bad argument before it starts."""
 
-import functools
 import importlib
 import re
 import struct
@@ -43,23 +42,24 @@ def set_floor(digits: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, fl
     monkeypatch.setitem(digits.WIDTHS, name, digits.WIDTHS[name]._replace(floor=floor))
 
 
-def test_a_run_that_learns_prints_its_row_writes_the_plot_and_succeeds(digits, in_empty_folder, monkeypatch, capsys):
+def test_runs_that_learn_print_their_rows_write_the_plot_and_succeed(digits, in_empty_folder, monkeypatch, capsys):
     # Chance is 10%, so two epochs are enough to tell learning; how well the default number does is not for a fast test.
     set_floor(digits, monkeypatch, "1", 0.5)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         status = digits.main(["--bits", "1", "--epochs", "2", "--output", "curves.png"])
     assert status == 0
     out = capsys.readouterr().out
-    rows = [line for line in out.splitlines() if re.match(r" +1 ", line)]
-    assert len(rows) == 1, out
-    accuracy, plain, ours, ratio, plain_network, our_network = map(float, re.findall(r"\d+\.\d", rows[0]))
-    assert 50 <= accuracy <= 100
-    # By hand: 64 images of 8x8x16 and 4x4x32 floats, weights of 9x16x32 and 9x32x32; a bit in place of 4 bytes.
-    elements = 64 * (8 * 8 * 16 + 4 * 4 * 32) + 9 * 16 * 32 + 9 * 32 * 32
-    assert plain == pytest.approx(elements * 4 / 1024, abs=0.1)
-    assert ours == pytest.approx(elements / 8 / 1024, abs=0.1)
-    assert 31 < ratio <= 32
-    assert plain_network - our_network == pytest.approx(plain - ours, abs=0.3)
+    rows = re.findall(r"^ +1  (nearest|stochastic) +(.*)$", out, re.MULTILINE)
+    assert [way for way, _ in rows] == ["nearest", "stochastic"], out
+    for _, row in rows:
+        accuracy, plain, ours, ratio, plain_network, our_network = map(float, re.findall(r"\d+\.\d", row))
+        assert 50 <= accuracy <= 100
+        # By hand: 64 images of 8x8x16 and 4x4x32 floats, weights of 9x16x32 and 9x32x32; a bit in place of 4 bytes.
+        elements = 64 * (8 * 8 * 16 + 4 * 4 * 32) + 9 * 16 * 32 + 9 * 32 * 32
+        assert plain == pytest.approx(elements * 4 / 1024, abs=0.1)
+        assert ours == pytest.approx(elements / 8 / 1024, abs=0.1)
+        assert 31 < ratio <= 32
+        assert plain_network - our_network == pytest.approx(plain - ours, abs=0.3)
     assert "curves.png" in out
     assert min(png_size(in_empty_folder / "curves.png")) >= 400
     assert [path.name for path in in_empty_folder.iterdir()] == ["curves.png"]
@@ -72,12 +72,12 @@ def test_a_run_below_its_floor_is_named_and_fails_and_still_shows_its_curve(
     assert digits.main(["--bits", "float", "--epochs", "2"]) == 1
     shown = capsys.readouterr()
     assert re.search(r"^float did not learn: test accuracy 87\.5%, floor 95%$", shown.err, re.MULTILINE)
-    assert re.search(r"^float +87\.5%( +-){5}$", shown.out, re.MULTILINE)
+    assert re.search(r"^float +- +87\.5%( +-){5}$", shown.out, re.MULTILINE)
     assert png_size(in_empty_folder / "digits.png")
 
 
 def test_an_accuracy_that_is_not_a_number_counts_as_not_learned(digits):
-    assert not digits.Run(digits.WIDTHS["8"], [0.99, float("nan")]).learned
+    assert not digits.Run(digits.WIDTHS["8"], "nearest", [0.99, float("nan")]).learned
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,7 @@ def test_an_accuracy_that_is_not_a_number_counts_as_not_learned(digits):
         ("--bits", "0"),
         ("--bits", "23"),
         ("--bits", "int8"),
+        ("--rounding", "up"),
         ("--epochs", "0"),
         ("--epochs", "2.5"),
         ("--seed", "-1"),
@@ -103,7 +104,7 @@ def test_a_bad_argument_is_named_before_anything_is_done(digits, in_empty_folder
         digits.main([f"{argument}={value}"])
     assert stopped.value.code == 2
     message = capsys.readouterr().err
-    assert f"argument {argument}: '{value}' " in message
+    assert re.search(f"argument {argument}: (invalid choice: )?'{value}' ", message)
     assert sorted(path.name for path in in_empty_folder.iterdir()) == ["file", "folder.png"]
 
 
@@ -117,22 +118,23 @@ def test_a_plot_that_fails_leaves_the_old_one_alone(digits, in_empty_folder, mon
 
     monkeypatch.setattr(digits.Figure, "savefig", lambda self, path, **options: fill_the_disk(path, **options))
     with pytest.raises(OSError, match="No space"):
-        digits.plot([digits.Run(digits.WIDTHS["8"], [0.5])], output)
+        digits.plot([digits.Run(digits.WIDTHS["8"], "nearest", [0.5])], output)
     assert [(path.name, path.read_text()) for path in in_empty_folder.iterdir()] == [("digits.png", "old")]
 
 
+@pytest.mark.parametrize("stochastic", [False, True])
 @pytest.mark.parametrize("bits", [8, 4, 2, 1])
-def test_the_plain_formula_that_the_table_compares_with_gives_the_same_bits(digits, bits):
+def test_the_plain_formula_that_the_table_compares_with_gives_the_same_bits(digits, bits, stochastic):
     net, residual = digits.digits_net, importlib.import_module("digits_residual")
-    numerics = net.make_numerics(bits)
-    x = jnp.linspace(-2.0, 2.0, 21 * 99).reshape(21, 99)
+    numerics = net.make_numerics(bits, stochastic)
+    x = jnp.linspace(-2.0, 2.0, 128 * 99).reshape(128, 99)
     g = jax.random.normal(jax.random.key(99), x.shape)
 
     def value_and_cotangent(rounding) -> list[np.ndarray]:
-        y, backward = jax.vjp(functools.partial(rounding, numerics=numerics), x * 2.0**bits / 2)
+        y, backward = jax.vjp(lambda x: rounding(x, numerics, key=jax.random.key(5)), x * 2.0**bits / 2)
         return [np.asarray(y), *map(np.asarray, backward(g))]
 
-    plain = value_and_cotangent(lambda x, numerics: residual.plain_quantize(x, numerics))
+    plain = value_and_cotangent(residual.plain_quantize)
     ours = value_and_cotangent(net.quantize)
     # Equal as numbers: the plain formula multiplies by the mask, so its zeros keep the sign of the gradient.
     np.testing.assert_array_equal(plain, ours)

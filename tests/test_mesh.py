@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from oracle import assert_same_bits
 
 from intnumerics import IntNumerics, quantize
+from intnumerics.stochastic_rounding import JaxUniform, NoiseFn, PhiloxUniform
 
 NUMERICS = IntNumerics(8, True, True, True, True, True, None)
 X = np.random.default_rng(0).normal(size=(16, 64)).astype(np.float32) * 90
@@ -41,6 +42,23 @@ def test_forward_and_backward_of_a_sharded_array_need_no_collective(kind: AxisTy
             result = compiled(x)
             assert result.sharding.is_equivalent_to(x.sharding, x.ndim)
             assert_same_bits(result, expected)
+
+
+@pytest.mark.parametrize("spec", [P("rows"), P("rows", "lanes"), P(None, "lanes"), P(None, ("rows", "lanes")), P()])
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+@pytest.mark.parametrize("noise_fn", [PhiloxUniform(), JaxUniform()], ids=lambda f: type(f).__name__)
+def test_noise_of_a_sharded_array_is_that_of_the_whole_and_needs_no_collective(
+    noise_fn: NoiseFn, kind: AxisType, spec: P
+) -> None:
+    key, noisy = jax.random.key(42, impl="threefry2x32"), NUMERICS.replace(noise_fn=noise_fn)
+    noise = np.asarray(noise_fn(X.shape, key))
+    with jax.set_mesh(mesh(kind)):
+        x = jax.device_put(X, NamedSharding(mesh(kind), spec))
+        compiled = jax.jit(lambda x, key: jax.vjp(lambda x: quantize(x, noisy, key=key), x)[0]).lower(x, key).compile()
+        assert not COLLECTIVE.search(compiled.as_text())
+        result = compiled(x, key)
+        assert result.sharding.is_equivalent_to(x.sharding, x.ndim)
+        assert_same_bits(result, np.rint(np.clip(X + noise, -127, 127)))
 
 
 @pytest.mark.parametrize("check_vma", [True, False])
