@@ -24,6 +24,20 @@ Words = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 Product = Callable[[int, jax.Array], tuple[jax.Array, jax.Array]]
 
 
+def rounds(
+    n: int, counter: Words, key: tuple[jax.Array, jax.Array], product: Product
+) -> tuple[Words, tuple[jax.Array, jax.Array]]:
+    """The state after n rounds, and the two words of the key for the round after them."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(n):
+        high0, low0 = product(MULTIPLIERS[0], c0)
+        high1, low1 = product(MULTIPLIERS[1], c2)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = k0 + jnp.asarray(WEYL[0], k0.dtype), k1 + jnp.asarray(WEYL[1], k1.dtype)
+    return (c0, c1, c2, c3), (k0, k1)
+
+
 def philox4x32(counter: Words, key: tuple[jax.Array, jax.Array], product: Product) -> Words:
     """The output for a counter and a key, of one shape and dtype.
 
@@ -32,17 +46,21 @@ def philox4x32(counter: Words, key: tuple[jax.Array, jax.Array], product: Produc
         key: Two words.
         product: Gives the high and the low word of the product of a constant and a word.
     """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(ROUNDS):
-        high0, low0 = product(MULTIPLIERS[0], c0)
-        high1, low1 = product(MULTIPLIERS[1], c2)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = k0 + jnp.asarray(WEYL[0], k0.dtype), k1 + jnp.asarray(WEYL[1], k1.dtype)
-    return c0, c1, c2, c3
+    return rounds(ROUNDS, counter, key, product)[0]
 
 
-def product64(multiplier: int, word: jax.Array) -> tuple[jax.Array, jax.Array]:
+def half_of_output(second: jax.Array, counter: Words, key: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """The first two words of the output, or where `second` the last two, for words in uint64 (see `product64`).
+
+    The last round makes either half of one product, so a half that nobody reads costs nothing there.
+    """
+    (c0, c1, c2, c3), (k0, k1) = rounds(ROUNDS - 1, counter, key, product64)
+    multiplier = jnp.where(second, jnp.asarray(MULTIPLIERS[0], c0.dtype), jnp.asarray(MULTIPLIERS[1], c0.dtype))
+    high, low = product64(multiplier, jnp.where(second, c0, c2))
+    return high ^ jnp.where(second, c3 ^ k1, c1 ^ k0), low
+
+
+def product64(multiplier: int | jax.Array, word: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The product of words that lie in uint64, whose upper halves mean nothing: they are cut off where it matters.
 
     So a word is never moved between lanes of 32 and of 64 bits. On a CPU that is twice as fast as words in uint32, and
@@ -93,7 +111,7 @@ def draws(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
         block = (high << word(32) | low) + (index >> word(3))
         zero = jnp.zeros_like(block)
         counter = (block, block >> word(32), zero, zero + word(DOMAIN))
-        w0, w1, w2, w3 = philox4x32(counter, (k0, k1), product64)
         draw = index & word(DRAWS - 1)
-        chosen = jnp.where(draw < 4, jnp.where(draw < 2, w0, w1), jnp.where(draw < 6, w2, w3))
-        return (chosen >> ((index & word(1)) << word(4)) & word(0xFFFF)).astype(jnp.uint32)
+        even, odd = half_of_output(draw >= word(4), counter, (k0, k1))
+        chosen = jnp.where(draw & word(2) == word(0), even, odd)
+        return (chosen >> ((draw & word(1)) << word(4)) & word(0xFFFF)).astype(jnp.uint32)
