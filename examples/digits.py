@@ -43,7 +43,7 @@ class Width(NamedTuple):
 
 
 # A floor is what the test accuracy must end at. Six seeds stay above by at least two points, and by four at 1 bit, in
-# each of their last ten epochs.
+# each of their last ten epochs, rounding to nearest; stochastically six at the default widths, and two at the others.
 # Colour-blind eyes tell the colours of the default widths apart (Okabe and Ito's palette); markers do so in grey.
 WIDTHS = {
     "float": Width(None, 0.95, "#000000", "o"),

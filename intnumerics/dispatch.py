@@ -132,7 +132,7 @@ def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], par
     so there a kernel does that, unless XLA would have to copy the array for it: for its layout, or, in a program that
     is partitioned, to have all of it on every device.
     """
-    rows = {row.name: row for row in TABLE if row.platform in (None, platform)}
+    rows = {row.name: row for row in reversed(TABLE) if row.platform in (None, platform)}
     if call.draw is not None and call.draw.generator == "hardware":
         return rows["pallas"]
     packs = call.operation == "clip_gradient_from_mask" or (call.operation == "quantize" and call.static[0].with_mask)

@@ -106,10 +106,12 @@ def _with_array(call: Call) -> Call:
     return dataclasses.replace(call, static=(dataclasses.replace(call.static[0], draw=None),))
 
 
-def _noise(draw: Draw, x: jax.Array, seed: jax.Array) -> jax.Array:
-    """The noise that a pass over x draws: what it adds to zeros."""
+@functools.partial(jax.jit, static_argnums=0)
+def drawn(draw: Draw, seed: jax.Array) -> jax.Array:
+    """The noise that a pass draws, float32 of (*batch, *draw.shape): what it adds to zeros."""
     spec = QuantSpec(math.inf, clip=False, rounding=None, draw=draw)
-    return _differentiable(Call("quantize", (spec,)), jnp.zeros_like(x, jnp.float32), seed)[0]
+    zeros = jnp.zeros((*seed.shape[:-1], *draw.shape), jnp.float32)
+    return quantize(zeros, seed, spec)
 
 
 # --- derivatives: those of the formula --------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ def _jvp(call: Call, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, 
     result = _differentiable(call, *primals)
     if call.draw is not None:
         x, seed = primals
-        call, primals = _with_array(call), (x, _noise(call.draw, x, seed))
+        call, primals = _with_array(call), (x, drawn(call.draw, seed))
         tangents = (tangents[0], jnp.zeros_like(primals[1]))
     formula = call.of(reference)
     _, out = jax.jvp(lambda *arrays: jax.tree.leaves(formula(*arrays)), primals, tangents)

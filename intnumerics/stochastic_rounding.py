@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from . import checks, op
-from .kernels import Draw, Generator, QuantSpec, noise
+from .kernels import Draw, Generator, noise
 
 
 class NoiseFn(Protocol):
@@ -111,7 +111,7 @@ class PhiloxUniform(DrawnInPass):
 
     def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         """See `DrawnInPass`."""
-        return _plain(*self.seeded(checks.shape(shape), checks.key(key)))
+        return op.drawn(*self.seeded(checks.shape(shape), checks.key(key)))
 
 
 class _FromJax(DrawnInPass):
@@ -136,7 +136,7 @@ class _FromJax(DrawnInPass):
     def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         """See `DrawnInPass`."""
         seeded = self.seeded(checks.shape(shape), checks.key(key))
-        return _plain(*seeded) if seeded else self.by_jax(checks.shared_shape(shape, self.noise_sharing_axes), key)
+        return op.drawn(*seeded) if seeded else self.by_jax(checks.shared_shape(shape, self.noise_sharing_axes), key)
 
     @abc.abstractmethod
     def by_jax(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
@@ -235,13 +235,8 @@ class HardwareUniform(DrawnInPass):
         return Seeded(Draw("hardware", shape), _seed(key))
 
     def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-        """The noise for an array of `shape`: what the pass adds to zeros."""
-        draw, seed = self.seeded(checks.shape(shape), checks.key(key))
-        spec = QuantSpec(float("inf"), clip=False, rounding=None, draw=draw)
-        return op.quantize(jnp.zeros(shape, jnp.float32), seed, spec)
-
-
-_plain = jax.jit(noise.drawn, static_argnums=0)
+        """See `DrawnInPass`."""
+        return op.drawn(*self.seeded(checks.shape(shape), checks.key(key)))
 
 
 def _impl_of(key: jax.Array) -> str:

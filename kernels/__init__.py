@@ -39,7 +39,7 @@ class Operations(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Implementation:
-    """One row of the table.
+    """One row of the table; of two rows of a name that serve a platform, the first does.
 
     Attributes:
         name: What users write as `implementation=`.
@@ -80,6 +80,7 @@ PLAIN = tuple(noise.PLAIN)
 
 TABLE = (
     Implementation("reference", None, "reference", ALL_DTYPES, PLAIN),
+    Implementation("xla", "cpu", "cpu", ALL_DTYPES, PLAIN),
     Implementation("xla", None, "xla", ALL_DTYPES, PLAIN),
     Implementation("pallas", "cuda", "gpu", KERNEL_DTYPES, PLAIN, True, "pip install 'intnumerics[cuda13]'"),
     Implementation("pallas", "tpu", "tpu", KERNEL_DTYPES, (*PLAIN, "hardware"), True, "pip install 'intnumerics[tpu]'"),

@@ -9,7 +9,7 @@ counter and the folding of the two words are those of `jax.random.bits` with `ja
 import jax
 import jax.numpy as jnp
 
-from .philox import index_in, seed_words
+from .philox import block_of, seed_words
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
@@ -45,10 +45,7 @@ def bits(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
         >>> bool((bits((3, 5), seed) == jax.random.bits(key, (3, 5))).all())
         True
     """
-    k0, k1, low, high = seed_words(seed, len(shape))
-    with jax.enable_x64(True):
-        start = high.astype(jnp.uint64) << jnp.asarray(32, jnp.uint64) | low.astype(jnp.uint64)
-        index = start + index_in((1,) * (seed.ndim - 1) + shape)
-        counter = ((index >> jnp.asarray(32, jnp.uint64)).astype(jnp.uint32), index.astype(jnp.uint32))
-    x0, x1 = threefry2x32(counter, (k0, k1))
+    low, high, _, _ = block_of(shape, seed, 1)
+    k0, k1, _, _ = seed_words(seed, len(shape))
+    x0, x1 = threefry2x32((high, low), (k0, k1))
     return x0 ^ x1

@@ -41,6 +41,7 @@ class Where:
 ON_CPU = {
     "reference": Where("reference", None, "cpu"),
     "xla": Where("xla", None, "cpu"),
+    "xla-cpu": Where("xla", "cpu", "cpu"),
     "pallas-gpu": Where("pallas", "cuda", "cpu"),
     "pallas-tpu": Where("pallas", "tpu", "cpu"),
 }

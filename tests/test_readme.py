@@ -35,7 +35,7 @@ def test_the_counts_shown_are_those_stored() -> None:
 
 def test_the_support_table_lists_every_implementation() -> None:
     rows = re.findall(r'^\| `"(\w+)"` \| (\w+) \| (\w+) \| (\w+) \|', README, re.MULTILINE)
-    platforms = {None: "any", "cuda": "CUDA", "tpu": "TPU"}
+    platforms = {None: "any", "cpu": "CPU", "cuda": "CUDA", "tpu": "TPU"}
     expected = [
         (row.name, platforms[row.platform], "yes", "yes" if "float64" in row.dtypes else "no") for row in kernels.TABLE
     ]
