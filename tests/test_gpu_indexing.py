@@ -4,14 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from intnumerics.kernels import QuantSpec, gpu
+from intnumerics.kernels import QuantSpec, gpu, gpu_blocks, gpu_noise
 
 
 @pytest.mark.parametrize("n", [1 << 20, (1 << 31) - 1, 1 << 31, (1 << 33) + 7])
 @pytest.mark.parametrize("size", [1024, 4096])
 def test_a_block_starts_where_its_number_times_its_size_is(n: int, size: int) -> None:
     last = (n - 1) // size
-    start = gpu.block_start(np.int32(last), size, n)
+    start = gpu_blocks.block_start(np.int32(last), size, n)
     assert int(start) == last * size
     assert start.dtype == (np.int32 if n < 1 << 31 else np.int64)
 
@@ -19,7 +19,7 @@ def test_a_block_starts_where_its_number_times_its_size_is(n: int, size: int) ->
 def test_a_mask_byte_of_a_block_beyond_32_bits_is_an_eighth_of_the_way() -> None:
     n, size = (1 << 34) + 5, 4096
     i = np.int32((n - 1) // size)
-    tail = gpu.Tail(i, gpu.block_start(i, size, n), size, n)
+    tail = gpu_blocks.Block(i, gpu_blocks.block_start(i, size, n), size, n, whole=False)
     assert int(tail.packed().start) == int(i) * size // 8
     assert tail.packed().n == (n + 7) // 8
     np.testing.assert_array_equal(tail.index(), int(i) * size + np.arange(size, dtype=np.int64))
@@ -46,9 +46,9 @@ def test_the_noise_of_an_element_is_found_along_its_unshared_axes(
     flat = np.unique(np.random.default_rng(0).integers(0, n, 200)) if n > 200 else np.arange(n)
     flat = np.concatenate([flat, [0, n - 1]])
     along = [np.where(size == 1, 0, at) for size, at in zip(noise_shape, np.unravel_index(flat, shape), strict=True)]
-    dtype = gpu.index_dtype(n)
+    dtype = gpu_blocks.index_dtype(n)
     with jax.enable_x64(dtype == np.int64):
-        found = gpu.broadcast_index(jax.numpy.asarray(flat, dtype), shape, noise_shape)
+        found = gpu_noise.broadcast_index(jax.numpy.asarray(flat, dtype), shape, noise_shape)
     np.testing.assert_array_equal(found, np.ravel_multi_index(along, noise_shape))
 
 

@@ -1,0 +1,112 @@
+"""Noise in the CUDA kernels: drawn in the kernel from a seed, or read from an array that broadcasts.
+
+A thread draws from one Philox block at a time and uses its eight draws itself, so that they never leave its registers.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from . import philox
+from .gpu_blocks import WARPS, Block, indices
+
+ROWS = 32 * WARPS  # of eight elements, a thread each, that are drawn at a time: Triton joins more in shared memory
+FLIP = 0x80008000  # makes of a draw, in the upper half of a word, the signed integer `(draw + 0.5 - 32768) * 65536`
+UNIT = 2.0**-32  # of that integer
+
+
+class Stream:
+    """The Philox stream of the example that a block belongs to, from where the block begins.
+
+    Args:
+        block: The block.
+        seeds: Reference to the flattened seeds.
+        batch: Batch axes of x.
+        seed_batch: Those of the seeds, which broadcast to them.
+    """
+
+    def __init__(self, block: Block, seeds: Any, batch: tuple[int, ...], seed_batch: tuple[int, ...]) -> None:
+        at = jnp.int32(0) if block.example is None else 4 * broadcast_index(block.example, batch, seed_batch)
+        k0, k1, low, high = (seeds[at + i] for i in range(4))
+        self.key = (k0, k1)
+        # Nothing but FLIP, for no array has 2**66 elements. The compiler cannot see that, and so keeps it in a
+        # register: an instruction takes one constant, and the upper halves need a mask too.
+        self.flip = jnp.uint32(FLIP) ^ (high & jnp.uint32(0x80000000))
+        with jax.enable_x64(True):
+            first = high.astype(jnp.uint64) << jnp.asarray(32, jnp.uint64) | low.astype(jnp.uint64)
+            start = lax.div(block.start, jnp.full((), philox.DRAWS, block.start.dtype)).astype(jnp.uint64)
+            self.number = first + start + lax.iota(jnp.uint64, ROWS)
+            self.low = self.number.astype(jnp.uint32)
+
+    def uniform(self, turn: int, width: int) -> list[jax.Array]:
+        """The noise of the part `turn` of the block, float32 [ROWS, width] for each of its `columns(part, width)`."""
+        words = self._words(turn)
+        low = [(word << jnp.uint32(16)) + self.flip for word in words]
+        high = [(word & jnp.uint32(0xFFFF0000)) ^ self.flip for word in words]
+        draws = [half for halves in zip(low, high, strict=True) for half in halves]
+        joined = [join(draws[first : first + width]) for first in range(0, philox.DRAWS, width)]
+        return [lax.bitcast_convert_type(draw, jnp.int32).astype(jnp.float32) * jnp.float32(UNIT) for draw in joined]
+
+    def _words(self, turn: int) -> philox.Words:
+        with jax.enable_x64(True):
+            number = self.number + jnp.asarray(turn * ROWS, jnp.uint64)
+            c1 = (number >> jnp.asarray(32, jnp.uint64)).astype(jnp.uint32)
+        # The lower half of `number`, from which the compiler would make a product of 64 bits.
+        c0 = self.low + jnp.uint32(turn * ROWS)
+        zero = jnp.zeros_like(c0)
+        return philox.philox4x32((c0, c1, zero, zero + jnp.uint32(philox.DOMAIN)), self.key, _product)
+
+
+def _product(multiplier: int, word: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The high and the low word of a product, in one instruction; Pallas for GPU has no `lax.mulhi`."""
+    with jax.enable_x64(True):
+        whole = word.astype(jnp.uint64) * jnp.asarray(multiplier, jnp.uint64)
+        return (whole >> jnp.asarray(32, jnp.uint64)).astype(jnp.uint32), whole.astype(jnp.uint32)
+
+
+def join(columns: list[jax.Array]) -> jax.Array:
+    """[rows, n] from its n columns, where n is a power of 2; without leaving the registers."""
+    if len(columns) == 1:
+        return columns[0]
+    even, odd = join(columns[::2]), join(columns[1::2])
+    return jnp.stack([even, odd], -1).reshape(-1, len(columns))
+
+
+def split(x: jax.Array) -> list[jax.Array]:
+    """`join` undone."""
+    rows, n = x.shape
+    if n == 1:
+        return [x.reshape(rows)]
+    even, odd = jnp.unstack(x.reshape(rows, n // 2, 2), axis=-1)
+    return [column for pair in zip(split(even), split(odd), strict=True) for column in pair]
+
+
+def broadcast_index(i: jax.Array, shape: tuple[int, ...], noise_shape: tuple[int, ...]) -> jax.Array:
+    """Where the noise of element `i` of an array of `shape` stands in noise that broadcasts to it, both flattened."""
+    with indices(i.dtype):
+        index = jnp.zeros_like(i)
+        for group_stride, size, noise_stride in kept_groups(shape, noise_shape):
+            along = lax.div(i, jnp.full_like(i, group_stride)) if group_stride > 1 else i
+            if group_stride * size < math.prod(shape):
+                along = lax.rem(along, jnp.full_like(i, size))
+            index = index + along * jnp.full_like(i, noise_stride)
+        return index
+
+
+def kept_groups(shape: tuple[int, ...], noise_shape: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """The runs of axes along which the noise is not shared: (stride in x, size, stride in the noise) of each."""
+    groups: list[tuple[int, int, int]] = []
+    stride = noise_stride = 1
+    joins = False  # whether the axis just seen, to the right, is the first of a group
+    for size, noise_size in zip(reversed(shape), reversed(noise_shape), strict=True):
+        if size == 1:
+            continue
+        if noise_size == size:
+            start, length, noise_start = groups.pop() if joins else (stride, 1, noise_stride)
+            groups.append((start, length * size, noise_start))
+        joins = noise_size == size
+        stride, noise_stride = stride * size, noise_stride * noise_size
+    return groups
