@@ -37,8 +37,11 @@ def ceilings(platform: str) -> dict[tuple[str, str], float]:
     """What each count may be at most: instructions an element, or bundles per 1,024 elements."""
     floats = ("float32", "bfloat16")
     if platform == "cuda":
-        plain = {(f"pallas: quantize {d}{to}", "h100"): 7.0 for d in (*floats, "float16") for to in ("", " -> int8")}
-        return plain | {(f"pallas: quantize {d} with mask", "h100"): 11.0 for d in (*floats, "float16")}
+        found = {(f"pallas: quantize {d}{to}", "h100"): 7.0 for d in (*floats, "float16") for to in ("", " -> int8")}
+        found |= {(f"pallas: quantize {d} with mask", "h100"): 11.0 for d in (*floats, "float16")}
+        found |= {(f"pallas: quantize {d} with Philox", "h100"): 18.0 for d in (*floats, "float16")}
+        found |= {(f"pallas: quantize {d} -> int8 with Philox", "h100"): 19.0 for d in (*floats, "float16")}
+        return found | {("pallas: quantize bfloat16 with Philox and mask", "h100"): 21.5}
     found = {}
     for chip in ("v5e", "v5p", "v6e"):
         found |= {(f"pallas: quantize {d}{to}", chip): 3.0 for d in floats for to in ("", " -> int8")}
@@ -83,6 +86,8 @@ def test_h100_kernels_do_not_spill_and_move_128_bits_at_a_time(report: dict[str,
         if not case.startswith("pallas"):
             continue
         assert row["spill_bytes"] == 0, case
+        if "Philox" in case:  # which has a test of its own
+            continue
         if case.endswith(("3x50257", "10000019", "mask, 1", "2**31 + 5")):  # a masked tail, or rows that XLA pads
             continue
         values = {name: n for name, n in row["memory"].items() if name.startswith(("LDG", "STG"))}
@@ -90,6 +95,34 @@ def test_h100_kernels_do_not_spill_and_move_128_bits_at_a_time(report: dict[str,
         assert not narrow or "mask" in case, (case, values)  # whose bytes are few
         assert any(name.startswith("LDG.E.128") for name in values), (case, values)
         assert any(name.startswith("STG.E.128") for name in values), (case, values)
+
+
+def test_h100_kernels_that_draw_noise_keep_it_in_registers(report: dict[str, Any]) -> None:
+    if report["platform"] != "cuda":
+        pytest.skip("about machine code for CUDA")
+    drawing = {case: row for (case, _), row in rows(report).items() if case.startswith("pallas") and "Philox" in case}
+    assert drawing
+    for case, row in drawing.items():
+        memory = dict(row["memory"])
+        assert not [name for name in memory if name.startswith(("LDS", "STS"))], (case, memory)
+        if case.endswith("2**31 + 5"):  # a masked tail
+            continue
+        assert memory.pop("LDG.E") == 4, case  # the seed
+        if "mask" in case:
+            memory.pop("STG.E.U8")
+        load, store = ("64" if "int32" in case else "128"), ("64" if "int8" in case else "128")
+        assert set(memory) == {f"LDG.E.{load}", f"STG.E.{store}"}, (case, memory)
+
+
+def test_xla_fuses_the_stream_with_its_neighbours_on_a_gpu(report: dict[str, Any]) -> None:
+    """One pass over the arrays, beside kernels of one thread that derive the keys of the rounds."""
+    if report["platform"] != "cuda":
+        pytest.skip("about machine code for CUDA")
+    fused = {case: row for (case, _), row in rows(report).items() if case.startswith("xla") and "Philox" in case}
+    assert any("chain" in case for case in fused)
+    for case, row in fused.items():
+        assert row["kernels"] - row["kernels_of_one_thread"] == 1, case
+        assert row["temporary_bytes"] <= 1 << 13, case
 
 
 def test_xla_moves_three_times_the_bytes_for_a_mask_on_tpu(report: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from intnumerics.kernels import QuantSpec, packed_shape
+from intnumerics.kernels import Draw, QuantSpec, packed_shape
 
 BFLOAT16, FLOAT16, FLOAT32 = jnp.bfloat16, jnp.float16, jnp.float32
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
@@ -41,6 +41,11 @@ def quantize(module: Any, spec: QuantSpec, integer: str | None = None) -> Callab
     """An implementation's quantization of x, and noise if there is any."""
     spec = dataclasses.replace(spec, integer_dtype=jnp.dtype(integer) if integer else None)
     return lambda x, noise=None: module.quantize(x, noise, spec)
+
+
+def drawing(module: Any, spec: QuantSpec, shape: tuple[int, ...], integer: str | None = None) -> Callable[..., Any]:
+    """An implementation's quantization of x with Philox noise for examples of `shape`, from seeds."""
+    return quantize(module, dataclasses.replace(spec, draw=Draw("philox", shape)), integer)
 
 
 def operations(module: Any, name: str, shape: tuple[int, ...]) -> Iterator[Case]:

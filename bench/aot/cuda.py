@@ -1,6 +1,7 @@
 """H100: XLA writes PTX, `ptxas` makes machine code of it, and `nvdisasm` lists that.
 
-A kernel's instructions are divided by the elements that one thread loads; there are no loops in them.
+A kernel's instructions are divided by the elements that one thread stores; there are no loops in them. What XLA does
+once, in a kernel of one thread, such as the keys of Philox's rounds, is counted as a kernel and not in that quotient.
 `h100.txtpb` describes an H100 SXM to XLA.
 """
 
@@ -11,15 +12,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from bench.aot.cases import BFLOAT16, FLOAT32, MASKED, NEAREST, Case, array, operations, quantize
-from intnumerics.kernels import gpu, xla
+from bench.aot.cases import BFLOAT16, FLOAT16, FLOAT32, MASKED, NEAREST, Case, array, drawing, operations, quantize
+from intnumerics.kernels import gpu, reference, xla
 
 SIZE = 1 << 24
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
@@ -43,6 +44,42 @@ def cases() -> Iterator[Case]:
     for shape in ((1,), (10_000_019,), (3, 50257)):
         name = "x".join(map(str, shape))
         yield Case(f"pallas: quantize float32 with mask, {name}", quantize(gpu, MASKED), (array(FLOAT32, *shape),))
+    yield from stochastic_cases()
+
+
+def stochastic_cases() -> Iterator[Case]:
+    """Noise drawn in the pass: by the kernel, by XLA in its own fusion, and by the formula with jax's generator."""
+    seed, shape = array(jnp.uint32, 4), (SIZE,)
+    for dtype in (FLOAT32, BFLOAT16, FLOAT16):
+        d, x = jnp.dtype(dtype).name, array(dtype, *shape)
+        for to, integer in (("", None), (" -> int8", "int8")):
+            name = f"quantize {d}{to} with Philox"
+            yield Case(f"pallas: {name}", drawing(gpu, NEAREST, shape, integer), (x, seed))
+            yield Case(f"xla: {name}", drawing(xla, NEAREST, shape, integer), (x, seed))
+            yield Case(
+                f"formula: quantize {d}{to} with jax.random.uniform", formula(integer), (x, array(jnp.uint32, 2))
+            )
+    x = array(BFLOAT16, *shape)
+    yield Case("pallas: quantize bfloat16 with Philox and mask", drawing(gpu, MASKED, shape), (x, seed))
+    yield Case("pallas: quantize bfloat16 -> int32 with Philox", drawing(gpu, NEAREST, shape, "int32"), (x, seed))
+    batch, inner, large = 64, SIZE // 64, (1 << 31) + 5
+    seeds, examples = array(jnp.uint32, batch, 4), array(BFLOAT16, batch, inner)
+    yield Case("pallas: quantize bfloat16 with Philox, 64 seeds", drawing(gpu, NEAREST, (inner,)), (examples, seeds))
+    x_large = array(BFLOAT16, large)
+    yield Case("pallas: quantize bfloat16 with Philox, 2**31 + 5", drawing(gpu, NEAREST, (large,)), (x_large, seed))
+    to_int8 = drawing(xla, NEAREST, shape, "int8")
+    chain = lambda x, seed: to_int8(jax.nn.gelu(x) * 16, seed)  # noqa: E731
+    yield Case("xla: chain of gelu and quantize bfloat16 -> int8 with Philox", chain, (x, seed))
+
+
+def formula(integer: str | None) -> Callable[..., Any]:
+    """The formula as its source writes it, with `jax.random.uniform` of a threefry key, of whose words it is given."""
+
+    def quantize_with_uniform(x: jax.Array, key_data: jax.Array) -> Any:
+        key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
+        return quantize(reference, NEAREST, integer)(x, jax.random.uniform(key, x.shape) - 0.5)
+
+    return quantize_with_uniform
 
 
 @functools.cache
@@ -80,13 +117,14 @@ def kernels_in(dump: pathlib.Path) -> Iterator[dict[str, Any]]:
     for ptx in sorted(dump.glob("*.ptx")):
         if ".entry" not in ptx.read_text():
             continue
-        cubin = str(ptx.with_suffix(".cubin"))
+        cubin, threads = str(ptx.with_suffix(".cubin")), re.search(r"\.(?:req|max)ntid (\d+)", ptx.read_text())
         log = run(tool("ptxas"), "-arch=sm_90a", "-v", "-O3", str(ptx), "-o", cubin).stderr
         listing = run(tool("nvdisasm"), "-c", cubin).stdout.splitlines()
         found = [m.group(1) for m in map(INSTRUCTION.match, listing) if m]
         code = [name for name in found if name not in ("NOP", "BRA")]
         yield {
             "instructions": len(code),
+            "threads": int(threads.group(1)),
             "registers": int(re.search(r"Used (\d+) registers", log).group(1)),
             "spill_bytes": sum(map(int, re.findall(r"(\d+) bytes spill", log))),
             "memory": dict(collections.Counter(n for n in code if n.startswith(("LDG", "STG", "LDS", "STS")))),
@@ -103,20 +141,20 @@ def measure(case: Case, dump: pathlib.Path) -> dict[str, Any]:
     for old in dump.iterdir():
         old.unlink()
     analysis = compile_for_h100(case).memory_analysis()
-    elements = max(a.size for a in case.avals)
-    per_element = 8 * sum(a.size * a.dtype.itemsize for a in case.avals) / elements
+    results = jax.tree.leaves(jax.eval_shape(case.function, *case.avals))
+    per_element = 8 * sum(a.size * a.dtype.itemsize for a in results) / max(a.size for a in results)
     kernels = list(kernels_in(dump))
-    loaded = [bits(k["memory"], "LDG") / per_element for k in kernels]
-    counts = [k["instructions"] / n for k, n in zip(kernels, loaded, strict=True) if n]
+    counts = [k["instructions"] * per_element / bits(k["memory"], "STG") for k in kernels if k["threads"] > 1]
     return {
         "case": case.name,
         "chip": "h100",
         "instructions_per_element": round(sum(counts), 2),
         "kernels": len(kernels),
+        "kernels_of_one_thread": sum(k["threads"] == 1 for k in kernels),
         "registers": max(k["registers"] for k in kernels),
         "spill_bytes": sum(k["spill_bytes"] for k in kernels),
         "temporary_bytes": analysis.temp_size_in_bytes,
-        "memory": {name: n for k in kernels for name, n in k["memory"].items()},
+        "memory": dict(sum((collections.Counter(k["memory"]) for k in kernels), collections.Counter())),
     }
 
 
