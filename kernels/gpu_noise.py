@@ -57,14 +57,7 @@ class Stream:
         # The lower half of `number`, from which the compiler would make a product of 64 bits.
         c0 = self.low + jnp.uint32(turn * ROWS)
         zero = jnp.zeros_like(c0)
-        return philox.philox4x32((c0, c1, zero, zero + jnp.uint32(philox.DOMAIN)), self.key, _product)
-
-
-def _product(multiplier: int, word: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The high and the low word of a product, in one instruction; Pallas for GPU has no `lax.mulhi`."""
-    with jax.enable_x64(True):
-        whole = word.astype(jnp.uint64) * jnp.asarray(multiplier, jnp.uint64)
-        return (whole >> jnp.asarray(32, jnp.uint64)).astype(jnp.uint32), whole.astype(jnp.uint32)
+        return philox.philox4x32((c0, c1, zero, zero + jnp.uint32(philox.DOMAIN)), self.key, philox.product32)
 
 
 def join(columns: list[jax.Array]) -> jax.Array:

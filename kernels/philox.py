@@ -51,7 +51,10 @@ def _rounds(
 
 
 def product32(multiplier: int, word: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The product of words in uint32, by way of uint64: `lax.mulhi` does not compile in partitioned programs."""
+    """The product of words in uint32, by way of uint64, which a GPU multiplies in one instruction.
+
+    `lax.mulhi` is not in Pallas for GPU, and does not compile in partitioned programs.
+    """
     with jax.enable_x64(True):
         whole = word.astype(jnp.uint64) * jnp.asarray(multiplier, jnp.uint64)
         return (whole >> jnp.asarray(32, jnp.uint64)).astype(jnp.uint32), whole.astype(jnp.uint32)
