@@ -1,5 +1,6 @@
 """Pallas for TPU: the kernels, and the calls that run them over all blocks of an array."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -11,9 +12,13 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .spec import QuantSpec, packed_shape
+from .noise import drawn
+from .spec import Draw, Generator, QuantSpec, packed_shape
 from .tpu_body import LANES, inside, masked, pack, quantize_block, unpack, widen
-from .tpu_tiling import Tiling, tile
+from .tpu_noise import noise_block
+from .tpu_tiling import Tiling, tile, tile_draw
+
+DRAWN_HERE: tuple[Generator, ...] = ("philox", "hardware")
 
 
 def carried(x: jax.Array) -> jax.Array:
@@ -50,11 +55,46 @@ def quantize_kernel(*refs: jax.Ref, spec: QuantSpec, tiling: Tiling, dtypes: tup
     """One block of x, and of noise if `dtypes` names its dtype too, to the result and, if it is asked for, the mask."""
     blocks = [widen(rows_of(ref), dtype) for ref, dtype in zip(refs, dtypes, strict=False)]
     x, noise = blocks if len(blocks) == 2 else (*blocks, None)
-    y_ref, *packed_refs = refs[len(blocks) :]
-    y_ref[...] = quantize_block(x, noise, spec, dtypes[0]).reshape(y_ref.shape)
+    write(x, noise, refs[len(blocks) :], spec, tiling, dtypes[0])
+
+
+def drawing_kernel(
+    seed_ref: jax.Ref,
+    x_ref: jax.Ref,
+    *refs: jax.Ref,
+    spec: QuantSpec,
+    draw: Draw,
+    tiling: Tiling,
+    example: Tiling,
+    dtype: np.dtype,
+) -> None:
+    """One block of x, and the noise that is drawn for it, to what `quantize_kernel` gives."""
+    x = widen(rows_of(x_ref), dtype)
+    noise = noise_block(seed_ref, x.shape, draw.generator, example, len(tiling.grid) - len(example.grid))
+    write(x, noise, refs, spec, tiling, dtype)
+
+
+def write(
+    x: jax.Array,
+    noise: jax.Array | None,
+    refs: Sequence[jax.Ref],
+    spec: QuantSpec,
+    tiling: Tiling,
+    dtype: np.dtype,
+) -> None:
+    """Writes the result for a block and, if it is asked for, its mask."""
+    y_ref, *packed_refs = refs
+    y_ref[...] = quantize_block(x, noise, spec, dtype).reshape(y_ref.shape)
     for packed_ref in packed_refs:
-        packed = without_tail(pack(inside(x, spec, dtypes[0]), tiling.folded), tiling)
+        packed = without_tail(pack(inside(x, spec, dtype), tiling.folded), tiling)
         packed_ref[...] = packed.reshape(packed_ref.shape).astype(jnp.uint8)
+
+
+def noise_kernel(seed_ref: jax.Ref, o_ref: jax.Ref, *, generator: Generator, tiling: Tiling, example: Tiling) -> None:
+    """One block of noise."""
+    shape = (o_ref.size // LANES, LANES) if len(o_ref.shape) == 1 else o_ref.shape
+    noise = noise_block(seed_ref, shape, generator, example, len(tiling.grid) - len(example.grid))
+    o_ref[...] = noise.reshape(o_ref.shape)
 
 
 def from_mask_kernel(g_ref: jax.Ref, packed_ref: jax.Ref, o_ref: jax.Ref, *, tiling: Tiling) -> None:
@@ -69,12 +109,30 @@ def from_x_kernel(g_ref: jax.Ref, x_ref: jax.Ref, o_ref: jax.Ref, *, spec: Quant
     o_ref[...] = masked(rows_of(g_ref), mask).reshape(o_ref.shape)
 
 
+def seeds_of(seed: jax.Array, batch: tuple[int, ...]) -> jax.Array:
+    """A seed for each example of a batch, or one for all: uint32 (n, 4)."""
+    if math.prod(seed.shape[:-1]) != 1:
+        seed = jnp.broadcast_to(seed, (*batch, 4))
+    return seed.reshape(-1, 4)
+
+
+def seed_spec(seeds: int) -> pl.BlockSpec:
+    """The seed of the example where the grid stands, which its first axis tells if there are several."""
+    return pl.BlockSpec((None, 1, 4), lambda *at: (at[0] if seeds > 1 else 0, 0, 0), memory_space=pltpu.SMEM)
+
+
+def of_examples(tiling: Tiling, examples: int) -> Tiling:
+    """The tiling of a batch, of an example's; where there is but one it has no axis of its own."""
+    return tiling if examples == 1 else tiling.of_batch(examples)
+
+
 def run(
     kernel: Callable[..., None],
     operands: Sequence[tuple[jax.Array, Tiling, tuple[int, ...]]],
     results: Sequence[tuple[Tiling, tuple[int, ...], np.dtype]],
     name: str,
     interpret: bool,
+    seeds: jax.Array | None = None,
 ) -> list[jax.Array]:
     """Runs a kernel over all blocks.
 
@@ -84,15 +142,20 @@ def run(
         results: The tilings, shapes and dtypes of what comes back.
         name: What a profile shows.
         interpret: Whether to interpret the kernel, on any platform.
+        seeds: uint32 (n, 4), of which the kernel takes the one of its example before everything else.
     """
     arrays = [carried(a).reshape(shape) for a, _, shape in operands]
-    axes = jax.typeof(arrays[0]).manual_axis_type
+    in_specs = [tiles.block_spec(shape) for _, tiles, shape in operands]
+    axes = jax.typeof(seeds if seeds is not None and not arrays else arrays[0]).manual_axis_type
+    if seeds is not None:
+        arrays.insert(0, seeds[:, None])
+        in_specs.insert(0, seed_spec(len(seeds)))
     out = [jax.ShapeDtypeStruct(t.shape, carrier(d), manual_axis_type=axes) for t, _, d in results]
-    tiling, moved = operands[0][1], sum(a.size * a.dtype.itemsize for a in (*arrays, *out))
+    tiling, moved = results[0][0], sum(a.size * a.dtype.itemsize for a in (*arrays, *out))
     returned = pl.pallas_call(
         kernel,
         grid=tiling.grid,
-        in_specs=[tiles.block_spec(shape) for _, tiles, shape in operands],
+        in_specs=in_specs,
         out_specs=[tiles.block_spec(tiles.shape) for tiles, _, _ in results],
         out_shape=out,
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * len(tiling.grid)),
@@ -124,21 +187,71 @@ def quantize(
     x: jax.Array, noise: jax.Array | None, spec: QuantSpec, *, interpret: bool = False
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """`reference.quantize` in one pass over x."""
-    check(x=x.dtype, noise=None if noise is None else noise.dtype, noise_dtype=spec.noise_dtype)
+    check(x=x.dtype, noise=None if noise is None or spec.draw else noise.dtype, noise_dtype=spec.noise_dtype)
     dtype, packed = spec.result_dtype(x.dtype), packed_shape(x.shape)
     if x.size == 0:
         y = jnp.zeros(x.shape, dtype)
         return (y, jnp.zeros(packed, jnp.uint8)) if spec.with_mask else y
+    if noise is not None and spec.draw is not None:
+        return quantize_with_draw(x, noise, spec, spec.draw, interpret)
     tiling, noise_shape = tile(x, noise, dtype.itemsize)
-    operands, results = [(x, tiling, tiling.shape)], [(tiling, x.shape, dtype)]
+    operands = [(x, tiling, tiling.shape)]
     if noise is not None:
         operands.append((noise, tiling, noise_shape))
-    if spec.with_mask:
-        results.append((tiling.packed, packed, np.dtype(jnp.uint8)))
     dtypes = tuple(a.dtype for a, _, _ in operands)
     kernel = functools.partial(quantize_kernel, spec=spec, tiling=tiling, dtypes=dtypes)
-    y, *mask = run(kernel, operands, results, "quantize", interpret)
+    y, *mask = run(kernel, operands, results_of(x, spec, tiling), "quantize", interpret)
     return (y, mask[0]) if spec.with_mask else y
+
+
+def results_of(x: jax.Array, spec: QuantSpec, tiling: Tiling) -> list[tuple[Tiling, tuple[int, ...], np.dtype]]:
+    """What `run` gives for a quantization."""
+    results = [(tiling, x.shape, spec.result_dtype(x.dtype))]
+    if spec.with_mask:
+        results.append((tiling.packed, packed_shape(x.shape), np.dtype(jnp.uint8)))
+    return results
+
+
+def quantize_with_draw(
+    x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, interpret: bool
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """`quantize` with noise that is drawn in the pass, or before it where examples or axes share it, or have none."""
+    batch = x.shape[: x.ndim - len(draw.shape)]
+    if draw.generator not in DRAWN_HERE or not draw.shape or (*batch, *draw.shape) != x.shape:
+        noise = drawn_before(draw, seed, interpret)
+        return quantize(x, noise, dataclasses.replace(spec, draw=None), interpret=interpret)
+    example, seeds = tile_draw(draw.shape), seeds_of(seed, batch)
+    tiling = of_examples(example, math.prod(batch))
+    kernel = functools.partial(drawing_kernel, spec=spec, draw=draw, tiling=tiling, example=example, dtype=x.dtype)
+    y, *mask = run(
+        kernel, [(x, tiling, tiling.shape)], results_of(x, spec, tiling), "quantize_with_noise", interpret, seeds
+    )
+    return (y, mask[0]) if spec.with_mask else y
+
+
+def drawn_before(draw: Draw, seed: jax.Array, interpret: bool) -> jax.Array:
+    """`noise.drawn` for every generator."""
+    if draw.generator != "hardware":
+        return drawn(draw, seed)
+    shape, batch = draw.shape or (1,), seed.shape[:-1]
+    example = tile_draw(shape)
+    tiling = of_examples(example, math.prod(batch))
+    kernel = functools.partial(noise_kernel, generator=draw.generator, tiling=tiling, example=example)
+    results = [(tiling, (*batch, *draw.shape), np.dtype(jnp.float32))]
+    return run(kernel, [], results, "draw", interpret, seeds_of(seed, batch))[0]
+
+
+def draw_hardware(shape: tuple[int, ...], seed: jax.Array, *, interpret: bool = False) -> jax.Array:
+    """The noise of the chip's own generator: float32 (*batch, *shape), which `quantize` draws for the same seed.
+
+    Args:
+        shape: Of the noise for one seed.
+        seed: uint32 (*batch, 4), as `spec.Draw` describes it.
+        interpret: Whether to interpret the kernel, on any platform; the generator gives zeros then.
+    """
+    if 0 in (*seed.shape, *shape):
+        return jnp.zeros((*seed.shape[:-1], *shape), jnp.float32)
+    return drawn_before(Draw("hardware", shape), seed, interpret)
 
 
 def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, *, interpret: bool = False) -> jax.Array:

@@ -6,6 +6,7 @@ A single row is the exception: in memory it is a sequence of tiles, so it is *fo
 """
 
 import dataclasses
+import math
 
 import jax
 from jax.experimental import pallas as pl
@@ -45,11 +46,15 @@ class Tiling:
     @property
     def packed(self) -> "Tiling":
         """The same blocks of the packed mask."""
-        axis = 0 if self.folded else -1
+        axis = -2 if self.folded and len(self.shape) > 1 else -1
         shape, block = list(self.shape), list(self.block)
         shape[axis] = pl.cdiv(shape[axis], 8)
         block[axis] = pl.cdiv(block[axis] or 1, 8)
         return Tiling(tuple(shape), tuple(block), self.folded)
+
+    def of_batch(self, examples: int) -> "Tiling":
+        """The same blocks of each array of a batch."""
+        return Tiling((examples, *self.shape), (None, *self.block), self.folded)
 
     def block_spec(self, shape: tuple[int, ...]) -> pl.BlockSpec:
         """The blocks of an operand of `shape`: each of its dimensions is the array's, or 1 and the same everywhere."""
@@ -99,10 +104,19 @@ def tile_rows(shape: tuple[int, ...], size: int) -> Tiling:
 def tile(x: jax.Array, noise: jax.Array | None = None, itemsize: int = 0) -> tuple[Tiling, tuple[int, ...]]:
     """The tiling of x, and the shape in which its noise goes with it."""
     size = BLOCK_BYTES // max(x.dtype.itemsize, itemsize)
-    other = x.shape if noise is None else noise.shape
-    n = x.shape[-1]
-    if x.size == n and (n % CHUNK == 0 or n >= FLAT_FROM):
+    return tile_shape(x.shape, x.shape if noise is None else noise.shape, size)
+
+
+def tile_draw(shape: tuple[int, ...]) -> Tiling:
+    """The tiling of an array of `shape` with whose blocks noise is drawn: it hangs on nothing else."""
+    return tile_shape(shape, shape, BLOCK_BYTES // 4)[0]
+
+
+def tile_shape(shape: tuple[int, ...], other: tuple[int, ...], size: int) -> tuple[Tiling, tuple[int, ...]]:
+    """The tiling of an array whose blocks hold about `size` numbers, and how an array of shape `other` goes with it."""
+    n = shape[-1]
+    if math.prod(shape) == n and (n % CHUNK == 0 or n >= FLAT_FROM):
         tiling = tile_row(n, size)
-        return tiling, tiling.shape if other == x.shape else (1, 1)
-    shape, other = merged(x.shape, other)
+        return tiling, tiling.shape if other == shape else (1, 1)
+    shape, other = merged(shape, other)
     return tile_rows(shape, size), other
