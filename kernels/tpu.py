@@ -220,7 +220,7 @@ def quantize_with_draw(
     if draw.generator not in DRAWN_HERE or not draw.shape or (*batch, *draw.shape) != x.shape:
         noise = drawn_before(draw, seed, interpret)
         return quantize(x, noise, dataclasses.replace(spec, draw=None), interpret=interpret)
-    example, seeds = tile_draw(draw.shape), seeds_of(seed, batch)
+    example, seeds = tile_draw(draw.shape, draw.generator), seeds_of(seed, batch)
     tiling = of_examples(example, math.prod(batch))
     kernel = functools.partial(drawing_kernel, spec=spec, draw=draw, tiling=tiling, example=example, dtype=x.dtype)
     y, *mask = run(
@@ -234,7 +234,7 @@ def drawn_before(draw: Draw, seed: jax.Array, interpret: bool) -> jax.Array:
     if draw.generator != "hardware":
         return drawn(draw, seed)
     shape, batch = draw.shape or (1,), seed.shape[:-1]
-    example = tile_draw(shape)
+    example = tile_draw(shape, draw.generator)
     tiling = of_examples(example, math.prod(batch))
     kernel = functools.partial(noise_kernel, generator=draw.generator, tiling=tiling, example=example)
     results = [(tiling, (*batch, *draw.shape), np.dtype(jnp.float32))]

@@ -120,10 +120,12 @@ def stream_of_rows(seed: Words, row: jax.Array, first: jax.Array, columns: int, 
     reach = SLICE if rest else 2 * SLICE
     lane = lax.broadcasted_iota(jnp.int32, row.shape, 1)
     block = start + (first // DRAWS + (lane // GROUP) * reach + (lane & (GROUP - 1))).astype(jnp.uint32)
-    found: list[jax.Array] = []
-    for at in range(0, columns, 4 * reach * DRAWS):
-        found += slices(philox_words(seed, block + unsigned(at // DRAWS)), phase, reach)
-    return jnp.concatenate(found[: pl.cdiv(columns, LANES)], axis=1)
+    parts = pl.cdiv(columns, 4 * reach * DRAWS)  # one below the other, so that there are few operations to compile
+    blocks = jnp.concatenate([block + unsigned(4 * reach * part) for part in range(parts)])
+    phases = jnp.concatenate([phase] * parts) if rest else 0
+    found = [jnp.split(noise, parts) for noise in slices(philox_words(seed, blocks), phases, reach)]
+    in_order = [noise[part] for part in range(parts) for noise in found]
+    return jnp.concatenate(in_order[: pl.cdiv(columns, LANES)], axis=1)
 
 
 def stream_of_row(seed: Words, first: jax.Array, rows: int) -> jax.Array:
@@ -157,11 +159,10 @@ def seed_of_step(seed: Words, step: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def hardware(seed: Words, step: jax.Array, rows: int, columns: int) -> jax.Array:
-    """Noise of rows and columns in whole tiles; the two halves of a word serve the two halves of the rows."""
+    """Noise of rows and columns in whole tiles, from 32 bits an element: to take 16 costs more operations than draws."""
     pltpu.prng_seed(*seed_of_step(seed, step))
-    half = round_up(pl.cdiv(rows, 2), SUBLANES)
-    bits = pltpu.bitcast(pltpu.prng_random_bits((half, columns)), jnp.int32)
-    return jnp.concatenate([noise_of(bits), noise_of(jnp.left_shift(bits, SIXTEEN))])[:rows]
+    bits = pltpu.bitcast(pltpu.prng_random_bits((rows, columns)), jnp.int32)
+    return bits.astype(jnp.float32) * 2.0**-32
 
 
 # --- a block ----------------------------------------------------------------------------------------------------------
