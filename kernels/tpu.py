@@ -131,7 +131,7 @@ def run(
     operands: Sequence[tuple[jax.Array, Tiling, tuple[int, ...]]],
     results: Sequence[tuple[Tiling, tuple[int, ...], np.dtype]],
     name: str,
-    interpret: bool,
+    interpret: bool | pltpu.InterpretParams,
     seeds: jax.Array | None = None,
 ) -> list[jax.Array]:
     """Runs a kernel over all blocks.
@@ -221,12 +221,21 @@ def quantize_with_draw(
         noise = drawn_before(draw, seed, interpret)
         return quantize(x, noise, dataclasses.replace(spec, draw=None), interpret=interpret)
     example, seeds = tile_draw(draw.shape, draw.generator), seeds_of(seed, batch)
+    if len(example.shape) == 1 and math.prod(batch) > 1:  # its blocks would be those of rows in a batch
+        one_by_one = (x.reshape(-1, *draw.shape), jnp.broadcast_to(seeds, (math.prod(batch), 4)))
+        results = lax.map(lambda one: quantize(one[0], one[1], spec, interpret=interpret), one_by_one)
+        return jax.tree.map(lambda a: a.reshape(*batch, -1), results)
     tiling = of_examples(example, math.prod(batch))
     kernel = functools.partial(drawing_kernel, spec=spec, draw=draw, tiling=tiling, example=example, dtype=x.dtype)
-    y, *mask = run(
-        kernel, [(x, tiling, tiling.shape)], results_of(x, spec, tiling), "quantize_with_noise", interpret, seeds
-    )
+    interpreted = interpreter(draw.generator, interpret)
+    operands, results = [(x, tiling, tiling.shape)], results_of(x, spec, tiling)
+    y, *mask = run(kernel, operands, results, "quantize_with_noise", interpreted, seeds)
     return (y, mask[0]) if spec.with_mask else y
+
+
+def interpreter(generator: Generator, interpret: bool) -> bool | pltpu.InterpretParams:
+    """What interprets a kernel that draws: the interpreter of TPUs alone has their generator, whose bits are 0 there."""
+    return pltpu.InterpretParams() if interpret and generator == "hardware" else interpret
 
 
 def drawn_before(draw: Draw, seed: jax.Array, interpret: bool) -> jax.Array:
@@ -235,10 +244,13 @@ def drawn_before(draw: Draw, seed: jax.Array, interpret: bool) -> jax.Array:
         return drawn(draw, seed)
     shape, batch = draw.shape or (1,), seed.shape[:-1]
     example = tile_draw(shape, draw.generator)
+    if len(example.shape) == 1 and math.prod(batch) > 1:
+        noise = lax.map(lambda one: drawn_before(draw, one, interpret), seed.reshape(-1, 4))
+        return noise.reshape(*batch, *shape)
     tiling = of_examples(example, math.prod(batch))
     kernel = functools.partial(noise_kernel, generator=draw.generator, tiling=tiling, example=example)
     results = [(tiling, (*batch, *draw.shape), np.dtype(jnp.float32))]
-    return run(kernel, [], results, "draw", interpret, seeds_of(seed, batch))[0]
+    return run(kernel, [], results, "draw", interpreter(draw.generator, interpret), seeds_of(seed, batch))[0]
 
 
 def draw_hardware(shape: tuple[int, ...], seed: jax.Array, *, interpret: bool = False) -> jax.Array:

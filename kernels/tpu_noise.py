@@ -31,10 +31,10 @@ def unsigned(value: int) -> jax.Array:
 def product(multiplier: int, word: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The high and the low word of a product; a TPU multiplies 32 bits and keeps the low ones.
 
-    With the multiplier, or 2**32 less it, as `h << 16 | l` and the word as `a << 16 | b`, the upper word is h a and the
-    carry from `h b + l a + (l b >> 16)`, whose low 16 bits are the upper half of the low word, up to a sign. So `l b` is
-    never computed: any number from `l b >> 16` to 65535 above it gives the same carry, and b is one. The sum fits
-    32 bits because h + l + 1 fits 16.
+    With the multiplier, or 2**32 less it, as `h << 16 | l`, and the word as `a << 16 | b`, the high word is h a and the
+    carry from `h b + l a + (l b >> 16)`, whose low 16 bits are, up to a sign, the upper half of the low word. So `l b`
+    is never computed: what is at least `l b >> 16`, and at most 65535 more, gives the same carry, and b is such a
+    number. The sum fits 32 bits because h + l + 1 fits 16.
     """
     negative = (multiplier >> SIXTEEN) + (multiplier & 0xFFFF) + 1 > 0xFFFF
     h, l = divmod((1 << 32) - multiplier if negative else multiplier, 1 << SIXTEEN)  # noqa: E741
@@ -159,7 +159,7 @@ def seed_of_step(seed: Words, step: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def hardware(seed: Words, step: jax.Array, rows: int, columns: int) -> jax.Array:
-    """Noise of rows and columns in whole tiles, from 32 bits an element: to take 16 costs more operations than draws."""
+    """Noise of rows and columns in whole tiles, from 32 bits an element; 16 would save draws and cost more shifts."""
     pltpu.prng_seed(*seed_of_step(seed, step))
     bits = pltpu.bitcast(pltpu.prng_random_bits((rows, columns)), jnp.int32)
     return bits.astype(jnp.float32) * 2.0**-32
