@@ -234,7 +234,7 @@ def quantize_with_draw(
 
 
 def interpreter(generator: Generator, interpret: bool) -> bool | pltpu.InterpretParams:
-    """What interprets a kernel that draws: the interpreter of TPUs alone has their generator, whose bits are 0 there."""
+    """What interprets a kernel that draws: that of TPUs alone has their generator, whose bits are 0 there."""
     return pltpu.InterpretParams() if interpret and generator == "hardware" else interpret
 
 

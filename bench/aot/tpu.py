@@ -1,9 +1,11 @@
 """TPU: libtpu schedules VLIW bundles, about one a clock cycle, and says how many.
 
 A count is of one grid step, all of it, times the steps: blocks that reach over an array's edge and the few dozen
-bundles around a block are in it. There are no loops in a step. Two of these at once fail on libtpu's lock.
+bundles around a block are in it. There are no loops in a step. The count of an XLA program is the sum over its fusions,
+each with the steps that the compiled program names. Two of these at once fail on libtpu's lock.
 """
 
+import dataclasses
 import functools
 import importlib.metadata
 import importlib.util
@@ -19,11 +21,12 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 from bench.aot.cases import BFLOAT16, FLOAT16, FLOAT32, MASKED, NEAREST, Case, array, operations, quantize
-from intnumerics.kernels import packed_shape, tpu, xla
+from intnumerics.kernels import Draw, QuantSpec, packed_shape, tpu, xla
 
 TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 BOTH_KINDS = ("v5e", "v6e")  # without bfloat16 arithmetic, and with it
 SHAPE = (128 * 128, 1024)
+FUSION = re.compile(r'%?([\w.-]+) = .* fusion\(.*"iteration_bounds":\[([^\]]*)\]')
 SCHEDULED = re.compile(r"total scheduled bundles:\s+(\d+)")
 
 
@@ -45,9 +48,50 @@ def cases() -> Iterator[Case]:
         yield Case(f"pallas: quantize bfloat16 -> int8 with mask, {name}", quantize(tpu, MASKED, "int8"), (x,))
         yield Case(f"pallas: clip gradient from mask, bfloat16, {name}", tpu.clip_gradient_from_mask, (x, packed))
     x, packed = array(BFLOAT16, *SHAPE), array(jnp.uint8, *packed_shape(SHAPE))
+    yield from drawing_cases()
     yield Case("xla: quantize bfloat16", quantize(xla, NEAREST), (x,))
     yield Case("xla: quantize bfloat16 with mask", quantize(xla, MASKED), (x,))
     yield Case("xla: clip gradient from mask, bfloat16", xla.clip_gradient_from_mask, (x, packed))
+
+
+def drawing_cases() -> Iterator[Case]:
+    """Kernels that draw noise themselves, and what XLA makes of noise from a key."""
+    generators = (("philox", "with Philox"), ("hardware", "with hardware noise"))
+    for generator, name in generators:
+        for dtype, integer in ((FLOAT32, None), (BFLOAT16, None), (BFLOAT16, "int8")):
+            to = f" -> {integer}" if integer else ""
+            case = drawing_case(tpu, generator, dtype, integer, SHAPE, f"{jnp.dtype(dtype).name}{to} {name}")
+            yield dataclasses.replace(case, everywhere=True)
+    for generator, name in generators:
+        for shape, batch in (((1 << 24,), 0), ((20_000, 1003), 0), ((8, 2048, 1024), 1)):
+            title = f"bfloat16 -> int8 with mask {name}, {'batched ' if batch else ''}{'x'.join(map(str, shape))}"
+            yield drawing_case(tpu, generator, BFLOAT16, "int8", shape, title, batch, MASKED)
+    yield drawing_case(xla, "philox", BFLOAT16, "int8", SHAPE, "bfloat16 -> int8 with Philox")
+    avals = (array(BFLOAT16, *SHAPE), array(jnp.uint32, 2))
+    yield Case("formula: quantize bfloat16 -> int8 with jax.random.uniform", formula, avals)
+
+
+def drawing_case(
+    module: Any,
+    generator: Any,
+    dtype: Any,
+    integer: str | None,
+    shape: tuple[int, ...],
+    title: str,
+    batch: int = 0,
+    spec: QuantSpec = NEAREST,
+) -> Case:
+    """A quantization with a seed, one for each example of a batch."""
+    spec = dataclasses.replace(spec, draw=Draw(generator, shape[batch:]))
+    name = "pallas" if module is tpu else "xla"
+    avals = (array(dtype, *shape), array(jnp.uint32, *shape[:batch], 4))
+    return Case(f"{name}: quantize {title}", quantize(module, spec, integer), avals)
+
+
+def formula(x: jax.Array, key: jax.Array) -> jax.Array:
+    """The formula with its source's noise."""
+    noise = jax.random.uniform(jax.random.wrap_key_data(key), x.shape) - 0.5
+    return jnp.round(jnp.clip((x + noise).astype(x.dtype), -127, 127)).astype(jnp.int8)
 
 
 @functools.cache
@@ -72,16 +116,27 @@ def steps(case: Case) -> int:
     return math.prod(call.params["grid_mapping"].grid)
 
 
+def scheduled(dump: pathlib.Path, name: str) -> int:
+    """The bundles of one step of what the compiler dumped under a name."""
+    [schedule] = dump.glob(f"*-{name}*schedule-analysis_final_bundles.txt")
+    return int(SCHEDULED.search(schedule.read_text()).group(1))
+
+
+def bundles(compiled: Any, case: Case, dump: pathlib.Path) -> int:
+    """The bundles of all steps of a kernel, or of all fusions of an XLA program."""
+    if case.name.startswith("pallas"):
+        return steps(case) * scheduled(dump, "intnumerics_")
+    fusions = FUSION.findall(compiled.as_text())
+    return sum(math.prod(int(n.strip('"')) for n in grid.split(",")) * scheduled(dump, f"{f}-") for f, grid in fusions)
+
+
 def measure(chip: str, case: Case, dump: pathlib.Path) -> dict[str, Any]:
-    """Compiles one case and counts the kernel's bundles; XLA's fusions are told by the bytes that they move."""
+    """Compiles one case and counts its bundles."""
     for old in dump.iterdir():
         old.unlink()
     compiled = compile_for(chip, case)
     row: dict[str, Any] = {"case": case.name, "chip": chip}
-    if case.name.startswith("pallas"):
-        [schedule] = dump.glob("*-intnumerics_*schedule-analysis_final_bundles.txt")
-        bundles = int(SCHEDULED.search(schedule.read_text()).group(1))
-        row["bundles_per_1024"] = round(bundles * steps(case) / (case.avals[0].size / 1024), 2)
+    row["bundles_per_1024"] = round(bundles(compiled, case, dump) / (case.avals[0].size / 1024), 2)
     row["bytes_per_element"] = round(compiled.cost_analysis()["bytes accessed"] / case.avals[0].size, 2)
     row["temporary_bytes"] = compiled.memory_analysis().temp_size_in_bytes
     return row
