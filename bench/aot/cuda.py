@@ -1,7 +1,7 @@
 """H100: XLA writes PTX, `ptxas` makes machine code of it, and `nvdisasm` lists that.
 
 A kernel's instructions are divided by the elements that one thread stores; there are no loops in them. What XLA does
-once, in a kernel of one thread, such as the keys of Philox's rounds, is counted as a kernel and not in that quotient.
+once, in a kernel of one warp, such as the keys of Philox's rounds, is counted as a kernel and not in that quotient.
 `h100.txtpb` describes an H100 SXM to XLA.
 """
 
@@ -22,7 +22,7 @@ from jax.experimental import topologies
 from bench.aot.cases import BFLOAT16, FLOAT16, FLOAT32, MASKED, NEAREST, Case, array, drawing, operations, quantize
 from intnumerics.kernels import gpu, reference, xla
 
-SIZE = 1 << 24
+SIZE, WARP = 1 << 24, 32
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
 WIDTH = re.compile(r"^(?:LDG|STG)\.E(?:\.[SU]?(\d+))?")
 
@@ -144,13 +144,13 @@ def measure(case: Case, dump: pathlib.Path) -> dict[str, Any]:
     results = jax.tree.leaves(jax.eval_shape(case.function, *case.avals))
     per_element = 8 * sum(a.size * a.dtype.itemsize for a in results) / max(a.size for a in results)
     kernels = list(kernels_in(dump))
-    counts = [k["instructions"] * per_element / bits(k["memory"], "STG") for k in kernels if k["threads"] > 1]
+    counts = [k["instructions"] * per_element / bits(k["memory"], "STG") for k in kernels if k["threads"] > WARP]
     return {
         "case": case.name,
         "chip": "h100",
         "instructions_per_element": round(sum(counts), 2),
         "kernels": len(kernels),
-        "kernels_of_one_thread": sum(k["threads"] == 1 for k in kernels),
+        "kernels_of_one_warp": sum(k["threads"] <= WARP for k in kernels),
         "registers": max(k["registers"] for k in kernels),
         "spill_bytes": sum(k["spill_bytes"] for k in kernels),
         "temporary_bytes": analysis.temp_size_in_bytes,
