@@ -61,7 +61,7 @@ class Stream:
 
 
 def join(columns: list[jax.Array]) -> jax.Array:
-    """[rows, n] from its n columns, where n is a power of 2; without leaving the registers."""
+    """[rows, n] from its n columns, a power of 2, in registers; a single column stays as it is."""
     if len(columns) == 1:
         return columns[0]
     even, odd = join(columns[::2]), join(columns[1::2])

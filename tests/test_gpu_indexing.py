@@ -26,6 +26,27 @@ def test_a_mask_byte_of_a_block_beyond_32_bits_is_an_eighth_of_the_way() -> None
     np.testing.assert_array_equal(tail.within(), np.arange(size) < n - int(i) * size)
 
 
+@pytest.mark.parametrize("examples", [2, (1 << 20) + 1])
+@pytest.mark.parametrize("width", [4, 8])
+def test_the_columns_of_an_example_are_rows_of_eight_after_the_examples_before_it(examples: int, width: int) -> None:
+    n, size = 5000, 1024
+    i, example = np.int32(4), jax.numpy.int32(examples - 1)
+    start = gpu_blocks.block_start(i, size, n * examples)
+    block = gpu_blocks.Block(i, start, size, n, example, whole=False)
+    for k, place in enumerate(gpu_blocks.columns(block, width)):
+        local = np.arange(size, dtype=np.int64).reshape(-1, 8)[:, k * width : (k + 1) * width] + 4 * size
+        np.testing.assert_array_equal(place.within(), local < n)
+        np.testing.assert_array_equal(place.address(), local + (examples - 1) * n)
+    assert int(block.packed().origin()) == (examples - 1) * (n // 8) + 4 * size // 8
+
+
+@pytest.mark.parametrize("n", [2, 4, 8])
+def test_columns_that_are_joined_come_apart_again_in_order(n: int) -> None:
+    x = np.arange(16 * n).reshape(16, n)
+    np.testing.assert_array_equal(gpu_noise.join([jax.numpy.asarray(column) for column in x.T]), x)
+    np.testing.assert_array_equal(gpu_noise.split(jax.numpy.asarray(x)), x.T)
+
+
 SHAPES = [
     ((3, 4, 5), (3, 4, 5)),
     ((3, 4, 5), (1, 4, 1)),
