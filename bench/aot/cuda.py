@@ -1,7 +1,7 @@
 """H100: XLA writes PTX, `ptxas` makes machine code of it, and `nvdisasm` lists that.
 
 A kernel's instructions are divided by the elements that one thread stores; there are no loops in them. What XLA does
-once, in a kernel of one warp, such as the keys of Philox's rounds, is counted as a kernel and not in that quotient.
+once, in a kernel of one warp, such as work on a key, is counted as a kernel and not in that quotient.
 `h100.txtpb` describes an H100 SXM to XLA.
 """
 
