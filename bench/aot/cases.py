@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from intnumerics.kernels import Draw, QuantSpec, packed_shape
+from intnumerics.kernels import Draw, QuantSpec, packed_shape, reference
 
 BFLOAT16, FLOAT16, FLOAT32 = jnp.bfloat16, jnp.float16, jnp.float32
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
@@ -43,9 +43,21 @@ def quantize(module: Any, spec: QuantSpec, integer: str | None = None) -> Callab
     return lambda x, noise=None: module.quantize(x, noise, spec)
 
 
-def drawing(module: Any, spec: QuantSpec, shape: tuple[int, ...], integer: str | None = None) -> Callable[..., Any]:
-    """An implementation's quantization of x with Philox noise for examples of `shape`, from seeds."""
-    return quantize(module, dataclasses.replace(spec, draw=Draw("philox", shape)), integer)
+def drawing(
+    module: Any, spec: QuantSpec, shape: tuple[int, ...], integer: str | None = None, generator: Any = "philox"
+) -> Callable[..., Any]:
+    """An implementation's quantization of x, with noise that it draws for examples of `shape` from seeds."""
+    return quantize(module, dataclasses.replace(spec, draw=Draw(generator, shape)), integer)
+
+
+def formula(integer: str | None = None) -> Callable[..., Any]:
+    """The formula as its source writes it, with `jax.random.uniform` of a threefry key, of whose words it is given."""
+
+    def quantize_with_uniform(x: jax.Array, key_data: jax.Array) -> Any:
+        key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
+        return quantize(reference, NEAREST, integer)(x, jax.random.uniform(key, x.shape) - 0.5)
+
+    return quantize_with_uniform
 
 
 def operations(module: Any, name: str, shape: tuple[int, ...]) -> Iterator[Case]:

@@ -12,15 +12,27 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from bench.aot.cases import BFLOAT16, FLOAT16, FLOAT32, MASKED, NEAREST, Case, array, drawing, operations, quantize
-from intnumerics.kernels import gpu, reference, xla
+from bench.aot.cases import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    MASKED,
+    NEAREST,
+    Case,
+    array,
+    drawing,
+    formula,
+    operations,
+    quantize,
+)
+from intnumerics.kernels import gpu, xla
 
 SIZE, WARP = 1 << 24, 32
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
@@ -62,6 +74,8 @@ def stochastic_cases() -> Iterator[Case]:
     x = array(BFLOAT16, *shape)
     yield Case("pallas: quantize bfloat16 with Philox and mask", drawing(gpu, MASKED, shape), (x, seed))
     yield Case("pallas: quantize bfloat16 -> int32 with Philox", drawing(gpu, NEAREST, shape, "int32"), (x, seed))
+    jax_uniform = drawing(xla, NEAREST, shape, "int8", "threefry_23_bits")
+    yield Case("xla: quantize bfloat16 -> int8 with JaxUniform", jax_uniform, (x, seed))
     batch, inner, large = 64, SIZE // 64, (1 << 31) + 5
     seeds, examples = array(jnp.uint32, batch, 4), array(BFLOAT16, batch, inner)
     yield Case("pallas: quantize bfloat16 with Philox, 64 seeds", drawing(gpu, NEAREST, (inner,)), (examples, seeds))
@@ -70,16 +84,6 @@ def stochastic_cases() -> Iterator[Case]:
     to_int8 = drawing(xla, NEAREST, shape, "int8")
     chain = lambda x, seed: to_int8(jax.nn.gelu(x) * 16, seed)  # noqa: E731
     yield Case("xla: chain of gelu and quantize bfloat16 -> int8 with Philox", chain, (x, seed))
-
-
-def formula(integer: str | None) -> Callable[..., Any]:
-    """The formula as its source writes it, with `jax.random.uniform` of a threefry key, of whose words it is given."""
-
-    def quantize_with_uniform(x: jax.Array, key_data: jax.Array) -> Any:
-        key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
-        return quantize(reference, NEAREST, integer)(x, jax.random.uniform(key, x.shape) - 0.5)
-
-    return quantize_with_uniform
 
 
 @functools.cache

@@ -20,8 +20,20 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from bench.aot.cases import BFLOAT16, FLOAT16, FLOAT32, MASKED, NEAREST, Case, array, operations, quantize
-from intnumerics.kernels import Draw, QuantSpec, packed_shape, tpu, xla
+from bench.aot.cases import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    MASKED,
+    NEAREST,
+    Case,
+    array,
+    drawing,
+    formula,
+    operations,
+    quantize,
+)
+from intnumerics.kernels import QuantSpec, packed_shape, tpu, xla
 
 TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 BOTH_KINDS = ("v5e", "v6e")  # without bfloat16 arithmetic, and with it
@@ -67,8 +79,9 @@ def drawing_cases() -> Iterator[Case]:
             title = f"bfloat16 -> int8 with mask {name}, {'batched ' if batch else ''}{'x'.join(map(str, shape))}"
             yield drawing_case(tpu, generator, BFLOAT16, "int8", shape, title, batch, MASKED)
     yield drawing_case(xla, "philox", BFLOAT16, "int8", SHAPE, "bfloat16 -> int8 with Philox")
+    yield drawing_case(xla, "threefry_23_bits", BFLOAT16, "int8", SHAPE, "bfloat16 -> int8 with JaxUniform")
     avals = (array(BFLOAT16, *SHAPE), array(jnp.uint32, 2))
-    yield Case("formula: quantize bfloat16 -> int8 with jax.random.uniform", formula, avals)
+    yield Case("formula: quantize bfloat16 -> int8 with jax.random.uniform", formula("int8"), avals)
 
 
 def drawing_case(
@@ -82,16 +95,9 @@ def drawing_case(
     spec: QuantSpec = NEAREST,
 ) -> Case:
     """A quantization with a seed, one for each example of a batch."""
-    spec = dataclasses.replace(spec, draw=Draw(generator, shape[batch:]))
     name = "pallas" if module is tpu else "xla"
     avals = (array(dtype, *shape), array(jnp.uint32, *shape[:batch], 4))
-    return Case(f"{name}: quantize {title}", quantize(module, spec, integer), avals)
-
-
-def formula(x: jax.Array, key: jax.Array) -> jax.Array:
-    """The formula with its source's noise."""
-    noise = jax.random.uniform(jax.random.wrap_key_data(key), x.shape) - 0.5
-    return jnp.round(jnp.clip((x + noise).astype(x.dtype), -127, 127)).astype(jnp.int8)
+    return Case(f"{name}: quantize {title}", drawing(module, spec, shape[batch:], integer, generator), avals)
 
 
 @functools.cache
