@@ -210,7 +210,7 @@ def noise_block(
         rows = math.prod(shape[:-2]) * whole_rows
         noise = hardware(seed, row_major(steps, tiling.grid), rows, round_up(shape[-1], LANES))
     elif tiling.folded:
-        noise = stream_of_row(seed, at[0] // LANES if len(at) == 1 else at[0], shape[0])
+        noise = stream_of_row(seed, steps[0] * shape[0], shape[0])
     else:
         row = row_numbers(row_major(at[:-2], tiling.shape[:-2]), at[-2], shape, tiling.shape[-2])
         noise = stream_of_rows(seed, row, at[-1], shape[-1], length)
