@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import jax
 import pytest
 
+from bench import RATIO
+
 ROUNDS = 31
-RATIO = "ratio to FJFormer's formula under jit"
 RATIOS = pytest.StashKey[list[str]]()
 
 

@@ -9,8 +9,8 @@ The times on a CPU are those of `bench/test_noise.py`; the counts of instruction
 import json
 import pathlib
 
+from bench import RATIO
 from bench.aot.table import cell, counts
-from bench.conftest import RATIO
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "cpu"
 SHOWN = "0.12.0.1"  # of the stored versions of JAX; the newest

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .kernels import TABLE, Draw, Implementation, Operations
+from .kernels import KERNEL_DTYPES, TABLE, Draw, Implementation, Operations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,18 +127,31 @@ def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], par
     """The row that serves `call` best on `platform`.
 
     No kernel has been timed on a device yet; this is what the compilers say (`bench/aot/counts`). XLA makes one pass
-    over memory of a quantization, on GPU and TPU, in fewer instructions than memory takes time for, and fuses it with
-    its neighbours, which a kernel keeps apart. But on TPU it packs and unpacks a mask in three to four times the bytes,
-    so there a kernel does that, unless XLA would have to copy the array for it: for its layout, or, in a program that
-    is partitioned, to have all of it on every device.
+    over memory of a quantization, on GPU and TPU, and fuses it with its neighbours, which a kernel keeps apart. On a
+    GPU it draws Philox noise in that pass too: more instructions than a kernel takes, fewer than a pass of its own.
+
+    On a TPU a kernel draws that noise in a sixth of XLA's instructions, and packs and unpacks a mask in a third of the
+    bytes. It is XLA all the same where it would have to copy the array for a kernel that packs, because of its layout,
+    and in a program that it partitions, where a kernel would have all of the array on every device.
     """
     rows = {row.name: row for row in reversed(TABLE) if row.platform in (None, platform)}
     if call.draw is not None and call.draw.generator == "hardware":
         return rows["pallas"]
-    packs = call.operation == "clip_gradient_from_mask" or (call.operation == "quantize" and call.static[0].with_mask)
-    if platform == "tpu" and packs and not partitioned and _is_in_whole_tiles(arrays[0]):
-        return rows["pallas"]
+    if platform == "tpu" and not partitioned:
+        packs = call.operation == "clip_gradient_from_mask" or (
+            call.operation == "quantize" and call.static[0].with_mask
+        )
+        if (packs and _is_in_whole_tiles(arrays[0])) or _is_drawn_well_on_tpu(call.draw, arrays[0]):
+            return rows["pallas"]
     return rows["xla"]
+
+
+def _is_drawn_well_on_tpu(draw: Draw | None, x: jax.Array) -> bool:
+    """Whether the TPU kernel draws noise for each element of x, in blocks that do not hang on the chip."""
+    if draw is None or draw.generator != "philox" or x.dtype.name not in KERNEL_DTYPES:
+        return False
+    long_and_ragged = len(draw.shape) == 1 and x.shape[-1] >= 1 << 15 and x.shape[-1] % 1024 != 0
+    return draw.shape == x.shape[x.ndim - len(draw.shape) :] and not long_and_ragged
 
 
 def _is_in_whole_tiles(x: jax.Array) -> bool:

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from intnumerics import IntNumerics, kernels, quantize, quantize_to_int
+from intnumerics.stochastic_rounding import HardwareUniform, PhiloxUniform
 
 NUMERICS = IntNumerics(8, True, True, True, True, True, None)
 NOISY = NUMERICS.replace(noise_fn=lambda shape, key: jnp.zeros(shape))
@@ -23,6 +24,10 @@ def forward(x: jax.Array, **how: Any) -> jax.Array:
 
 def with_noise(x: jax.Array, **how: Any) -> jax.Array:
     return quantize(x, NOISY, key=jax.random.key(0), **how)
+
+
+def with_philox(x: jax.Array, **how: Any) -> jax.Array:
+    return quantize(x, NUMERICS.replace(noise_fn=PhiloxUniform()), key=jax.random.key(0), **how)
 
 
 def to_int(x: jax.Array, **how: Any) -> jax.Array:
@@ -59,6 +64,29 @@ def test_the_mask_is_packed_and_unpacked_by_kernels_on_tpu_only(platform: str, c
     assert kernels_in(forward_and_backward, platform, TILES) == calls
 
 
+@pytest.mark.parametrize(("platform", "calls"), [("cpu", 0), ("cuda", 0), ("rocm", 0), ("tpu", 1)])
+@pytest.mark.parametrize(
+    "x", [TILES, array(jnp.float16, 3, 5, 130), array(jnp.float32, 7), array(jnp.float32)], ids=str
+)
+def test_philox_noise_is_drawn_by_a_kernel_on_tpu_only(x: jax.ShapeDtypeStruct, platform: str, calls: int) -> None:
+    assert kernels_in(with_philox, platform, x) == calls
+    assert kernels_in(jax.vmap(with_philox), platform, array(x.dtype, 2, *x.shape)) == calls
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,)])
+def test_shared_noise_and_long_ragged_rows_are_left_to_xla(axes: tuple[int, ...]) -> None:
+    shared = NUMERICS.replace(noise_fn=PhiloxUniform(axes))
+    assert kernels_in(lambda x: quantize(x, shared, key=jax.random.key(0)), "tpu", TILES) == 0
+    assert kernels_in(with_philox, "tpu", array(jnp.float32, (1 << 15) + 1)) == 0
+
+
+@pytest.mark.parametrize("how", [{}, {"implementation": "pallas"}], ids=["None", "pallas"])
+def test_the_hardware_generator_is_in_a_kernel_on_tpu(how: dict[str, str]) -> None:
+    hardware = NUMERICS.replace(noise_fn=HardwareUniform())
+    assert kernels_in(lambda x, **how: quantize(x, hardware, key=jax.random.key(0), **how), "tpu", TILES, **how) == 1
+    assert kernels_in(lambda x: x + HardwareUniform()(x.shape, jax.random.key(0)).astype(x.dtype), "tpu", TILES) == 1
+
+
 @pytest.mark.parametrize(
     "x", [array(jnp.float16, 64, 1024), array(jnp.float32, 64, 1000), array(jnp.float32, 7, 1024)], ids=str
 )
@@ -71,8 +99,10 @@ def test_a_program_that_xla_partitions_has_no_kernel_that_would_gather_its_opera
     mesh = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,), devices=jax.devices("cpu")[:2])
     x = jax.ShapeDtypeStruct(TILES.shape, TILES.dtype, sharding=NamedSharding(mesh, P("rows")))
     assert kernels_in(forward_and_backward, "tpu", x) == 0
+    assert kernels_in(with_philox, "tpu", x) == 0
     mapped = jax.shard_map(forward_and_backward, mesh=mesh, in_specs=P("rows"), out_specs=P("rows"))
     assert kernels_in(mapped, "tpu", x) == 2
+    assert kernels_in(jax.shard_map(with_philox, mesh=mesh, in_specs=P("rows"), out_specs=P("rows")), "tpu", x) == 1
 
 
 @pytest.mark.parametrize("implementation", ["reference", "xla"])

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from bench import bias, noise_table
 from bench.aot.table import table
 from intnumerics import kernels
 
@@ -29,8 +30,23 @@ def test_the_quick_start_runs_and_is_at_most_ten_lines() -> None:
     np.testing.assert_array_equal(y, q.astype(np.float32) / scale)
 
 
-def test_the_counts_shown_are_those_stored() -> None:
-    assert table() in README
+@pytest.mark.parametrize(
+    "table", [table(), noise_table.table(), bias.table(bias.stored())], ids=["counts", "noise", "bias"]
+)
+def test_the_numbers_shown_are_those_stored(table: str) -> None:
+    assert table in README
+
+
+def test_the_example_of_stochastic_rounding_runs_after_the_quick_start_and_is_right_on_average() -> None:
+    found = re.search(r"## Stochastic rounding\n.*?```python\n(.*?)```", README, re.DOTALL)
+    assert found
+    names: dict[str, np.ndarray] = {}
+    exec(quick_start() + found.group(1), names)
+    x, q, scale = (np.asarray(names[name]).astype(np.float64) for name in ("x", "q", "scale"))
+    error = q - x * scale
+    assert np.abs(error).max() < 1
+    assert 0.4 < error.std() < 0.42  # of a uniform x between two buckets: sqrt(1 / 6)
+    assert abs(error.mean()) < 5 * error.std() / np.sqrt(error.size)
 
 
 def test_the_support_table_lists_every_implementation() -> None:
