@@ -25,6 +25,7 @@ PLOT = pathlib.Path(__file__).parent.parent / "docs" / "bias.svg"
 DRAWS = 1 << 16
 BOUND = 127.0  # of 8 bits, with zero kept
 LOWEST, HIGHEST = -10, 6  # exponents of the binades that are stored value by value
+LOWEST_DRAWN = -3  # below this there is nothing to see
 SPECS = {
     "cast_kept": QuantSpec(BOUND, clip=True, rounding="half_to_even"),
     "float32": QuantSpec(BOUND, clip=True, rounding="half_to_even", noise_dtype=np.dtype(np.float32)),
@@ -99,6 +100,13 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def points(report: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The values to draw, and their errors by spec."""
+    rows = [row for row in report["binades"] if row["exponent"] >= LOWEST_DRAWN]
+    x = np.concatenate([binade(row["exponent"]) for row in rows]).astype(np.float64)
+    return x, {name: np.concatenate([row[name] for row in rows]) for name in SPECS}
+
+
 def number(error: float) -> str:
     """An error as the fraction that it is, or with four decimals."""
     fraction = fractions.Fraction(error)
@@ -115,7 +123,7 @@ def main() -> None:
         from bench.bias_plot import plot
 
         RESULTS.write_text(as_text(measured()))
-        plot(stored(), PLOT)
+        plot(*points(stored()), PLOT)
     print(table(stored()))
 
 

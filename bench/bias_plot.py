@@ -1,37 +1,32 @@
-"""Draws the bias of stochastic rounding from the stored results."""
+"""Draws the bias of stochastic rounding."""
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.bias import HIGHEST, SPECS, binade
-
-LOWEST = -3  # exponent of the first binade drawn: below it there is nothing to see
 # Okabe and Ito's palette: colour-blind eyes tell these two apart.
 COLOURS = {"cast_kept": "#D55E00", "float32": "#0072B2"}
 
 
-def plot(report: dict[str, Any], output: Path) -> None:
-    """Writes the plot to output; the same results give the same bytes."""
+def plot(x: np.ndarray, errors: dict[str, np.ndarray], output: Path) -> None:
+    """Writes the plot of the mean errors of each spec at x to output; the same results give the same bytes."""
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
-    draw(figure.subplots(), report)
+    draw(figure.subplots(), x, errors)
     with mpl.rc_context({"svg.hashsalt": "bias"}):
         figure.savefig(output, dpi=150, metadata={"Date": None} if output.suffix == ".svg" else None)
 
 
-def draw(axes: Axes, report: dict[str, Any]) -> None:
+def draw(axes: Axes, x: np.ndarray, errors: dict[str, np.ndarray]) -> None:
     """Mean error against x: where the cast is kept, a stem for each value, so that a binade shows as a band."""
-    x, errors = points(report)
     off = errors["cast_kept"] != 0
     stems = np.stack([np.zeros(off.sum()), errors["cast_kept"][off], np.full(off.sum(), np.nan)], axis=1)
     axes.plot(np.repeat(x[off], 3), stems.ravel(), color=COLOURS["cast_kept"], linewidth=0.8)
     axes.plot(x, errors["float32"], color=COLOURS["float32"], linewidth=2)
     axes.set_xscale("log", base=2)
-    ticks = [2.0**k for k in range(LOWEST, HIGHEST + 2)]
+    ticks = 2.0 ** np.arange(np.floor(np.log2(x[0])), np.floor(np.log2(x[-1])) + 2)
     axes.set_xticks(ticks, [f"1/{1 / t:.0f}" if t < 1 else f"{t:.0f}" for t in ticks])
     axes.set_yticks([-0.25, -0.125, 0, 0.125, 0.25], ["-1/4", "-1/8", "0", "1/8", "1/4"])
     axes.set(xlabel="bfloat16 value, in buckets", ylabel="Mean error, in buckets")
@@ -43,10 +38,3 @@ def draw(axes: Axes, report: dict[str, Any]) -> None:
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def points(report: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The values drawn, and their errors by spec."""
-    rows = [row for row in report["binades"] if row["exponent"] >= LOWEST]
-    x = np.concatenate([binade(row["exponent"]) for row in rows]).astype(np.float64)
-    return x, {name: np.concatenate([row[name] for row in rows]) for name in SPECS}

@@ -213,10 +213,11 @@ class HardwareUniform(DrawnInPass):
     """Uniform noise from the generator that a TPU has in hardware: nearly free, and not reproducible elsewhere.
 
     What is lost: the noise depends on the chip's generation, on how the kernel splits the array into blocks, and so on
-    its shape, its sharding and the version of this package. The generator is not documented; nothing is known of its
-    quality beyond its name. The same program on the same chips gives the same bits.
+    its shape, its sharding and the version of this package. The generator is not documented, and this package has not
+    tested its quality. The same program on the same chips gives the same bits.
 
-    Distribution and resolution: those of `PhiloxUniform`.
+    Distribution: i * 2**-32 in float32, with i uniform over the integers of 32 bits: [-0.5, 0.5], either end with a
+    chance of about 2**-26. Resolution: the chance to round up is right to 2**-25.
 
     Raises:
         ValueError: When it is used on a platform that is not a TPU, or by an implementation that is not `"pallas"`.
