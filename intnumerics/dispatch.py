@@ -147,11 +147,15 @@ def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], par
 
 
 def _is_drawn_well_on_tpu(draw: Draw | None, x: jax.Array) -> bool:
-    """Whether the TPU kernel draws noise for each element of x, in blocks that do not hang on the chip."""
+    """Whether the TPU kernel draws noise for each element of x, in blocks that do not hang on the chip.
+
+    A batch of rows is not: to the kernel each is an array of its own, for which XLA would copy them all.
+    """
     if draw is None or draw.generator != "philox" or x.dtype.name not in KERNEL_DTYPES:
         return False
-    long_and_ragged = len(draw.shape) == 1 and x.shape[-1] >= 1 << 15 and x.shape[-1] % 1024 != 0
-    return draw.shape == x.shape[x.ndim - len(draw.shape) :] and not long_and_ragged
+    if len(draw.shape) == 1:
+        return draw.shape == x.shape and (x.size < 1 << 15 or x.size % 1024 == 0)
+    return draw.shape == x.shape[x.ndim - len(draw.shape) :]
 
 
 def _is_in_whole_tiles(x: jax.Array) -> bool:

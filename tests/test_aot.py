@@ -126,6 +126,24 @@ def test_xla_fuses_the_stream_with_its_neighbours_on_a_gpu(report: dict[str, Any
         assert (row["kernels"], row["temporary_bytes"]) == (1, 0), case
 
 
+def test_xla_draws_noise_without_an_array_of_it(report: dict[str, Any]) -> None:
+    drawing = {key: row for key, row in rows(report).items() if key[0].endswith(("Philox", "JaxUniform"))}
+    fused = {key: row for key, row in drawing.items() if key[0].startswith("xla")}
+    assert fused
+    for key, row in fused.items():
+        assert row["temporary_bytes"] <= 1 << 20, key  # of 2**24 elements
+
+
+def test_xla_takes_several_times_the_bundles_for_philox_on_tpu(report: dict[str, Any]) -> None:
+    """Why `implementation=None` is a kernel there."""
+    if report["platform"] != "tpu":
+        pytest.skip("about TPUs")
+    found = rows(report)
+    for chip in ("v5e", "v6e"):
+        ours, xla = (found[f"{name}: quantize bfloat16 -> int8 with Philox", chip] for name in ("pallas", "xla"))
+        assert count(xla) > 3 * count(ours)
+
+
 def test_xla_moves_three_times_the_bytes_for_a_mask_on_tpu(report: dict[str, Any]) -> None:
     """Why `implementation=None` is a kernel there: when XLA learns to pack, the choice should change."""
     if report["platform"] != "tpu":
