@@ -80,7 +80,8 @@ PLAIN = tuple(noise.PLAIN)
 
 TABLE = (
     Implementation("reference", None, "reference", ALL_DTYPES, PLAIN),
-    Implementation("xla", "cpu", "cpu", ALL_DTYPES, PLAIN),
+    Implementation("xla", "cpu", "xla_cpu", ALL_DTYPES, PLAIN),
+    Implementation("xla", "tpu", "xla_tpu", ALL_DTYPES, PLAIN),
     Implementation("xla", None, "xla", ALL_DTYPES, PLAIN),
     Implementation("pallas", "cuda", "gpu", KERNEL_DTYPES, PLAIN, True, "pip install 'intnumerics[cuda13]'"),
     Implementation("pallas", "tpu", "tpu", KERNEL_DTYPES, (*PLAIN, "hardware"), True, "pip install 'intnumerics[tpu]'"),

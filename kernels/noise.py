@@ -26,13 +26,23 @@ def _from_one_to_two(mantissa: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(mantissa | jnp.uint32(ONE), jnp.float32)
 
 
-PLAIN: dict[Generator, Callable[[tuple[int, ...], jax.Array], jax.Array]] = {
+Draws = Callable[[tuple[int, ...], jax.Array], jax.Array]
+
+PLAIN: dict[Generator, Draws] = {
     "philox": lambda shape, seed: from_16_bits(philox.draws(shape, seed)),
     "threefry_23_bits": lambda shape, seed: from_23_bits(threefry.bits(shape, seed)),
     "threefry_16_bits": lambda shape, seed: from_16_bits(threefry.bits(shape, seed) & jnp.uint32(0xFFFF)),
 }
 
 
-def drawn(draw: Draw, seed: jax.Array) -> jax.Array:
-    """The noise of a draw: float32 of (*batch, *draw.shape), the batch axes being those of the seed."""
+def drawn(draw: Draw, seed: jax.Array, philox_draws: Draws = philox.draws) -> jax.Array:
+    """The noise of a draw: float32 of (*batch, *draw.shape), the batch axes being those of the seed.
+
+    Args:
+        draw: Generator and shape.
+        seed: As `spec.Draw` describes it.
+        philox_draws: `philox.draws`, or a form of it that suits the platform.
+    """
+    if draw.generator == "philox":
+        return from_16_bits(philox_draws(draw.shape, seed))
     return PLAIN[draw.generator](draw.shape, seed)

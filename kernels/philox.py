@@ -33,10 +33,10 @@ def philox4x32(counter: Words, key: tuple[jax.Array, jax.Array], product: Produc
         key: Two words.
         product: Gives the high and the low word of the product of a constant and a word.
     """
-    return _rounds(ROUNDS, counter, key, product)[0]
+    return rounds(ROUNDS, counter, key, product)[0]
 
 
-def _rounds(
+def rounds(
     n: int, counter: Words, key: tuple[jax.Array, jax.Array], product: Product
 ) -> tuple[Words, tuple[jax.Array, jax.Array]]:
     """The state after n rounds, and the key of the round after them."""
@@ -45,7 +45,7 @@ def _rounds(
     for _ in range(n):
         high0, low0 = product(MULTIPLIERS[0], c0)
         high1, low1 = product(MULTIPLIERS[1], c2)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        c0, c1, c2, c3 = high1 ^ (c1 ^ k0), low1, high0 ^ (c3 ^ k1), low0
         k0, k1 = k0 + jnp.asarray(WEYL[0], k0.dtype), k1 + jnp.asarray(WEYL[1], k1.dtype)
     return (c0, c1, c2, c3), (k0, k1)
 
@@ -58,6 +58,26 @@ def product32(multiplier: int, word: jax.Array) -> tuple[jax.Array, jax.Array]:
     with jax.enable_x64(True):
         whole = word.astype(jnp.uint64) * jnp.asarray(multiplier, jnp.uint64)
         return (whole >> jnp.asarray(32, jnp.uint64)).astype(jnp.uint32), whole.astype(jnp.uint32)
+
+
+def product_of_limbs(multiplier: int, word: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The high and the low word of a product; a TPU multiplies 32 bits and keeps the low ones.
+
+    XLA emulates uint64 there, which takes half as long again.
+
+    With the multiplier, or 2**32 less it, as `h << 16 | l`, and the word as `a << 16 | b`, the high word is h a and the
+    carry from `h b + l a + (l b >> 16)`, whose low 16 bits are, up to a sign, the upper half of the low word. So `l b`
+    is never computed: what is at least `l b >> 16`, and at most 65535 more, gives the same carry, and b is such a
+    number. The sum fits 32 bits because h + l + 1 fits 16.
+    """
+    negative = (multiplier >> 16) + (multiplier & 0xFFFF) + 1 > 0xFFFF
+    h, l = divmod((1 << 32) - multiplier if negative else multiplier, 1 << 16)  # noqa: E741
+    upper, low = word >> jnp.uint32(16), word * jnp.uint32(multiplier)
+    middle = word * jnp.uint32(h + 1) + upper * jnp.uint32((l - ((h + 1) << 16)) % (1 << 32))
+    known = low >> jnp.uint32(16)
+    if negative:
+        return word - upper * jnp.uint32(h) - ((middle + known) >> jnp.uint32(16)), low
+    return upper * jnp.uint32(h) + ((middle - known) >> jnp.uint32(16)), low
 
 
 def seed_words(seed: jax.Array, rank: int) -> Words:
@@ -96,7 +116,7 @@ def block_of(shape: tuple[int, ...], seed: jax.Array, size: int) -> Words:
     return first, second, within, jnp.zeros_like(first)
 
 
-def draws(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
+def draws(shape: tuple[int, ...], seed: jax.Array, product: Product = product32) -> jax.Array:
     """The stream's 16-bit draws for an array of `shape`, a function of each element alone, so that XLA fuses it.
 
     XLA for GPU gives a thread four elements, whose common block it computes once.
@@ -104,6 +124,7 @@ def draws(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
     Args:
         shape: The array's.
         seed: uint32 (*batch, 4), as `spec.Draw` describes; the number counts blocks of eight elements.
+        product: As `philox4x32` takes it.
 
     Returns:
         uint32 of (*batch, *shape), from 0 to 65535.
@@ -115,9 +136,14 @@ def draws(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
     """
     low, high, draw, zero = block_of(shape, seed, DRAWS)
     k0, k1, _, _ = seed_words(seed, len(shape))
-    w0, w1, w2, w3 = philox4x32((low, high, zero, zero + jnp.uint32(DOMAIN)), (k0, k1), product32)
+    w0, w1, w2, w3 = philox4x32((low, high, zero, zero + jnp.uint32(DOMAIN)), (k0, k1), product)
     word = jnp.where(draw < 4, jnp.where(draw < 2, w0, w1), jnp.where(draw < 6, w2, w3))
     return word >> ((draw & jnp.uint32(1)) << jnp.uint32(4)) & jnp.uint32(0xFFFF)
+
+
+def draws_on_tpu(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
+    """`draws` in words of 32 bits, a third cheaper on a TPU."""
+    return draws(shape, seed, product_of_limbs)
 
 
 # --- for a CPU, whose vector registers multiply lanes of 64 bits ------------------------------------------------------
@@ -137,7 +163,7 @@ def half_of_output(second: jax.Array, counter: Words, key: tuple[jax.Array, jax.
 
     The last round makes either half of one product, so the half that an element does not read costs nothing there.
     """
-    (c0, c1, c2, c3), (k0, k1) = _rounds(ROUNDS - 1, counter, key, product64)
+    (c0, c1, c2, c3), (k0, k1) = rounds(ROUNDS - 1, counter, key, product64)
     multiplier = jnp.where(second, jnp.asarray(MULTIPLIERS[0], c0.dtype), jnp.asarray(MULTIPLIERS[1], c0.dtype))
     high, low = product64(multiplier, jnp.where(second, c0, c2))
     return high ^ jnp.where(second, c3 ^ k1, c1 ^ k0), low

@@ -220,7 +220,7 @@ def quantize_with_draw(
     if draw.generator not in DRAWN_HERE or not draw.shape or (*batch, *draw.shape) != x.shape:
         noise = drawn_before(draw, seed, interpret)
         return quantize(x, noise, dataclasses.replace(spec, draw=None), interpret=interpret)
-    example, seeds = tile_draw(draw.shape, draw.generator), seeds_of(seed, batch)
+    example, seeds = tile_draw(draw.shape), seeds_of(seed, batch)
     if len(example.shape) == 1 and math.prod(batch) > 1:  # its blocks would be those of rows in a batch
         one_by_one = (x.reshape(-1, *draw.shape), jnp.broadcast_to(seeds, (math.prod(batch), 4)))
         results = lax.map(lambda one: quantize(one[0], one[1], spec, interpret=interpret), one_by_one)
@@ -243,7 +243,7 @@ def drawn_before(draw: Draw, seed: jax.Array, interpret: bool) -> jax.Array:
     if draw.generator != "hardware":
         return drawn(draw, seed)
     shape, batch = draw.shape or (1,), seed.shape[:-1]
-    example = tile_draw(shape, draw.generator)
+    example = tile_draw(shape)
     if len(example.shape) == 1 and math.prod(batch) > 1:
         noise = lax.map(lambda one: drawn_before(draw, one, interpret), seed.reshape(-1, 4))
         return noise.reshape(*batch, *shape)

@@ -72,9 +72,8 @@ def rounded(y: jax.Array, largest: float) -> jax.Array:
     """y rounded to whole numbers, ties to even, -0.0 and NaN kept; `largest` bounds |y|, or is infinite."""
     if largest > LARGEST_ROUNDED:
         return lax.round(y, lax.RoundingMethod.TO_NEAREST_EVEN)
-    sign = bits_of(y) & SIGN
-    whole = float_of(sign | WHOLE_BITS)  # XLA, which interprets kernels elsewhere, would drop y + WHOLE - WHOLE
-    return float_of(bits_of((y + whole) - whole) | sign)  # the sign of what became zero
+    whole = WHOLE - (WHOLE - y)  # XLA, which interprets kernels elsewhere, would drop y + WHOLE - WHOLE
+    return float_of(bits_of(whole) | (bits_of(y) & SIGN))  # the sign of what became zero
 
 
 def integers(y: jax.Array, largest: float, dtype: np.dtype) -> jax.Array:

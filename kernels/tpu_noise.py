@@ -13,37 +13,18 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .philox import DOMAIN, DRAWS, Words, philox4x32
+from .philox import DOMAIN, DRAWS, ROUNDS, Words, product_of_limbs, rounds
 from .spec import Generator
 from .tpu_body import LANES, float_of
 from .tpu_tiling import SUBLANES, Tiling, round_up
 
 GROUP = 32  # lanes: a quarter, so that the four words of so many Philox blocks fill the lanes of one array
 SLICE = LANES // DRAWS  # Philox blocks that serve 128 elements
-SIXTEEN = 16  # bits
 
 
 def unsigned(value: int) -> jax.Array:
     """A word of 32 bits."""
     return jnp.asarray(value % (1 << 32), jnp.uint32)
-
-
-def product(multiplier: int, word: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The high and the low word of a product; a TPU multiplies 32 bits and keeps the low ones.
-
-    With the multiplier, or 2**32 less it, as `h << 16 | l`, and the word as `a << 16 | b`, the high word is h a and the
-    carry from `h b + l a + (l b >> 16)`, whose low 16 bits are, up to a sign, the upper half of the low word. So `l b`
-    is never computed: what is at least `l b >> 16`, and at most 65535 more, gives the same carry, and b is such a
-    number. The sum fits 32 bits because h + l + 1 fits 16.
-    """
-    negative = (multiplier >> SIXTEEN) + (multiplier & 0xFFFF) + 1 > 0xFFFF
-    h, l = divmod((1 << 32) - multiplier if negative else multiplier, 1 << SIXTEEN)  # noqa: E741
-    upper, low = word >> unsigned(SIXTEEN), word * unsigned(multiplier)
-    middle = word * unsigned(h + 1) + upper * unsigned(l - ((h + 1) << SIXTEEN))
-    known = low >> unsigned(SIXTEEN)
-    if negative:
-        return word - upper * unsigned(h) - ((middle + known) >> unsigned(SIXTEEN)), low
-    return upper * unsigned(h) + ((middle - known) >> unsigned(SIXTEEN)), low
 
 
 def noise_of(upper: jax.Array) -> jax.Array:
@@ -58,11 +39,17 @@ def noise_of(upper: jax.Array) -> jax.Array:
 
 
 def philox_words(seed: Words, block: jax.Array) -> list[jax.Array]:
-    """The words of Philox blocks, as int32, from the number of each after the seed's first."""
+    """The words of Philox blocks, as int32, from the number of each after the seed's first.
+
+    The second word of a counter is the seed's or, after a carry, one more. In two rounds it has only met the words that
+    are the same for all blocks, so what becomes of either is computed once, and chosen.
+    """
     k0, k1, low, high = seed
     number = low + block
-    carried = high + jnp.where(number < low, unsigned(1), unsigned(0))
-    words = philox4x32((number, carried, unsigned(0), unsigned(DOMAIN)), (k0, k1), product)
+    counters = ((number, second, unsigned(0), unsigned(DOMAIN)) for second in (high, high + unsigned(1)))
+    (plain, key), (carried, _) = (rounds(2, counter, (k0, k1), product_of_limbs) for counter in counters)
+    c2, c3 = (jnp.where(number < low, carried[i], plain[i]) for i in (2, 3))
+    words, _ = rounds(ROUNDS - 2, (plain[0], plain[1], c2, c3), key, product_of_limbs)
     return [word.astype(jnp.int32) for word in words]
 
 
@@ -98,7 +85,7 @@ def slices(words: list[jax.Array], phase: jax.Array | int, reach: int) -> list[j
             draw = start + phase + lane
             source = ((((draw & 7) >> 1) + m) & 3) * GROUP + (draw >> 3)
             word = jnp.take_along_axis(array, source, axis=1, mode="promise_in_bounds")
-            found.append(noise_of(jnp.left_shift(word, jnp.where((draw & 1) == 0, SIXTEEN, 0))))
+            found.append(noise_of(jnp.left_shift(word, jnp.where((draw & 1) == 0, 16, 0))))
     return found
 
 

@@ -11,12 +11,11 @@ import math
 import jax
 from jax.experimental import pallas as pl
 
-from .spec import Generator
 from .tpu_body import CHUNK, LANES
 
 SUBLANES = 8
 BLOCK_BYTES = 1 << 19  # of one operand: with its results, double buffered, a few MB of the 16 that every chip has
-DRAW_BYTES = {"philox": 1 << 20, "hardware": 1 << 21}  # the same of float32: seeding the hardware takes long
+DRAW_BYTES = 1 << 21  # the same, of float32, where noise is drawn: before the first draw pass many idle cycles
 MINIMUM_ROWS = 32  # of a block, where there are so many: the tile height of 8-bit results
 FLAT_FROM = 1 << 15  # a shorter single row that does not divide is left a row
 UNMERGED = 32  # short slabs that a block holds at most
@@ -109,9 +108,9 @@ def tile(x: jax.Array, noise: jax.Array | None = None, itemsize: int = 0) -> tup
     return tile_shape(x.shape, x.shape if noise is None else noise.shape, size)
 
 
-def tile_draw(shape: tuple[int, ...], generator: Generator) -> Tiling:
+def tile_draw(shape: tuple[int, ...]) -> Tiling:
     """The tiling of an array of `shape` with whose blocks noise is drawn, on which the noise of hardware hangs."""
-    return tile_shape(shape, shape, DRAW_BYTES[generator] // 4)[0]
+    return tile_shape(shape, shape, DRAW_BYTES // 4)[0]
 
 
 def tile_shape(shape: tuple[int, ...], other: tuple[int, ...], size: int) -> tuple[Tiling, tuple[int, ...]]:

@@ -10,16 +10,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from . import body, reference
-from .noise import drawn
+from . import body, philox, reference
+from .noise import Draws, drawn
 from .reference import clip_gradient_from_mask as clip_gradient_from_mask
 from .spec import QuantSpec
 
 
-def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """`reference.quantize`, in float32."""
+def quantize(
+    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, *, draws: Draws = philox.draws
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """`reference.quantize`, in float32; `draws` is what `philox.draws` is, in a form that suits the platform."""
     if noise is not None and spec.draw is not None:
-        noise, spec = drawn(spec.draw, noise), dataclasses.replace(spec, draw=None)
+        noise, spec = drawn(spec.draw, noise, draws), dataclasses.replace(spec, draw=None)
     if x.dtype == jnp.float64 or (noise is not None and noise.dtype == jnp.float64):
         return reference.quantize(x, noise, spec)
     compute, bound = spec.compute_dtype(x.dtype), spec.bound_in(x.dtype)

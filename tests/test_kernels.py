@@ -42,6 +42,7 @@ ON_CPU = {
     "reference": Where("reference", None, "cpu"),
     "xla": Where("xla", None, "cpu"),
     "xla-cpu": Where("xla", "cpu", "cpu"),
+    "xla-tpu": Where("xla", "tpu", "cpu"),
     "pallas-gpu": Where("pallas", "cuda", "cpu"),
     "pallas-tpu": Where("pallas", "tpu", "cpu"),
 }
@@ -50,7 +51,7 @@ ON_DEVICE = {
     "xla on a GPU": Where("xla", None, "gpu"),
     "pallas on a GPU": Where("pallas", "cuda", "gpu"),
     "reference on a TPU": Where("reference", None, "tpu"),
-    "xla on a TPU": Where("xla", None, "tpu"),
+    "xla on a TPU": Where("xla", "tpu", "tpu"),
     "pallas on a TPU": Where("pallas", "tpu", "tpu"),
 }
 every_implementation = pytest.mark.parametrize(

@@ -33,7 +33,8 @@ from bench.aot.cases import (
     operations,
     quantize,
 )
-from intnumerics.kernels import QuantSpec, packed_shape, tpu, xla
+from intnumerics.kernels import QuantSpec, packed_shape, tpu
+from intnumerics.kernels import xla_tpu as xla
 
 TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 BOTH_KINDS = ("v5e", "v6e")  # without bfloat16 arithmetic, and with it
