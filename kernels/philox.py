@@ -134,8 +134,9 @@ def draws(shape: tuple[int, ...], seed: jax.Array, product: Product = product32)
         >>> [hex(draw) for draw in draws((4,), jnp.array([0, 42, 0, 0], jnp.uint32))]
         ['0x410b', '0x5d3c', '0xf23c', '0x120b']
     """
-    low, high, draw, zero = block_of(shape, seed, DRAWS)
+    low, high, draw, _ = block_of(shape, seed, DRAWS)
     k0, k1, _, _ = seed_words(seed, len(shape))
+    zero = jnp.zeros_like(k0)
     w0, w1, w2, w3 = philox4x32((low, high, zero, zero + jnp.uint32(DOMAIN)), (k0, k1), product)
     word = jnp.where(draw < 4, jnp.where(draw < 2, w0, w1), jnp.where(draw < 6, w2, w3))
     return word >> ((draw & jnp.uint32(1)) << jnp.uint32(4)) & jnp.uint32(0xFFFF)

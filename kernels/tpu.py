@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from . import philox
 from .noise import drawn
 from .spec import Draw, Generator, QuantSpec, packed_shape
 from .tpu_body import LANES, inside, masked, pack, quantize_block, unpack, widen
@@ -90,13 +92,6 @@ def write(
         packed_ref[...] = packed.reshape(packed_ref.shape).astype(jnp.uint8)
 
 
-def noise_kernel(seed_ref: jax.Ref, o_ref: jax.Ref, *, generator: Generator, tiling: Tiling, example: Tiling) -> None:
-    """One block of noise."""
-    shape = (o_ref.size // LANES, LANES) if len(o_ref.shape) == 1 else o_ref.shape
-    noise = noise_block(seed_ref, shape, generator, example, len(tiling.grid) - len(example.grid))
-    o_ref[...] = noise.reshape(o_ref.shape)
-
-
 def from_mask_kernel(g_ref: jax.Ref, packed_ref: jax.Ref, o_ref: jax.Ref, *, tiling: Tiling) -> None:
     """One block of `where(mask, g, 0)`."""
     g = rows_of(g_ref)
@@ -146,7 +141,7 @@ def run(
     """
     arrays = [carried(a).reshape(shape) for a, _, shape in operands]
     in_specs = [tiles.block_spec(shape) for _, tiles, shape in operands]
-    axes = jax.typeof(seeds if seeds is not None and not arrays else arrays[0]).manual_axis_type
+    axes = jax.typeof(arrays[0]).manual_axis_type
     if seeds is not None:
         arrays.insert(0, seeds[:, None])
         in_specs.insert(0, seed_spec(len(seeds)))
@@ -239,31 +234,13 @@ def interpreter(generator: Generator, interpret: bool) -> bool | pltpu.Interpret
 
 
 def drawn_before(draw: Draw, seed: jax.Array, interpret: bool) -> jax.Array:
-    """`noise.drawn` for every generator."""
+    """`noise.drawn` for every generator; that of the chip adds to zeros."""
     if draw.generator != "hardware":
-        return drawn(draw, seed)
-    shape, batch = draw.shape or (1,), seed.shape[:-1]
-    example = tile_draw(shape)
-    if len(example.shape) == 1 and math.prod(batch) > 1:
-        noise = lax.map(lambda one: drawn_before(draw, one, interpret), seed.reshape(-1, 4))
-        return noise.reshape(*batch, *shape)
-    tiling = of_examples(example, math.prod(batch))
-    kernel = functools.partial(noise_kernel, generator=draw.generator, tiling=tiling, example=example)
-    results = [(tiling, (*batch, *draw.shape), np.dtype(jnp.float32))]
-    return run(kernel, [], results, "draw", interpreter(draw.generator, interpret), seeds_of(seed, batch))[0]
-
-
-def draw_hardware(shape: tuple[int, ...], seed: jax.Array, *, interpret: bool = False) -> jax.Array:
-    """The noise of the chip's own generator: float32 (*batch, *shape), which `quantize` draws for the same seed.
-
-    Args:
-        shape: Of the noise for one seed.
-        seed: uint32 (*batch, 4), as `spec.Draw` describes it.
-        interpret: Whether to interpret the kernel, on any platform; the generator gives zeros then.
-    """
-    if 0 in (*seed.shape, *shape):
-        return jnp.zeros((*seed.shape[:-1], *shape), jnp.float32)
-    return drawn_before(Draw("hardware", shape), seed, interpret)
+        return drawn(draw, seed, philox.draws_on_tpu)
+    batch, shape = seed.shape[:-1], draw.shape or (1,)
+    spec = QuantSpec(math.inf, clip=False, rounding=None, draw=Draw("hardware", shape))
+    zeros = lax.full_like(seed, 0, jnp.float32, (*batch, *shape))  # which varies along a mesh's axes as the seed does
+    return cast(jax.Array, quantize(zeros, seed, spec, interpret=interpret)).reshape(*batch, *draw.shape)
 
 
 def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, *, interpret: bool = False) -> jax.Array:

@@ -46,9 +46,9 @@ def ceilings(platform: str) -> dict[tuple[str, str], float]:
     for chip in ("v5e", "v5p", "v6e"):
         found |= {(f"pallas: quantize {d}{to}", chip): 3.0 for d in floats for to in ("", " -> int8")}
         found |= {(f"pallas: quantize {d} with mask", chip): 5.5 for d in floats}
-        for kind, limit in (("float32", 3.0), ("bfloat16", 3.6), ("bfloat16 -> int8", 3.0)):
+        for kind, limit in (("float32", 2.6), ("bfloat16", 3.3), ("bfloat16 -> int8", 3.0)):
             found[f"pallas: quantize {kind} with hardware noise", chip] = limit
-            found[f"pallas: quantize {kind} with Philox", chip] = 14.0
+            found[f"pallas: quantize {kind} with Philox", chip] = 12.0 if chip == "v6e" else 13.0
     return found
 
 
