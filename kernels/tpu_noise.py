@@ -106,7 +106,7 @@ def stream_of_rows(seed: Words, row: jax.Array, first: jax.Array, columns: int, 
     phase = (in_eight.astype(jnp.int32) * rest) & 7 if rest else 0
     reach = SLICE if rest else 2 * SLICE
     lane = lax.broadcasted_iota(jnp.int32, row.shape, 1)
-    block = start + (first // DRAWS + (lane // GROUP) * reach + (lane & (GROUP - 1))).astype(jnp.uint32)
+    block = start + ((first >> 3) + (lane >> 5) * reach + (lane & (GROUP - 1))).astype(jnp.uint32)
     parts = pl.cdiv(columns, 4 * reach * DRAWS)  # one below the other, so that there are few operations to compile
     blocks = jnp.concatenate([block + unsigned(4 * reach * part) for part in range(parts)])
     phases = jnp.concatenate([phase] * parts) if rest else 0

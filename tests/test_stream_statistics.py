@@ -1,0 +1,144 @@
+"""The stream is random as far as tests see, and a broken one is not: the same tests turn it down."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import stream_tests as judge
+import streams
+from oracle import quantize as formula
+
+from intnumerics.kernels import Draw, QuantSpec, noise, philox, xla
+
+KEY = (0x243F6A88, 0x85A308D3)
+NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
+HALVES = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
+FLOAT32 = np.dtype(np.float32)
+IN_FLOAT32 = QuantSpec(127.0, clip=True, rounding="half_to_even", noise_dtype=FLOAT32)
+EVERY = ((np.arange(65536) + 0.5) / 65536 - 0.5).astype(np.float32)
+LAGS = (*range(1, 17), 64, 1024)
+FRACTIONS = (0.0, 2**-12, 0.01, 0.1, 0.25, 1 / 3, 0.499, 0.5, 0.501, 0.6, 2 / 3, 0.75, 0.9, 0.99, 1 - 2**-12, 0.125)
+SAMPLES = 1 << 20
+
+
+def stream(n: int, keys: list[tuple[int, int]], first_block: int = 0) -> np.ndarray:
+    """The package's draws, uint16 [keys, n]; a new jit each time, for a test changes what is compiled."""
+    seeds = np.stack([streams.seed(key, first_block) for key in keys])
+    return np.asarray(jax.jit(lambda seed: philox.draws((n,), seed).astype(jnp.uint16))(seeds))
+
+
+def neighbours() -> list[tuple[int, int]]:
+    """A key, and the 64 keys that differ from it in one bit."""
+    return [KEY, *((KEY[0] ^ 1 << i, KEY[1]) for i in range(32)), *((KEY[0], KEY[1] ^ 1 << i) for i in range(32))]
+
+
+def derived() -> list[tuple[int, int]]:
+    """Keys as users make them, by split and fold_in."""
+    root = jax.random.key(0, impl="threefry2x32")
+    # From 32 on, for jax's threefry gives the same key to `fold_in(root, i)` and `split(root, n)[i]`.
+    keys = [*jax.random.split(root, 32), *(jax.random.fold_in(root, i) for i in range(32, 64))]
+    return [(int(k[0]), int(k[1])) for k in map(np.asarray, map(jax.random.key_data, keys))]
+
+
+@pytest.fixture(scope="module")
+def draws() -> np.ndarray:
+    return stream(1 << 24, [KEY])[0]
+
+
+def test_every_draw_is_as_likely_as_every_other(draws: np.ndarray) -> None:
+    assert judge.accept(judge.uniformity(np.bincount(draws, minlength=65536)))
+    for half in (draws & np.uint16(255), draws >> np.uint16(8)):
+        assert judge.accept(judge.uniformity(np.bincount(half, minlength=256)))
+
+
+def test_every_bit_is_set_half_of_the_time(draws: np.ndarray) -> None:
+    assert judge.accept(judge.bit_frequencies(draws))
+
+
+def test_a_draw_says_nothing_of_those_after_it(draws: np.ndarray) -> None:
+    assert judge.accept(judge.serial_correlation(draws[: 1 << 22], LAGS))
+
+
+def test_neighbouring_blocks_differ_in_half_of_their_bits(draws: np.ndarray) -> None:
+    blocks = draws[: 1 << 22].reshape(-1, 8).T
+    assert judge.accept(judge.flips(blocks[:, :-1], blocks[:, 1:]))
+    high = stream(1 << 16, [KEY], 2**32)  # the same low word of the counter
+    assert judge.accept(judge.flips(draws[None, : 1 << 16], high))
+
+
+@pytest.mark.parametrize("keys", [neighbours, derived])
+def test_keys_have_streams_that_say_nothing_of_one_another(keys: Callable[[], list[tuple[int, int]]]) -> None:
+    found = stream(1 << 16, keys())
+    assert judge.accept(judge.correlation(found[:1], found[1:]))
+    assert judge.accept(judge.flips(np.broadcast_to(found[:1], found[1:].shape), found[1:]))
+    assert judge.accept(judge.correlation(found[:-1], found[1:]))
+
+
+def test_one_round_of_philox_is_turned_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(philox, "ROUNDS", 1)
+    found = stream(1 << 20, [KEY])[0]
+    assert not judge.accept(judge.uniformity(np.bincount(found, minlength=65536)))
+    assert not judge.accept(judge.bit_frequencies(found))
+    assert not judge.accept(judge.serial_correlation(found, LAGS))
+    blocks = found.reshape(-1, 8).T
+    assert not judge.accept(judge.flips(blocks[:, :-1], blocks[:, 1:]))
+    keyed = stream(1 << 14, neighbours())
+    assert not judge.accept(judge.flips(np.broadcast_to(keyed[:1], keyed[1:].shape), keyed[1:]))
+
+
+def test_a_key_that_is_not_used_is_turned_down() -> None:
+    found = stream(1 << 12, [(0, 0)] * 65)
+    assert not judge.accept(judge.correlation(found[:1], found[1:]))
+    assert not judge.accept(judge.flips(found[:-1], found[1:]))
+
+
+def test_a_counter_that_is_used_again_is_turned_down() -> None:
+    again = np.tile(stream(1 << 10, [KEY])[0], 64)
+    assert not judge.accept(judge.serial_correlation(again, LAGS))
+    too_even = np.tile(np.arange(65536, dtype=np.uint16), 16)
+    assert not judge.accept(judge.uniformity(np.bincount(too_even, minlength=65536)))
+
+
+def inputs(dtype: np.dtype) -> np.ndarray:
+    """64 values in buckets at all distances from their neighbours."""
+    return np.asarray([b + f for b in (-100, -3, 0, 90) for f in FRACTIONS], np.float64).astype(dtype)
+
+
+def rounded_up(x: np.ndarray, low: np.ndarray, spec: QuantSpec) -> np.ndarray:
+    """How many of the samples of each value lie above `low`."""
+    noisy = Draw("philox", (len(x) * SAMPLES,))
+
+    def count(x: jax.Array, low: jax.Array, seed: jax.Array) -> jax.Array:
+        y = xla.quantize(x[:, None], noise.drawn(noisy, seed).reshape(len(x), SAMPLES), spec)
+        return (y.astype(jnp.float32) > low[:, None]).sum(1, dtype=jnp.int32)
+
+    return np.asarray(jax.jit(count)(x, low.astype(np.float32), streams.seed(KEY)))
+
+
+def chances(x: np.ndarray, spec: QuantSpec) -> tuple[np.ndarray, np.ndarray]:
+    """The lower result of each value, and how likely the upper is by NumPy's count over all draws."""
+    every = np.stack([formula(np.full(EVERY.shape, v), EVERY, spec).astype(np.float64) for v in x])
+    low = every.min(1)
+    assert ((every == low[:, None]) | (every == low[:, None] + 1)).all()
+    return low, (every != low[:, None]).mean(1)
+
+
+@pytest.mark.parametrize("spec", [NEAREST, HALVES], ids=["nearest", "floor plus half"])
+def test_values_are_rounded_up_as_often_as_their_fraction_says(spec: QuantSpec) -> None:
+    x = inputs(FLOAT32)
+    low, chance = chances(x, spec)
+    # The chance is the fraction itself, to the resolution of a draw and of a float32 near 100.
+    expected_mean = low + chance
+    np.testing.assert_allclose(expected_mean, x.astype(np.float64), rtol=0, atol=2.0**-16)
+    assert judge.accept(judge.binomial(rounded_up(x, low, spec), SAMPLES, chance))
+
+
+def test_bfloat16_is_unbiased_in_float32_and_not_with_the_cast_kept() -> None:
+    x = np.asarray([b + f for b in (-100, 64, 90, 101) for f in (0.0, 0.5)], ml_dtypes.bfloat16)
+    wide = x.astype(np.float64)
+    low, fraction = np.floor(wide), wide - np.floor(wide)
+    assert judge.accept(judge.binomial(rounded_up(x, low, IN_FLOAT32), SAMPLES, fraction))
+    assert not judge.accept(judge.binomial(rounded_up(x, low, NEAREST), SAMPLES, fraction))
