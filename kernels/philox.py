@@ -92,8 +92,8 @@ def index_in(shape: tuple[int, ...], batch_rank: int, dtype: np.dtype) -> jax.Ar
         return lax.iota(dtype, math.prod(shape)).reshape((1,) * batch_rank + shape)
 
 
-def block_of(shape: tuple[int, ...], seed: jax.Array, size: int) -> Words:
-    """Where each element's bits come from, in uint32: the words of the block's number, the index in it, and 0.
+def block_of(shape: tuple[int, ...], seed: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Where each element's bits come from, in uint32: the two words of the block's number, and the index in it.
 
     Args:
         shape: The array's.
@@ -113,7 +113,7 @@ def block_of(shape: tuple[int, ...], seed: jax.Array, size: int) -> Words:
             within = index.astype(jnp.uint32) & jnp.uint32(size - 1)
     first = low + block
     second = high + beyond + (first < low).astype(jnp.uint32)
-    return first, second, within, jnp.zeros_like(first)
+    return first, second, within
 
 
 def draws(shape: tuple[int, ...], seed: jax.Array, product: Product = product32) -> jax.Array:
@@ -134,7 +134,7 @@ def draws(shape: tuple[int, ...], seed: jax.Array, product: Product = product32)
         >>> [hex(draw) for draw in draws((4,), jnp.array([0, 42, 0, 0], jnp.uint32))]
         ['0x410b', '0x5d3c', '0xf23c', '0x120b']
     """
-    low, high, draw, _ = block_of(shape, seed, DRAWS)
+    low, high, draw = block_of(shape, seed, DRAWS)
     k0, k1, _, _ = seed_words(seed, len(shape))
     zero = jnp.zeros_like(k0)
     w0, w1, w2, w3 = philox4x32((low, high, zero, zero + jnp.uint32(DOMAIN)), (k0, k1), product)

@@ -45,7 +45,7 @@ def bits(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
         >>> bool((bits((3, 5), seed) == jax.random.bits(key, (3, 5))).all())
         True
     """
-    low, high, _, _ = block_of(shape, seed, 1)
+    low, high, _ = block_of(shape, seed, 1)
     k0, k1, _, _ = seed_words(seed, len(shape))
     x0, x1 = threefry2x32((high, low), (k0, k1))
     return x0 ^ x1

@@ -70,7 +70,8 @@ def test_the_mask_is_packed_and_unpacked_by_kernels_on_tpu_only(platform: str, c
 )
 def test_philox_noise_is_drawn_by_a_kernel_on_tpu_only(x: jax.ShapeDtypeStruct, platform: str, calls: int) -> None:
     assert kernels_in(with_philox, platform, x) == calls
-    assert kernels_in(jax.vmap(with_philox), platform, array(x.dtype, 2, *x.shape)) == calls
+    of_batch = calls if len(x.shape) > 1 else 0  # a batch of rows XLA would copy
+    assert kernels_in(jax.vmap(with_philox), platform, array(x.dtype, 2, *x.shape)) == of_batch
 
 
 @pytest.mark.parametrize("axes", [(0,), (1,)])
