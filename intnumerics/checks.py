@@ -39,7 +39,11 @@ def switch(name: str, value: Any) -> None:
 
 
 def noise_fn(value: Any) -> None:
-    """Refuses noise that cannot be called, with a TypeError."""
+    """Refuses noise that cannot be called, or a class of it, with a TypeError."""
+    if isinstance(value, type):
+        raise TypeError(
+            f"noise_fn={value.__name__} is a class, and an object of it is needed: write {value.__name__}()"
+        )
     if value is not None and not callable(value):
         raise TypeError(
             f"noise_fn={value!r} is not callable: give a function of (shape, key), or None for no noise; "

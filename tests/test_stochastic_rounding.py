@@ -259,6 +259,12 @@ def test_a_shape_or_key_that_is_none(noise_fn: Any) -> None:
         noise_fn((3,), jnp.zeros(4, jnp.uint32))
 
 
+@pytest.mark.parametrize("cls", [PhiloxUniform, HardwareUniform])
+def test_a_class_in_the_place_of_its_object(cls: Any) -> None:
+    with pytest.raises(TypeError, match=rf"noise_fn={cls.__name__} is a class.*: write {cls.__name__}\(\)"):
+        numerics(8, noise_fn=cls)
+
+
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "rocm"])
 def test_the_hardware_generator_is_refused_where_there_is_none(platform: str) -> None:
     n, x = numerics(8, noise_fn=HardwareUniform()), jax.ShapeDtypeStruct((64, 1024), jnp.float32)
