@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from intnumerics import IntNumerics, kernels, quantize, quantize_to_int
+from intnumerics.dispatch import Call, operations
 from intnumerics.stochastic_rounding import HardwareUniform, PhiloxUniform
 
 NUMERICS = IntNumerics(8, True, True, True, True, True, None)
@@ -62,6 +63,16 @@ def test_a_forward_without_a_mask_is_left_to_xla_to_fuse(function: Callable[...,
 @pytest.mark.parametrize(("platform", "calls"), [("cpu", 0), ("cuda", 0), ("rocm", 0), ("tpu", 2)])
 def test_the_mask_is_packed_and_unpacked_by_kernels_on_tpu_only(platform: str, calls: int) -> None:
     assert kernels_in(forward_and_backward, platform, TILES) == calls
+
+
+@pytest.mark.parametrize("name", [None, "xla"])
+@pytest.mark.parametrize(
+    ("platform", "module"), [("cpu", "xla_cpu"), ("tpu", "xla_tpu"), ("cuda", "xla"), ("rocm", "xla"), (None, "xla")]
+)
+def test_each_platform_has_its_form_of_plain_jnp(platform: str | None, module: str, name: str | None) -> None:
+    call = Call("quantize", (NUMERICS.spec(),), True, name)
+    chosen: Any = operations(call, platform, (jnp.zeros(8),), partitioned=False)
+    assert chosen.__name__ == f"intnumerics.kernels.{module}"
 
 
 @pytest.mark.parametrize(("platform", "calls"), [("cpu", 0), ("cuda", 0), ("rocm", 0), ("tpu", 1)])
