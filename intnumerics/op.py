@@ -194,7 +194,8 @@ def _quantize(
     x: jax.Array, noise: jax.Array | None, spec: QuantSpec, implementation: str | None, interpret: str | None
 ) -> list[jax.Array]:
     arrays = [_at_least_1d(x)]
-    tied = spec.draw is not None and spec.draw.shape != x.shape  # whether shared noise ties axes to their places
+    # Whether shared noise ties the axes to their places; what the hardware draws hangs on them as well.
+    tied = spec.draw is not None and (spec.draw.shape != x.shape or spec.draw.generator == "hardware")
     if noise is not None and spec.draw is None:
         arrays.append(jnp.reshape(noise, (1,) * (arrays[0].ndim - noise.ndim) + noise.shape))
         tied = arrays[1].shape != arrays[0].shape

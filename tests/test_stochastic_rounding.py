@@ -226,6 +226,16 @@ def test_hardware_uniform_is_a_value_without_axes_to_share() -> None:
         HardwareUniform(noise_sharing_axes=(0,))  # pyright: ignore[reportCallIssue]
 
 
+def test_the_hardware_draws_for_the_shape_of_x_with_a_mask_and_without_and_alone() -> None:
+    n, x = numerics(8, noise_fn=HardwareUniform()), jnp.zeros((16, 100))  # whose rows are no whole bytes of mask
+    for function in (
+        lambda x: n.fwd(x, Context(key=key())),
+        lambda x: n.vjp_fwd(x, Context(key=key()))[0],
+        lambda x: HardwareUniform()(x.shape, key()),
+    ):
+        assert "Draw(generator='hardware', shape=(16, 100))" in str(jax.make_jaxpr(function)(x))
+
+
 # --- what bad input gets ----------------------------------------------------------------------------------------------
 
 
