@@ -46,18 +46,18 @@ class Implementation:
         platform: The platform that it is lowered for, as JAX names it, or None for every one.
         module: The module's name in this package; it is imported when it is first used.
         dtypes: Names of the dtypes that it takes.
-        generators: Names of the generators whose noise it draws while it quantizes, or before (see `spec.Draw`).
         interpretable: Whether `interpret=True` runs it on a CPU.
         install: What a user without the platform or package would install.
+        generators: Names of the generators whose noise it draws while it quantizes, or before (see `spec.Draw`).
     """
 
     name: str
     platform: str | None
     module: str
     dtypes: tuple[str, ...]
-    generators: tuple[Generator, ...]
     interpretable: bool = False
     install: str = ""
+    generators: tuple[Generator, ...] = noise.PLAIN
 
     def operations(self, interpret: bool = False) -> Operations:
         """The module's operations, in interpret mode if asked for."""
@@ -76,13 +76,13 @@ class _Interpreted:
 KERNEL_DTYPES = ("float32", "bfloat16", "float16")
 ALL_DTYPES = (*KERNEL_DTYPES, "float64")
 
-PLAIN = tuple(noise.PLAIN)
-
 TABLE = (
-    Implementation("reference", None, "reference", ALL_DTYPES, PLAIN),
-    Implementation("xla", "cpu", "xla_cpu", ALL_DTYPES, PLAIN),
-    Implementation("xla", "tpu", "xla_tpu", ALL_DTYPES, PLAIN),
-    Implementation("xla", None, "xla", ALL_DTYPES, PLAIN),
-    Implementation("pallas", "cuda", "gpu", KERNEL_DTYPES, PLAIN, True, "pip install 'intnumerics[cuda13]'"),
-    Implementation("pallas", "tpu", "tpu", KERNEL_DTYPES, (*PLAIN, "hardware"), True, "pip install 'intnumerics[tpu]'"),
+    Implementation("reference", None, "reference", ALL_DTYPES),
+    Implementation("xla", "cpu", "xla_cpu", ALL_DTYPES),
+    Implementation("xla", "tpu", "xla_tpu", ALL_DTYPES),
+    Implementation("xla", None, "xla", ALL_DTYPES),
+    Implementation("pallas", "cuda", "gpu", KERNEL_DTYPES, True, "pip install 'intnumerics[cuda13]'"),
+    Implementation(
+        "pallas", "tpu", "tpu", KERNEL_DTYPES, True, "pip install 'intnumerics[tpu]'", (*noise.PLAIN, "hardware")
+    ),
 )

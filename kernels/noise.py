@@ -28,11 +28,11 @@ def _from_one_to_two(mantissa: jax.Array) -> jax.Array:
 
 Draws = Callable[[tuple[int, ...], jax.Array], jax.Array]
 
-PLAIN: dict[Generator, Draws] = {
-    "philox": lambda shape, seed: from_16_bits(philox.draws(shape, seed)),
-    "threefry_23_bits": lambda shape, seed: from_23_bits(threefry.bits(shape, seed)),
-    "threefry_16_bits": lambda shape, seed: from_16_bits(threefry.bits(shape, seed) & jnp.uint32(0xFFFF)),
+FROM_THREEFRY: dict[Generator, Callable[[jax.Array], jax.Array]] = {
+    "threefry_23_bits": from_23_bits,
+    "threefry_16_bits": lambda bits: from_16_bits(bits & jnp.uint32(0xFFFF)),
 }
+PLAIN: tuple[Generator, ...] = ("philox", *FROM_THREEFRY)  # what `drawn` draws
 
 
 def drawn(draw: Draw, seed: jax.Array, philox_draws: Draws = philox.draws) -> jax.Array:
@@ -45,4 +45,4 @@ def drawn(draw: Draw, seed: jax.Array, philox_draws: Draws = philox.draws) -> ja
     """
     if draw.generator == "philox":
         return from_16_bits(philox_draws(draw.shape, seed))
-    return PLAIN[draw.generator](draw.shape, seed)
+    return FROM_THREEFRY[draw.generator](threefry.bits(draw.shape, seed))

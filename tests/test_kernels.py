@@ -41,8 +41,6 @@ class Where:
 ON_CPU = {
     "reference": Where("reference", None, "cpu"),
     "xla": Where("xla", None, "cpu"),
-    "xla-cpu": Where("xla", "cpu", "cpu"),
-    "xla-tpu": Where("xla", "tpu", "cpu"),
     "pallas-gpu": Where("pallas", "cuda", "cpu"),
     "pallas-tpu": Where("pallas", "tpu", "cpu"),
 }
@@ -54,13 +52,11 @@ ON_DEVICE = {
     "xla on a TPU": Where("xla", "tpu", "tpu"),
     "pallas on a TPU": Where("pallas", "tpu", "tpu"),
 }
-every_implementation = pytest.mark.parametrize(
-    "where",
-    [
-        *(pytest.param(where, id=name) for name, where in ON_CPU.items()),
-        *(pytest.param(where, id=name, marks=getattr(pytest.mark, where.device)) for name, where in ON_DEVICE.items()),
-    ],
-)
+PARAMETERS = [
+    *(pytest.param(where, id=name) for name, where in ON_CPU.items()),
+    *(pytest.param(where, id=name, marks=getattr(pytest.mark, where.device)) for name, where in ON_DEVICE.items()),
+]
+every_implementation = pytest.mark.parametrize("where", PARAMETERS)
 every_dtype = pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
 
 

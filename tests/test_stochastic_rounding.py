@@ -140,8 +140,7 @@ def test_under_vmap_each_key_draws_what_it_draws_alone(how: dict[str, Any], impl
 
 @every_impl
 @every_portable
-@pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(), (37,), (3, 40)], ids=str)
+@pytest.mark.parametrize(("dtype", "shape"), [(oracle.DTYPES[0], ()), (oracle.DTYPES[1], (3, 40))], ids=str)
 def test_the_pass_gives_what_the_formula_gives_with_the_array(
     noise_fn: Any, how: dict[str, Any], dtype: np.dtype, shape: tuple[int, ...]
 ) -> None:

@@ -9,10 +9,13 @@ import oracle
 import pytest
 import streams
 from oracle import assert_same_bits
-from test_kernels import Where, assert_is_formula, every_dtype, every_implementation
+from test_kernels import ON_CPU, PARAMETERS, Where, assert_is_formula, every_dtype
 
 from intnumerics.kernels import Draw, QuantSpec
 
+# The plain forms of platforms differ from each other in nothing but the stream, so they are tested here.
+FORMS = [pytest.param(Where("xla", platform, "cpu"), id=f"xla-{platform}") for platform in ("cpu", "tpu")]
+every_implementation = pytest.mark.parametrize("where", [*FORMS, *PARAMETERS])
 KEY = (0x243F6A88, 0x85A308D3)
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
 HALVES = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
@@ -37,7 +40,7 @@ def test_the_noise_is_drawn_in_the_pass_for_every_switch_and_result(
 ) -> None:
     x = numbers((3, 1032), dtype)
     noise, seed = streams.uniform(x.shape, KEY), streams.seed(KEY)
-    specs = [drawing(s, x.shape, noise_dtype=noise_dtype) for s in oracle.specs(8)]
+    specs = [drawing(s, x.shape, noise_dtype=noise_dtype) for s in oracle.specs(8) if s.clip]
     for spec in (NEAREST, HALVES):
         to_int = drawing(spec, x.shape, noise_dtype=noise_dtype, integer_dtype=np.dtype(np.int8))
         specs += [to_int, dataclasses.replace(to_int, with_mask=True)]
@@ -51,12 +54,11 @@ SHAPES = [(1,), (7,), (8,), (9,), (1024,), (4099,), (3, 5), (2, 3, 130), (5, 102
 
 
 @every_implementation
-@pytest.mark.parametrize("dtype", oracle.DTYPES[:2], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_noise_of_an_element_hangs_on_its_index_alone_whatever_the_shape(
-    where: Where, shape: tuple[int, ...], dtype: np.dtype
+    where: Where, shape: tuple[int, ...]
 ) -> None:
-    x = numbers(shape, dtype)
+    x = numbers(shape, oracle.DTYPES[len(shape) % 2])  # float32, or bfloat16 for odd ranks
     spec = drawing(NEAREST, shape, with_mask=True)
     result = where.run(lambda x, seed: where.operations().quantize(x, seed, spec), x, streams.seed(KEY))
     assert_is_formula(result, x, streams.uniform(shape, KEY), spec)
@@ -65,8 +67,6 @@ def test_the_noise_of_an_element_hangs_on_its_index_alone_whatever_the_shape(
 def test_more_elements_than_a_large_block_of_every_kernel_has() -> None:
     """Large enough for several blocks of each kernel, and a tail; interpreted, so once for each and no more."""
     for name in ("pallas-gpu", "pallas-tpu"):
-        from test_kernels import ON_CPU
-
         for shape in ((2_100_003,), (513, 4096)):
             x = numbers(shape, np.dtype(ml_dtypes.bfloat16))
             spec = drawing(NEAREST, shape, integer_dtype=np.dtype(np.int8))
@@ -78,16 +78,17 @@ def test_more_elements_than_a_large_block_of_every_kernel_has() -> None:
 
 
 @every_implementation
-@pytest.mark.parametrize("first", [1, 2**29 - 1, 2**32 - 3, 2**32, 2**61 - 2], ids=hex)
-def test_a_part_of_a_larger_array_begins_at_its_own_block(where: Where, first: int) -> None:
+def test_a_part_of_a_larger_array_begins_at_its_own_block(where: Where) -> None:
     x = numbers((2, 4096), np.dtype(np.float32))
     spec = drawing(NEAREST, x.shape)
-    result = where.run(lambda x, seed: where.operations().quantize(x, seed, spec), x, streams.seed(KEY, first))
-    assert_is_formula(result, x, streams.uniform(x.shape, KEY, first), spec)
+    run = jax.jit(lambda x, seed: where.operations().quantize(x, seed, spec))
+    for first in (1, 2**29 - 1, 2**32 - 3, 2**32, 2**61 - 2):
+        result = where.run(run, x, streams.seed(KEY, first))
+        assert_is_formula(result, x, streams.uniform(x.shape, KEY, first), spec)
 
 
 @every_implementation
-@pytest.mark.parametrize("inner", [(40,), (3, 7), (2, 1024)], ids=str)
+@pytest.mark.parametrize("inner", [(3, 7), (2, 1024)], ids=str)
 @pytest.mark.parametrize(("batch", "seeds"), [((2,), (2,)), ((2,), (1,)), ((3, 2), (3, 1)), ((2, 2), (1, 1))], ids=str)
 def test_each_example_of_a_batch_has_the_noise_of_its_own_seed(
     where: Where, batch: tuple[int, ...], seeds: tuple[int, ...], inner: tuple[int, ...]
@@ -113,8 +114,6 @@ def test_a_draw_may_be_shared_along_an_axis(where: Where, shared: tuple[int, ...
 
 
 def test_the_seed_of_a_kernel_is_data_so_a_new_key_compiles_nothing() -> None:
-    from test_kernels import ON_CPU
-
     x = numbers((16,), np.dtype(np.float32))
     spec = drawing(NEAREST, x.shape)
     for where in ON_CPU.values():
