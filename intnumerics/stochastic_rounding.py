@@ -8,7 +8,8 @@ called, `noise_fn(shape, key)`, and gives the numbers that the pass adds, bit fo
 import abc
 import dataclasses
 import functools
-from typing import ClassVar, NamedTuple, Protocol
+from collections.abc import Hashable
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +68,17 @@ class DrawnInPass(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class PhiloxUniform(DrawnInPass):
+class _Sharing(DrawnInPass):
+    """A noise function of which one draw may be shared along axes of x."""
+
+    noise_sharing_axes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "noise_sharing_axes", checks.axes("noise_sharing_axes", self.noise_sharing_axes))
+
+
+@dataclasses.dataclass(frozen=True)
+class PhiloxUniform(_Sharing):
     """Uniform noise from Philox4x32-10, drawn in the pass itself: the one to use.
 
     Reproducible to the bit: the noise of an element depends on the key and on its row-major index in the array, and not
@@ -77,7 +88,7 @@ class PhiloxUniform(DrawnInPass):
     Distribution: (h + 0.5) / 65536 - 0.5 with h uniform in 0 ... 65535: 65,536 values in steps of 2**-16, symmetric
     about 0, none of them 0 or +-0.5. Resolution: the chance to round up is right to 2**-17.
 
-    A typed or legacy key of two words (threefry) is used as it is; of another key, `jax.random.bits(key, (2,))` is.
+    The words of a key that has two, as threefry's do, are used as they are; of another key, `jax.random.bits(key, (2,))`.
 
     Attributes:
         noise_sharing_axes: Axes of x along which one draw is shared.
@@ -100,11 +111,6 @@ class PhiloxUniform(DrawnInPass):
         Array([-16116.5,  -8899.5], dtype=float32)
     """
 
-    noise_sharing_axes: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "noise_sharing_axes", checks.axes("noise_sharing_axes", self.noise_sharing_axes))
-
     def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded:
         """See `DrawnInPass`."""
         return Seeded(Draw("philox", checks.shared_shape(shape, self.noise_sharing_axes)), _seed(key))
@@ -114,17 +120,13 @@ class PhiloxUniform(DrawnInPass):
         return op.drawn(*self.seeded(checks.shape(shape), checks.key(key)))
 
 
-class _FromJax(DrawnInPass):
+class _FromJax(_Sharing):
     """The bits of `jax.random`, drawn in the pass for threefry keys under `jax_threefry_partitionable`, JAX's default.
 
     For any other key, or without that setting, `jax.random` makes an array of noise first.
     """
 
     generator: ClassVar[Generator]
-    noise_sharing_axes: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "noise_sharing_axes", checks.axes("noise_sharing_axes", self.noise_sharing_axes))
 
     def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded | None:
         """See `DrawnInPass`."""
@@ -168,7 +170,6 @@ class JaxUniform(_FromJax):
         True
     """
 
-    noise_sharing_axes: tuple[int, ...] = ()
     generator: ClassVar[Generator] = "threefry_23_bits"
 
     def by_jax(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
@@ -200,7 +201,6 @@ class RandomCenteredUniform(_FromJax):
         True
     """
 
-    noise_sharing_axes: tuple[int, ...] = ()
     generator: ClassVar[Generator] = "threefry_16_bits"
 
     def by_jax(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
@@ -240,10 +240,10 @@ class HardwareUniform(DrawnInPass):
         return op.drawn(*self.seeded(checks.shape(shape), checks.key(key)))
 
 
-def _impl_of(key: jax.Array) -> str:
-    """The name of a key's generator."""
+def _impl_of(key: jax.Array) -> Hashable:
+    """A key's generator: its name, or what `jax.random.key_impl` has for one without."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return str(jax.random.key_impl(key) if typed else checks.default_generator())
+    return jax.random.key_impl(key) if typed else checks.default_generator()
 
 
 def _seed(key: jax.Array) -> jax.Array:
@@ -252,7 +252,7 @@ def _seed(key: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _seed_of(key: jax.Array, impl: str) -> jax.Array:
+def _seed_of(key: jax.Array, impl: Hashable) -> jax.Array:
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     data = jax.random.key_data(key) if typed else key
     words = data if data.size == 2 else _two_words(impl)(data)
@@ -260,7 +260,7 @@ def _seed_of(key: jax.Array, impl: str) -> jax.Array:
 
 
 @functools.cache
-def _two_words(impl: str) -> custom_vmap:
+def _two_words(impl: Any) -> custom_vmap:
     """`jax.random.bits(key, (2,))` from a key's data; key by key under `vmap`, where jax's rbg gives other bits."""
 
     @custom_vmap

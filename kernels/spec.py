@@ -18,7 +18,9 @@ class Draw:
     share a seed; each example has the noise of its own seed.
 
     Attributes:
-        generator: Where the bits come from; `noise.py` documents each.
+        generator: `"philox"`, 16 bits an element of the stream in `philox.py`; `"threefry_23_bits"` and
+            `"threefry_16_bits"`, the bits that `jax.random` gives for a threefry key, of which the number of the first
+            block is that of the first element; `"hardware"`, a TPU's own generator.
         shape: The shape of the noise of one example: that of x without batch axes, or 1 where a draw is shared.
     """
 

@@ -120,6 +120,14 @@ def test_philox_uniform_takes_every_key(make: Any, impl: str) -> None:
         assert_same_bits(jax.jit(lambda x, k: quantize(x, n, key=k))(x, one), oracle.quantize(x, expected, spec_of(n)))
 
 
+@pytest.mark.parametrize("impl", ["philox4x32", "philox2x32", "threefry4x32"])
+def test_philox_uniform_takes_typed_keys_of_jaxs_other_generators(impl: str) -> None:
+    one = jax.random.key(42, impl=impl)
+    data = jax.random.key_data(one)
+    words = data if data.size == 2 else jax.random.bits(one, (2,), jnp.uint32)
+    assert_same_bits(PhiloxUniform()((50,), one), streams.uniform((50,), tuple(int(w) for w in words)))
+
+
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 @every_impl
 def test_under_vmap_each_key_draws_what_it_draws_alone(how: dict[str, Any], impl: str) -> None:
