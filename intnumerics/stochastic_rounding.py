@@ -88,7 +88,8 @@ class PhiloxUniform(_Sharing):
     Distribution: (h + 0.5) / 65536 - 0.5 with h uniform in 0 ... 65535: 65,536 values in steps of 2**-16, symmetric
     about 0, none of them 0 or +-0.5. Resolution: the chance to round up is right to 2**-17.
 
-    The words of a key that has two, as threefry's do, are used as they are; of another key, `jax.random.bits(key, (2,))`.
+    The words of a key that has two, as threefry's do, are used as they are; of another, `jax.random.bits(key, (2,))`
+    are.
 
     Attributes:
         noise_sharing_axes: Axes of x along which one draw is shared.
