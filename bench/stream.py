@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from intnumerics.kernels import philox
+from intnumerics.kernels import Draw, philox
 
 BLOCKS = 1 << 18  # of one piece: 4 MiB
 UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -25,15 +25,16 @@ UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 @jax.jit
 def draws(seed: jax.Array) -> jax.Array:
     """The draws of `BLOCKS` blocks, uint16, for a seed as `Draw` describes it, drawn as the package does."""
-    return philox.draws((BLOCKS * philox.DRAWS,), seed).astype(jnp.uint16)
+    return philox.draws(Draw("philox", (BLOCKS * philox.DRAWS,)), seed).astype(jnp.uint16)
 
 
 def pieces(key: tuple[int, int], first_block: int = 0) -> Iterator[np.ndarray]:
     """The draws of a key without end, `BLOCKS` blocks at a time, little-endian."""
     while True:
-        seed = np.asarray([*key, first_block % 2**32, first_block >> 32], np.uint32)
+        element = first_block * philox.DRAWS
+        seed = np.asarray([*key, element % 2**32, element >> 32], np.uint32)
         yield np.asarray(draws(seed)).astype("<u2", copy=False)
-        first_block = (first_block + BLOCKS) % 2**64
+        first_block = (first_block + BLOCKS) % 2**61
 
 
 def write(descriptor: int, key: tuple[int, int], first_block: int, limit: int) -> int:

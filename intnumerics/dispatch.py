@@ -1,43 +1,13 @@
-"""A call, and which implementation runs it: decided when the platform is known."""
+"""Which implementation runs a call: decided when the platform is known."""
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from .call import Call
 from .kernels import KERNEL_DTYPES, TABLE, Draw, Implementation, Operations
-
-
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """The static part of a call: what is done, and by whom.
-
-    Attributes:
-        operation: Name of the function in an implementation's module.
-        static: The arguments after the arrays.
-        without_noise: Whether the operation takes noise and is given none.
-        implementation: Name of an implementation, or None for the fastest known.
-        interpret: None, or the platform whose kernel runs in interpret mode.
-    """
-
-    operation: str
-    static: tuple[Any, ...] = ()
-    without_noise: bool = False
-    implementation: str | None = None
-    interpret: str | None = None
-
-    @property
-    def draw(self) -> Draw | None:
-        """What noise is drawn in the pass, if any."""
-        return self.static[0].draw if self.operation == "quantize" else None
-
-    def of(self, operations: Operations) -> Callable[..., Any]:
-        """The operation of a module as a function of arrays alone."""
-        function = getattr(operations, self.operation)
-        after = ((None,) if self.without_noise else ()) + self.static
-        return lambda *arrays: function(*arrays, *after)
 
 
 def names() -> list[str]:
@@ -134,14 +104,12 @@ def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], par
     bytes. It is XLA all the same where it would have to copy the array for a kernel that packs, because of its layout,
     and in a program that it partitions, where a kernel would have all of the array on every device.
     """
-    rows = {row.name: row for row in reversed(TABLE) if row.platform in (None, platform)}
+    rows, x = {row.name: row for row in reversed(TABLE) if row.platform in (None, platform)}, arrays[0]
     if call.draw is not None and call.draw.generator == "hardware":
         return rows["pallas"]
     if platform == "tpu" and not partitioned:
-        packs = call.operation == "clip_gradient_from_mask" or (
-            call.operation == "quantize" and call.static[0].with_mask
-        )
-        if (packs and _is_in_whole_tiles(arrays[0])) or _is_drawn_well_on_tpu(call.draw, arrays[0]):
+        packs_well = call.packing is not None and _is_in_whole_tiles(call.rows(x.shape), x.dtype)
+        if packs_well or _is_drawn_well_on_tpu(call.draw, x):
             return rows["pallas"]
     return rows["xla"]
 
@@ -153,12 +121,15 @@ def _is_drawn_well_on_tpu(draw: Draw | None, x: jax.Array) -> bool:
     """
     if draw is None or draw.generator != "philox" or x.dtype.name not in KERNEL_DTYPES:
         return False
+    if draw.shape != x.shape[x.ndim - len(draw.shape) :] or not draw.is_in_rows_of_blocks:
+        return False
     if len(draw.shape) == 1:
-        return draw.shape == x.shape and (x.size < 1 << 15 or x.size % 1024 == 0)
-    return draw.shape == x.shape[x.ndim - len(draw.shape) :]
+        return x.ndim == 1 and (x.size < 1 << 15 or x.size % 1024 == 0)
+    return True
 
 
-def _is_in_whole_tiles(x: jax.Array) -> bool:
+def _is_in_whole_tiles(shape: tuple[int, ...], dtype: np.dtype) -> bool:
     """Whether a TPU kernel takes x as it lies in memory: float32 or bfloat16 in whole tiles of 8 rows of 128 lanes."""
-    rows = x.shape[-2] if x.ndim > 1 else x.size // 128
-    return x.dtype in (jnp.float32, jnp.bfloat16) and x.shape[-1] % 128 == 0 and rows % 8 == 0 and x.size > 0
+    lanes = shape[-1]
+    rows = shape[-2] if len(shape) > 1 else lanes // 128
+    return dtype in (jnp.float32, jnp.bfloat16) and lanes % 128 == 0 and rows % 8 == 0 and math.prod(shape) > 0

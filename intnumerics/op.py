@@ -1,8 +1,8 @@
 """The one place that knows platforms and transforms; the kernels below it know arrays only.
 
-Each operation is `custom_jvp` (its derivative is that of the formula) over `custom_vmap` (a batch axis is one more
-axis of the array) over one primitive, which is lowered to an implementation when the platform is known. So one traced
-function serves several platforms.
+An operation is a stack, from the outside in: `custom_jvp`, as its derivative is that of the formula; `custom_vmap`, as
+a batch axis is one more axis of the array; then what splits it over a mesh (`sharding.py`); and a primitive, which is
+lowered to an implementation when the platform is known, so that one traced function serves several platforms.
 """
 
 import dataclasses
@@ -13,14 +13,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from . import dispatch
-from .dispatch import Call
+from . import dispatch, sharding
+from .call import Call
 from .kernels import Draw, QuantSpec, reference
+from .packing import packing_of
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu", None)  # None: any other
 
@@ -32,31 +32,21 @@ leaf_p.multiple_results = True
 
 
 @leaf_p.def_abstract_eval
-def _abstract(*avals: Any, call: Call) -> list[Any]:
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
-    if call.draw is not None:  # the noise changes no shape, and not every implementation can draw it
-        call, shapes = _with_array(call), [shapes[0], jax.ShapeDtypeStruct((1,) * shapes[0].ndim, np.float32)]
-    results = jax.tree.leaves(jax.eval_shape(call.of(reference), *shapes))
-    # As x in all else: sharded likewise, and varying along the same axes of a mesh.
-    return [avals[0].update(shape=a.shape, dtype=a.dtype, weak_type=False) for a in results]
+def _abstract(x: Any, *_: Any, call: Call) -> list[Any]:
+    # As x in all else: varying along the same axes of a mesh.
+    return [x.update(shape=shape, dtype=dtype, weak_type=False) for shape, dtype in call.results(x)]
 
 
-@functools.cache
-def _compiled(call: Call) -> Callable[..., list[jax.Array]]:
-    return jax.jit(functools.partial(leaf_p.bind, call=call))
-
-
-@leaf_p.def_impl
-def _eager(*arrays: jax.Array, call: Call) -> list[jax.Array]:
-    with jax.disable_jit(False):
-        return _compiled(call)(*arrays)
+def _leaf(call: Call, *arrays: jax.Array) -> list[jax.Array]:
+    return leaf_p.bind(*arrays, call=call)
 
 
 def _lower(platform: str | None) -> None:
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, call: Call) -> Any:
         def run(*arrays: jax.Array) -> list[jax.Array]:
             operations = dispatch.operations(call, platform, arrays, _is_partitioned(ctx))
-            return jax.tree.leaves(call.of(operations)(*arrays))
+            with jax.named_scope(f"intnumerics_{call.operation}"):
+                return call.of(operations)(*arrays)
 
         return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
 
@@ -64,7 +54,7 @@ def _lower(platform: str | None) -> None:
 
 
 def _is_partitioned(ctx: mlir.LoweringRuleContext) -> bool:
-    """Whether XLA may split the program over devices here; not where `shard_map` has done so along all mesh axes."""
+    """Whether XLA splits the program here: inside a `shard_map` along some axes of a mesh and not all."""
     context: Any = ctx.module_context.axis_context
     if hasattr(context, "manual_axes"):
         return set(context.manual_axes) != set(context.mesh.axis_names)
@@ -75,6 +65,18 @@ for _platform in PLATFORMS:
     _lower(_platform)
 
 
+# --- sharding: each device its shard ----------------------------------------------------------------------------------
+
+
+def _sharded(call: Call, *arrays: jax.Array) -> list[jax.Array]:
+    mesh = jax.typeof(arrays[0]).sharding.mesh
+    if mesh.explicit_axes:
+        return sharding.by_type(_leaf, call, arrays)
+    if mesh.manual_axes:  # in the hands of who wrote the `shard_map`, and of XLA along the axes that they left
+        return _leaf(call, *arrays)
+    return sharding.by_partitioner(_leaf, call, arrays)
+
+
 # --- vmap: the batch axis becomes the first axis of the array ---------------------------------------------------------
 
 
@@ -82,7 +84,7 @@ for _platform in PLATFORMS:
 def _batchable(call: Call) -> Callable[..., list[jax.Array]]:
     @custom_vmap
     def bind(*arrays: jax.Array) -> list[jax.Array]:
-        return leaf_p.bind(*arrays, call=call)
+        return _sharded(call, *arrays)
 
     @bind.def_vmap
     def _(size: int, batched: list[bool], *arrays: jax.Array) -> tuple[list[jax.Array], list[bool]]:
@@ -103,7 +105,7 @@ def _batchable(call: Call) -> Callable[..., list[jax.Array]]:
 
 def _with_array(call: Call) -> Call:
     """The call on an array of noise, where it drew the noise from a seed."""
-    return dataclasses.replace(call, static=(dataclasses.replace(call.static[0], draw=None),))
+    return call.with_spec(draw=None)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -130,11 +132,19 @@ def _jvp(call: Call, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, 
         call, primals = _with_array(call), (x, drawn(call.draw, seed))
         tangents = (tangents[0], jnp.zeros_like(primals[1]))
     formula = call.of(reference)
-    _, out = jax.jvp(lambda *arrays: jax.tree.leaves(formula(*arrays)), primals, tangents)
+    _, out = jax.jvp(formula, primals, tangents)
     return result, out
 
 
-_jitted = jax.jit(_differentiable, static_argnums=(0,))
+@functools.cache
+def _jitted(operation: str) -> Any:
+    """`_differentiable` under the name that a profile shows."""
+
+    def run(call: Call, *arrays: jax.Array) -> list[jax.Array]:
+        return _differentiable(call, *arrays)
+
+    run.__name__ = run.__qualname__ = f"intnumerics_{operation}"
+    return jax.jit(run, static_argnums=0)
 
 
 def _run(call: Call, *arrays: jax.Array) -> list[jax.Array]:
@@ -145,7 +155,8 @@ def _run(call: Call, *arrays: jax.Array) -> list[jax.Array]:
         jax.lax.pcast(a, tuple(every - own), to="varying") if every - own else a
         for a, own in zip(arrays, axes, strict=True)
     ]
-    return _jitted(call, *alike)
+    with jax.disable_jit(False):  # a program is what there is to a pass; without one there would be many
+        return _jitted(call.operation)(call, *alike)
 
 
 # --- the operations ---------------------------------------------------------------------------------------------------
@@ -183,10 +194,10 @@ def quantize_with_mask(
     """`quantize`, and the clip mask in the same pass.
 
     Returns:
-        The result, and the mask packed to one bit an element, uint8: along the last axis, or along as many of the last
-        axes together as it takes to fill whole bytes, where no shared noise ties the axes to their places.
+        The result, and the mask packed to one bit an element, uint8, as `packing.py` describes.
     """
-    y, packed = _quantize(x, noise, dataclasses.replace(spec, with_mask=True), implementation, interpret)
+    spec = dataclasses.replace(spec, with_mask=True)
+    y, packed = _quantize(x, noise, spec, implementation, interpret)
     return y, packed
 
 
@@ -194,20 +205,13 @@ def _quantize(
     x: jax.Array, noise: jax.Array | None, spec: QuantSpec, implementation: str | None, interpret: str | None
 ) -> list[jax.Array]:
     arrays = [_at_least_1d(x)]
-    # Whether shared noise ties the axes to their places; what the hardware draws hangs on them as well.
-    tied = spec.draw is not None and (spec.draw.shape != x.shape or spec.draw.generator == "hardware")
     if noise is not None and spec.draw is None:
-        arrays.append(jnp.reshape(noise, (1,) * (arrays[0].ndim - noise.ndim) + noise.shape))
-        tied = arrays[1].shape != arrays[0].shape
-    if spec.with_mask and not tied:
-        arrays = [_whole_bytes(a) for a in arrays]
-    if noise is not None and spec.draw is not None:
-        draw = (
-            spec.draw if tied else Draw(spec.draw.generator, arrays[0].shape)
-        )  # an index is row-major in either shape
-        arrays, spec = [*arrays, noise], dataclasses.replace(spec, draw=draw)
-    call = Call("quantize", (spec,), noise is None, implementation, interpret)
-    y, *packed = _run(call, *arrays)
+        noise = jnp.reshape(noise, (1,) * (arrays[0].ndim - noise.ndim) + noise.shape)
+    elif noise is not None and spec.draw is not None and not x.ndim:
+        spec = dataclasses.replace(spec, draw=dataclasses.replace(spec.draw, shape=(1,), whole=(1,)))
+    how = sharding.packing(arrays[0]) if spec.with_mask else None
+    call = Call("quantize", (spec,), noise is None, implementation, interpret, how)
+    y, *packed = _run(call, *arrays, *([] if noise is None else [noise]))
     return [y.reshape(x.shape), *packed]
 
 
@@ -215,9 +219,10 @@ def clip_gradient_from_mask(
     g: jax.Array, packed: jax.Array, implementation: str | None = None, interpret: str | None = None
 ) -> jax.Array:
     """`kernels.reference.clip_gradient_from_mask` for every shape and under every transform."""
-    call = Call("clip_gradient_from_mask", (), False, implementation, interpret)
-    leading = g.shape[: packed.ndim - 1]
-    return _run(call, g.reshape(*leading, math.prod(g.shape[len(leading) :])), packed)[0].reshape(g.shape)
+    arrays = _at_least_1d(g), packed
+    how = packing_of(packed.shape, arrays[0].shape)
+    call = Call("clip_gradient_from_mask", (), False, implementation, interpret, how)
+    return _run(call, *arrays)[0].reshape(g.shape)
 
 
 def clip_gradient_from_x(
@@ -226,12 +231,6 @@ def clip_gradient_from_x(
     """`kernels.reference.clip_gradient_from_x` for every shape and under every transform."""
     call = Call("clip_gradient_from_x", (spec,), False, implementation, interpret)
     return _run(call, _at_least_1d(g), _at_least_1d(x))[0].reshape(g.shape)
-
-
-def _whole_bytes(x: jax.Array) -> jax.Array:
-    """x with as many of its last axes merged as it takes for the packed mask to fill its bytes."""
-    axis = max((i for i in range(x.ndim) if math.prod(x.shape[i:]) % 8 == 0), default=0)
-    return x.reshape(*x.shape[:axis], math.prod(x.shape[axis:]))
 
 
 def _at_least_1d(x: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from jax import lax
 from . import body, gpu_noise
 from .gpu_blocks import LARGE_BLOCK, Block, Columns, columns, for_each_block
 from .noise import drawn as draw_array
-from .spec import QuantSpec, packed_shape
+from .spec import Draw, QuantSpec, packed_shape, strides_of
 
 # --- the mask, eight elements a byte ---------------------------------------------------------------------------------
 
@@ -59,7 +59,7 @@ def quantize(
         return (empty, jnp.zeros(packed_shape(shape), jnp.uint8)) if spec.with_mask else empty
     if noise is not None and spec.draw is not None:
         if draws_in_kernel(x, noise, spec):
-            return _quantize_drawing(x, noise, spec, interpret)
+            return _quantize_drawing(x, noise, spec, spec.draw, interpret)
         noise, spec = draw_array(spec.draw, noise), dataclasses.replace(spec, draw=None)
     if spec.with_mask:
         if noise is not None and noise.shape[-1] == shape[-1]:
@@ -71,7 +71,9 @@ def quantize(
         noise_ref, (y_ref, *mask_ref) = (None, refs) if noise is None else (refs[0], refs[1:])
         values, drawn = block.load(x_ref), None
         if noise_ref is not None:
-            at = None if noise_shape == x.shape else gpu_noise.broadcast_index(block.index(), x.shape, noise_shape)
+            at = None
+            if noise_shape != x.shape:
+                at = gpu_noise.broadcast_index(block.index(), x.shape, strides_of(noise_shape))
             drawn = body.widen(block.load(noise_ref, at))
         block.store(y_ref, body.quantize(values, drawn, spec, _tiny(block)))
         if mask_ref:
@@ -93,11 +95,12 @@ def draws_in_kernel(x: jax.Array, seed: jax.Array, spec: QuantSpec) -> bool:
     if spec.draw is None or spec.draw.generator != "philox":
         return False
     inner = x.shape[seed.ndim - 1 :]
-    return spec.draw.shape == inner and not (spec.with_mask and _ragged(inner))  # padding would move the elements
+    moved = spec.with_mask and _ragged(inner)  # by padding
+    return spec.draw.shape == inner and spec.draw.is_in_blocks_of_8 and not moved
 
 
 def _quantize_drawing(
-    x: jax.Array, seed: jax.Array, spec: QuantSpec, interpret: bool
+    x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, interpret: bool
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """`quantize` where `draws_in_kernel`: in parts of eight elements a thread, in whose registers they stay."""
     shape, dtype, rank = x.shape, spec.result_dtype(x.dtype), seed.ndim - 1
@@ -106,7 +109,7 @@ def _quantize_drawing(
     joins = dtype.itemsize < x.dtype.itemsize
 
     def kernel(block: Block, x_ref: Any, seed_ref: Any, y_ref: Any, *mask_ref: Any) -> None:
-        stream = gpu_noise.Stream(block, seed_ref, shape[:rank], seed.shape[:rank])
+        stream = gpu_noise.Stream(block, seed_ref, shape[:rank], seed.shape[:rank], draw)
         for turn, part in enumerate(block.parts(8 * gpu_noise.ROWS)):
             places = columns(part, width)
             values = [place.load(x_ref) for place in places]  # first, so that the stream hides their latency

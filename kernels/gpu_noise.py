@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import philox
-from .gpu_blocks import WARPS, Block, indices
+from .gpu_blocks import INT32_END, WARPS, Block, indices
+from .spec import Draw, strides_of
 
 ROWS = 32 * WARPS  # of eight elements, a thread each, that are drawn at a time: Triton joins more in shared memory
 FLIP = 0x80008000  # makes of a draw, in the upper half of a word, the signed integer `(draw + 0.5 - 32768) * 65536`
@@ -26,19 +27,27 @@ class Stream:
         seeds: Reference to the flattened seeds.
         batch: Batch axes of x.
         seed_batch: Those of the seeds, which broadcast to them.
+        draw: What is drawn for an example.
     """
 
-    def __init__(self, block: Block, seeds: Any, batch: tuple[int, ...], seed_batch: tuple[int, ...]) -> None:
-        at = jnp.int32(0) if block.example is None else 4 * broadcast_index(block.example, batch, seed_batch)
+    def __init__(
+        self, block: Block, seeds: Any, batch: tuple[int, ...], seed_batch: tuple[int, ...], draw: Draw
+    ) -> None:
+        at, strides = jnp.int32(0), strides_of(seed_batch)
+        if block.example is not None:
+            at = 4 * broadcast_index(block.example, batch, strides)
         k0, k1, low, high = (seeds[at + i] for i in range(4))
         self.key = (k0, k1)
-        # Nothing but FLIP, for no array has 2**66 elements. The compiler cannot see that, and so keeps it in a
+        # Nothing but FLIP, for no array has 2**63 elements. The compiler cannot see that, and so keeps it in a
         # register: an instruction takes one constant, and the upper halves need a mask too.
         self.flip = jnp.uint32(FLIP) ^ (high & jnp.uint32(0x80000000))
         with jax.enable_x64(True):
-            first = high.astype(jnp.uint64) << jnp.asarray(32, jnp.uint64) | low.astype(jnp.uint64)
-            start = lax.div(block.start, jnp.full((), philox.DRAWS, block.start.dtype)).astype(jnp.uint64)
-            self.number = first + start + lax.iota(jnp.uint64, ROWS)
+            first = high.astype(jnp.uint64) << jnp.asarray(29, jnp.uint64) | (low >> jnp.uint32(3)).astype(jnp.uint64)
+            start = lax.div(block.start, jnp.full((), philox.DRAWS, block.start.dtype))
+            if draw.is_contiguous:
+                self.part, self.number = None, first + start.astype(jnp.uint64) + lax.iota(jnp.uint64, ROWS)
+            else:
+                self.part, self.number = (draw, start + lax.iota(start.dtype, ROWS)), first
             self.low = self.number.astype(jnp.uint32)
 
     def uniform(self, turn: int, width: int) -> list[jax.Array]:
@@ -50,12 +59,21 @@ class Stream:
         joined = [join(draws[first : first + width]) for first in range(0, philox.DRAWS, width)]
         return [lax.bitcast_convert_type(draw, jnp.int32).astype(jnp.float32) * jnp.float32(UNIT) for draw in joined]
 
-    def _words(self, turn: int) -> philox.Words:
+    def _counter(self, turn: int) -> tuple[jax.Array, jax.Array]:
+        """The low and the high word of the numbers of the Philox blocks of a part."""
         with jax.enable_x64(True):
-            number = self.number + jnp.asarray(turn * ROWS, jnp.uint64)
-            c1 = (number >> jnp.asarray(32, jnp.uint64)).astype(jnp.uint32)
-        # The lower half of `number`, from which the compiler would make a product of 64 bits.
-        c0 = self.low + jnp.uint32(turn * ROWS)
+            if self.part is None:
+                number = self.number + jnp.asarray(turn * ROWS, jnp.uint64)
+                # The lower half of `number`, from which the compiler would make a product of 64 bits.
+                low = self.low + jnp.uint32(turn * ROWS)
+            else:
+                draw, place = self.part
+                number = self.number + block_number(place + jnp.full((), turn * ROWS, place.dtype), draw)
+                low = number.astype(jnp.uint32)
+            return low, (number >> jnp.asarray(32, jnp.uint64)).astype(jnp.uint32)
+
+    def _words(self, turn: int) -> philox.Words:
+        c0, c1 = self._counter(turn)
         zero = jnp.zeros_like(c0)
         return philox.philox4x32((c0, c1, zero, zero + jnp.uint32(philox.DOMAIN)), self.key, philox.product32)
 
@@ -77,29 +95,43 @@ def split(x: jax.Array) -> list[jax.Array]:
     return [column for pair in zip(split(even), split(odd), strict=True) for column in pair]
 
 
-def broadcast_index(i: jax.Array, shape: tuple[int, ...], noise_shape: tuple[int, ...]) -> jax.Array:
-    """Where the noise of element `i` of an array of `shape` stands in noise that broadcasts to it, both flattened."""
+def block_number(i: jax.Array, draw: Draw) -> jax.Array:
+    """The number, uint64, of the Philox block that eight elements of a part read, after that of the first.
+
+    Args:
+        i: Which eight, counted from the beginning of the part.
+        draw: The part, `is_in_blocks_of_8`.
+    """
+    shape = (*draw.shape[:-1], draw.shape[-1] // philox.DRAWS)
+    strides = (*(stride // philox.DRAWS for stride in draw.strides[:-1]), 1)
+    wide = i if draw.span <= philox.DRAWS * INT32_END else i.astype(jnp.int64)
+    return broadcast_index(wide, shape, strides).astype(jnp.uint64)
+
+
+def broadcast_index(i: jax.Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> jax.Array:
+    """Where element `i` of a flattened array of `shape` stands in another one, which has `strides` along its axes."""
     with indices(i.dtype):
         index = jnp.zeros_like(i)
-        for group_stride, size, noise_stride in kept_groups(shape, noise_shape):
+        for group_stride, size, other_stride in kept_groups(shape, strides):
             along = lax.div(i, jnp.full_like(i, group_stride)) if group_stride > 1 else i
             if group_stride * size < math.prod(shape):
                 along = lax.rem(along, jnp.full_like(i, size))
-            index = index + along * jnp.full_like(i, noise_stride)
+            index = index + along * jnp.full_like(i, other_stride)
         return index
 
 
-def kept_groups(shape: tuple[int, ...], noise_shape: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """The runs of axes along which the noise is not shared: (stride in x, size, stride in the noise) of each."""
+def kept_groups(shape: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """The runs of axes along which another array is not shared: (stride, size, stride in the other) of each."""
     groups: list[tuple[int, int, int]] = []
-    stride = noise_stride = 1
+    stride = 1
     joins = False  # whether the axis just seen, to the right, is the first of a group
-    for size, noise_size in zip(reversed(shape), reversed(noise_shape), strict=True):
+    for size, other in zip(reversed(shape), reversed(strides), strict=True):
         if size == 1:
             continue
-        if noise_size == size:
-            start, length, noise_start = groups.pop() if joins else (stride, 1, noise_stride)
-            groups.append((start, length * size, noise_start))
-        joins = noise_size == size
-        stride, noise_stride = stride * size, noise_stride * noise_size
+        if other:
+            joins = joins and groups[-1][1] * groups[-1][2] == other
+            start, length, step = groups.pop() if joins else (stride, 1, other)
+            groups.append((start, length * size, step))
+        joins = other > 0
+        stride = stride * size
     return groups

@@ -26,7 +26,7 @@ def _from_one_to_two(mantissa: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(mantissa | jnp.uint32(ONE), jnp.float32)
 
 
-Draws = Callable[[tuple[int, ...], jax.Array], jax.Array]
+Draws = Callable[[Draw, jax.Array], jax.Array]
 
 FROM_THREEFRY: dict[Generator, Callable[[jax.Array], jax.Array]] = {
     "threefry_23_bits": from_23_bits,
@@ -39,10 +39,10 @@ def drawn(draw: Draw, seed: jax.Array, philox_draws: Draws = philox.draws) -> ja
     """The noise of a draw: float32 of (*batch, *draw.shape), the batch axes being those of the seed.
 
     Args:
-        draw: Generator and shape.
+        draw: Which generator, and which elements there are.
         seed: As `spec.Draw` describes it.
         philox_draws: `philox.draws`, or a form of it that suits the platform.
     """
     if draw.generator == "philox":
-        return from_16_bits(philox_draws(draw.shape, seed))
-    return FROM_THREEFRY[draw.generator](threefry.bits(draw.shape, seed))
+        return from_16_bits(philox_draws(draw, seed))
+    return FROM_THREEFRY[draw.generator](threefry.bits(draw, seed))

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .spec import Draw
+
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)  # by which the key grows each round
 ROUNDS = 10
@@ -86,65 +88,87 @@ def seed_words(seed: jax.Array, rank: int) -> Words:
     return k0, k1, low, high
 
 
-def index_in(shape: tuple[int, ...], batch_rank: int, dtype: np.dtype) -> jax.Array:
-    """Each element's row-major index, after as many axes of 1 as the batch has."""
+def numbers(draw: Draw, batch_rank: int, dtype: np.dtype) -> jax.Array:
+    """Each element's number after that of the first, with as many axes of 1 before as the batch has."""
     with jax.enable_x64(True):
-        return lax.iota(dtype, math.prod(shape)).reshape((1,) * batch_rank + shape)
+        if draw.is_contiguous:
+            number = lax.iota(dtype, math.prod(draw.shape)).reshape(draw.shape)
+        else:
+            number = jnp.zeros(draw.shape, dtype)
+            for axis, stride in enumerate(draw.strides):
+                if draw.shape[axis] > 1:
+                    number = number + lax.broadcasted_iota(dtype, draw.shape, axis) * jnp.asarray(stride, dtype)
+        return number.reshape((1,) * batch_rank + draw.shape)
 
 
-def block_of(shape: tuple[int, ...], seed: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Where each element's bits come from, in uint32: the two words of the block's number, and the index in it.
+Pair = tuple[jax.Array, jax.Array]  # the low and the high word of a number of 64 bits
+
+
+def words_of(draw: Draw, batch_rank: int) -> Pair:
+    """`numbers` in two words, uint32; a GPU counts in 64 bits at a price, so only where 32 do not reach."""
+    if draw.span <= 1 << 32:
+        return numbers(draw, batch_rank, np.dtype(np.uint32)), jnp.uint32(0)
+    number = numbers(draw, batch_rank, np.dtype(np.uint64))
+    with jax.enable_x64(True):
+        return number.astype(jnp.uint32), (number >> jnp.asarray(32, jnp.uint64)).astype(jnp.uint32)
+
+
+def plus(a: Pair, b: Pair) -> Pair:
+    """The sum."""
+    low = a[0] + b[0]
+    return low, a[1] + b[1] + (low < a[0]).astype(jnp.uint32)
+
+
+def over_8(a: Pair) -> Pair:
+    """The quotient by the elements that a block serves."""
+    return a[0] >> jnp.uint32(3) | a[1] << jnp.uint32(29), a[1] >> jnp.uint32(3)
+
+
+def block_of(draw: Draw, seed: jax.Array) -> tuple[Pair, jax.Array]:
+    """Where each element's bits come from, in uint32: the number of the Philox block, and the index in it.
 
     Args:
-        shape: The array's.
+        draw: Which elements there are.
         seed: uint32 (*batch, 4), as `spec.Draw` describes.
-        size: How many elements a block serves, a power of 2.
     """
-    _, _, low, high = seed_words(seed, len(shape))
-    shift, batch_rank = size.bit_length() - 1, seed.ndim - 1
-    if math.prod(shape) <= 1 << 32:
-        index = index_in(shape, batch_rank, np.dtype(np.uint32))
-        block, beyond, within = index >> jnp.uint32(shift), jnp.uint32(0), index & jnp.uint32(size - 1)
-    else:
-        index = index_in(shape, batch_rank, np.dtype(np.uint64))
-        with jax.enable_x64(True):
-            number = index >> jnp.asarray(shift, jnp.uint64)
-            block, beyond = (w.astype(jnp.uint32) for w in (number, number >> jnp.asarray(32, jnp.uint64)))
-            within = index.astype(jnp.uint32) & jnp.uint32(size - 1)
-    first = low + block
-    second = high + beyond + (first < low).astype(jnp.uint32)
-    return first, second, within
+    _, _, *first = seed_words(seed, len(draw.shape))
+    number = words_of(draw, seed.ndim - 1)
+    if draw.aligned:  # written so, XLA sees which elements share a block
+        return plus(over_8((first[0], first[1])), over_8(number)), number[0] & jnp.uint32(DRAWS - 1)
+    number = plus((first[0], first[1]), number)
+    return over_8(number), number[0] & jnp.uint32(DRAWS - 1)
 
 
-def draws(shape: tuple[int, ...], seed: jax.Array, product: Product = product32) -> jax.Array:
-    """The stream's 16-bit draws for an array of `shape`, a function of each element alone, so that XLA fuses it.
+def draws(draw: Draw, seed: jax.Array, product: Product = product32) -> jax.Array:
+    """The stream's 16-bit draws for an array, a function of each element alone, so that XLA fuses it.
 
     XLA for GPU gives a thread four elements, whose common block it computes once.
 
     Args:
-        shape: The array's.
-        seed: uint32 (*batch, 4), as `spec.Draw` describes; the number counts blocks of eight elements.
+        draw: Which elements there are.
+        seed: uint32 (*batch, 4), as `spec.Draw` describes.
         product: As `philox4x32` takes it.
 
     Returns:
-        uint32 of (*batch, *shape), from 0 to 65535.
+        uint32 of (*batch, *draw.shape), from 0 to 65535.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> [hex(draw) for draw in draws((4,), jnp.array([0, 42, 0, 0], jnp.uint32))]
+        >>> from intnumerics.kernels import Draw
+        >>> [hex(draw) for draw in draws(Draw("philox", (4,)), jnp.array([0, 42, 0, 0], jnp.uint32))]
         ['0x410b', '0x5d3c', '0xf23c', '0x120b']
     """
-    low, high, draw = block_of(shape, seed, DRAWS)
-    k0, k1, _, _ = seed_words(seed, len(shape))
+    (low, high), place = block_of(draw, seed)
+    k0, k1, _, _ = seed_words(seed, len(draw.shape))
     zero = jnp.zeros_like(k0)
     w0, w1, w2, w3 = philox4x32((low, high, zero, zero + jnp.uint32(DOMAIN)), (k0, k1), product)
-    word = jnp.where(draw < 4, jnp.where(draw < 2, w0, w1), jnp.where(draw < 6, w2, w3))
-    return word >> ((draw & jnp.uint32(1)) << jnp.uint32(4)) & jnp.uint32(0xFFFF)
+    word = jnp.where(place < 4, jnp.where(place < 2, w0, w1), jnp.where(place < 6, w2, w3))
+    return word >> ((place & jnp.uint32(1)) << jnp.uint32(4)) & jnp.uint32(0xFFFF)
 
 
-def draws_on_tpu(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
+def draws_on_tpu(draw: Draw, seed: jax.Array) -> jax.Array:
     """`draws` in words of 32 bits, a third cheaper on a TPU."""
-    return draws(shape, seed, product_of_limbs)
+    return draws(draw, seed, product_of_limbs)
 
 
 # --- for a CPU, whose vector registers multiply lanes of 64 bits ------------------------------------------------------
@@ -170,18 +194,18 @@ def half_of_output(second: jax.Array, counter: Words, key: tuple[jax.Array, jax.
     return high ^ jnp.where(second, c3 ^ k1, c1 ^ k0), low
 
 
-def draws_on_cpu(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
+def draws_on_cpu(draw: Draw, seed: jax.Array) -> jax.Array:
     """`draws`, twice as fast on a CPU."""
     with jax.enable_x64(True):
 
         def word(value: int) -> jax.Array:
             return jnp.asarray(value, jnp.uint64)
 
-        k0, k1, low, high = (w.astype(jnp.uint64) for w in seed_words(seed, len(shape)))
-        index = index_in(shape, seed.ndim - 1, np.dtype(np.uint64))
-        block = (high << word(32) | low) + (index >> word(3))
-        zero, draw = jnp.zeros_like(block), index & word(DRAWS - 1)
+        k0, k1, low, high = (w.astype(jnp.uint64) for w in seed_words(seed, len(draw.shape)))
+        number = (high << word(32) | low) + numbers(draw, seed.ndim - 1, np.dtype(np.uint64))
+        block, place = number >> word(3), number & word(DRAWS - 1)
+        zero = jnp.zeros_like(block)
         counter = (block, block >> word(32), zero, zero + word(DOMAIN))
-        even, odd = half_of_output(draw >= word(4), counter, (k0, k1))
-        chosen = jnp.where(draw & word(2) == word(0), even, odd)
-        return (chosen >> ((draw & word(1)) << word(4)) & word(0xFFFF)).astype(jnp.uint32)
+        even, odd = half_of_output(place >= word(4), counter, (k0, k1))
+        chosen = jnp.where(place & word(2) == word(0), even, odd)
+        return (chosen >> ((place & word(1)) << word(4)) & word(0xFFFF)).astype(jnp.uint32)

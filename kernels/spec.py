@@ -1,6 +1,7 @@
 """The static description of one quantization, shared by every implementation."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import numpy as np
@@ -14,18 +15,68 @@ class Draw:
     """Noise that an implementation draws itself, from a *seed* that it is given in the place of the noise.
 
     A seed is uint32 of shape (*batch, 4): the two words of a key, then the low and the high word of the 64-bit number
-    of the first block that is drawn, 0 for a whole array. Its batch axes are the leading axes of x, or 1 where they
-    share a seed; each example has the noise of its own seed.
+    of the first element, 0 for a whole array. Its batch axes are the leading axes of x, or 1 where they share a seed;
+    each example has the noise of its own seed.
+
+    An array may be a part of a larger one, as a shard is. An element's number is then its row-major index in the whole.
 
     Attributes:
         generator: `"philox"`, 16 bits an element of the stream in `philox.py`; `"threefry_23_bits"` and
-            `"threefry_16_bits"`, the bits that `jax.random` gives for a threefry key, of which the number of the first
-            block is that of the first element; `"hardware"`, a TPU's own generator.
+            `"threefry_16_bits"`, the bits that `jax.random` gives for a threefry key; `"hardware"`, a TPU's own
+            generator.
         shape: The shape of the noise of one example: that of x without batch axes, or 1 where a draw is shared.
+        whole: The shape of the array that it is a part of; of an array that is none, `shape`.
+        aligned: Whether the number of the first element is a multiple of 8.
+
+    Example:
+        >>> rows = Draw("philox", (2, 16), whole=(8, 16))
+        >>> rows.strides, rows.is_contiguous, Draw("philox", (8, 8), whole=(8, 16)).is_contiguous
+        ((16, 1), True, False)
     """
 
     generator: Generator
     shape: tuple[int, ...]
+    whole: tuple[int, ...] = ()
+    aligned: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "whole", self.whole or self.shape)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """By how much an element's number grows along each axis."""
+        return strides_of(self.whole)
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the numbers of the elements follow one another."""
+        step = 1
+        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if size != 1 and stride != step:
+                return False
+            step *= size
+        return True
+
+    @property
+    def span(self) -> int:
+        """From the number of the first element to that after the last."""
+        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        return last + 1 if math.prod(self.shape) else 0
+
+    @property
+    def is_in_rows_of_blocks(self) -> bool:
+        """Whether the rows begin each at a Philox block, or follow one another from a block on.
+
+        And whether 32 bits count the blocks from the first element to the last.
+        """
+        return self.aligned and (self.is_contiguous or self.whole[-1] % 8 == 0) and self.span <= 8 << 32
+
+    @property
+    def is_in_blocks_of_8(self) -> bool:
+        """Whether eight elements from a multiple of 8 on, in memory, have the numbers that a Philox block serves."""
+        if self.is_contiguous:
+            return self.aligned
+        return self.aligned and self.shape[-1] % 8 == 0 and self.whole[-1] % 8 == 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +133,16 @@ def wider(a: np.dtype, b: np.dtype) -> np.dtype:
     """
     a, b = np.dtype(a), np.dtype(b)
     return a if a == b else np.dtype(np.float64 if np.float64 in (a, b) else np.float32)
+
+
+def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Row-major strides of an array that broadcasts: 0 along axes that it shares.
+
+    Example:
+        >>> strides_of((4, 1, 5))
+        (5, 0, 1)
+    """
+    return tuple(math.prod(shape[axis + 1 :]) if size != 1 else 0 for axis, size in enumerate(shape))
 
 
 def packed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ counter and the folding of the two words are those of `jax.random.bits` with `ja
 import jax
 import jax.numpy as jnp
 
-from .philox import block_of, seed_words
+from .philox import plus, seed_words, words_of
+from .spec import Draw
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
@@ -28,24 +29,25 @@ def threefry2x32(counter: tuple[jax.Array, jax.Array], key: tuple[jax.Array, jax
     return x0, x1
 
 
-def bits(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
+def bits(draw: Draw, seed: jax.Array) -> jax.Array:
     """`jax.random.bits(key, shape)`, uint32; narrower draws of jax are the low bits of these.
 
     Args:
-        shape: The array's.
-        seed: uint32 (*batch, 4), as `spec.Draw` describes; the number counts elements.
+        draw: Which elements there are.
+        seed: uint32 (*batch, 4), as `spec.Draw` describes.
 
     Returns:
-        uint32 of (*batch, *shape).
+        uint32 of (*batch, *draw.shape).
 
     Example:
         >>> import jax, jax.numpy as jnp
+        >>> from intnumerics.kernels import Draw
         >>> key = jax.random.key(7, impl="threefry2x32")
         >>> seed = jnp.concatenate([jax.random.key_data(key), jnp.zeros(2, jnp.uint32)])
-        >>> bool((bits((3, 5), seed) == jax.random.bits(key, (3, 5))).all())
+        >>> bool((bits(Draw("threefry_23_bits", (3, 5)), seed) == jax.random.bits(key, (3, 5))).all())
         True
     """
-    low, high, _ = block_of(shape, seed, 1)
-    k0, k1, _, _ = seed_words(seed, len(shape))
+    k0, k1, *first = seed_words(seed, len(draw.shape))
+    low, high = plus((first[0], first[1]), words_of(draw, seed.ndim - 1))
     x0, x1 = threefry2x32((high, low), (k0, k1))
     return x0 ^ x1

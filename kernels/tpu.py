@@ -20,8 +20,6 @@ from .tpu_body import LANES, inside, masked, pack, quantize_block, unpack, widen
 from .tpu_noise import noise_block
 from .tpu_tiling import Tiling, tile, tile_draw
 
-DRAWN_HERE: tuple[Generator, ...] = ("philox", "hardware")
-
 
 def carried(x: jax.Array) -> jax.Array:
     """x as a kernel takes it: float16 as its bits."""
@@ -67,12 +65,12 @@ def drawing_kernel(
     spec: QuantSpec,
     draw: Draw,
     tiling: Tiling,
-    example: Tiling,
+    outer: int,
     dtype: np.dtype,
 ) -> None:
     """One block of x, and the noise that is drawn for it, to what `quantize_kernel` gives."""
     x = widen(rows_of(x_ref), dtype)
-    noise = noise_block(seed_ref, x.shape, draw.generator, example, len(tiling.grid) - len(example.grid))
+    noise = noise_block(seed_ref, x.shape, draw, outer)
     write(x, noise, refs, spec, tiling, dtype)
 
 
@@ -212,16 +210,18 @@ def quantize_with_draw(
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """`quantize` with noise that is drawn in the pass, or before it where examples or axes share it, or have none."""
     batch = x.shape[: x.ndim - len(draw.shape)]
-    if draw.generator not in DRAWN_HERE or not draw.shape or (*batch, *draw.shape) != x.shape:
+    drawn_here = draw.generator == "hardware" or (draw.generator == "philox" and draw.is_in_rows_of_blocks)
+    if not draw.shape or (*batch, *draw.shape) != x.shape or not drawn_here:
         noise = drawn_before(draw, seed, interpret)
         return quantize(x, noise, dataclasses.replace(spec, draw=None), interpret=interpret)
-    example, seeds = tile_draw(draw.shape), seeds_of(seed, batch)
+    (example, _), seeds = tile_draw(draw), seeds_of(seed, batch)
     if len(example.shape) == 1 and math.prod(batch) > 1:  # its blocks would be those of rows in a batch
         one_by_one = (x.reshape(-1, *draw.shape), jnp.broadcast_to(seeds, (math.prod(batch), 4)))
         results = lax.map(lambda one: quantize(one[0], one[1], spec, interpret=interpret), one_by_one)
         return jax.tree.map(lambda a: a.reshape(*batch, -1), results)
     tiling = of_examples(example, math.prod(batch))
-    kernel = functools.partial(drawing_kernel, spec=spec, draw=draw, tiling=tiling, example=example, dtype=x.dtype)
+    outer = len(tiling.grid) - len(example.grid)
+    kernel = functools.partial(drawing_kernel, spec=spec, draw=draw, tiling=tiling, outer=outer, dtype=x.dtype)
     interpreted = interpreter(draw.generator, interpret)
     operands, results = [(x, tiling, tiling.shape)], results_of(x, spec, tiling)
     y, *mask = run(kernel, operands, results, "quantize_with_noise", interpreted, seeds)

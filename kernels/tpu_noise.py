@@ -13,10 +13,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .philox import DOMAIN, DRAWS, ROUNDS, Words, product_of_limbs, rounds
-from .spec import Generator
+from .philox import DOMAIN, DRAWS, ROUNDS, Words, over_8, product_of_limbs, rounds
+from .spec import Draw
 from .tpu_body import LANES, float_of
-from .tpu_tiling import SUBLANES, Tiling, round_up
+from .tpu_tiling import SUBLANES, round_up, tile_draw
 
 GROUP = 32  # lanes: a quarter, so that the four words of so many Philox blocks fill the lanes of one array
 SLICE = LANES // DRAWS  # Philox blocks that serve 128 elements
@@ -163,42 +163,46 @@ def row_major(index: Sequence[jax.Array], sizes: Sequence[int]) -> jax.Array:
     return number
 
 
-def row_numbers(slab: jax.Array, row: jax.Array, shape: tuple[int, ...], rows: int) -> jax.Array:
+def row_numbers(at: Sequence[jax.Array], shape: tuple[int, ...], steps: Sequence[int]) -> jax.Array:
     """The number, uint32, of each row of a block in rows of 128 lanes, with whole tiles for every slab.
 
     Args:
-        slab: The block's first slab.
-        row: Its first row.
+        at: Where the block begins, along all axes of the array but the last.
         shape: The block's; of two axes, it is of one slab.
-        rows: Of a slab of the array.
+        steps: By how much a row's number grows along those axes; it is 1 along the last of them.
     """
     tiles = (shape[0] if len(shape) == 3 else 1, round_up(shape[-2], SUBLANES), LANES)
     slabs, within = (lax.broadcasted_iota(jnp.int32, tiles, axis).reshape(-1, LANES) for axis in (0, 1))
-    return ((slab + slabs) * rows + row + within).astype(jnp.uint32)
+    first = sum((i * word(step) for i, step in zip(at, steps, strict=True)), jnp.int32(0))
+    return (first + slabs * word(steps[-2]) + within).astype(jnp.uint32)
 
 
-def noise_block(
-    seed_ref: jax.Ref, shape: tuple[int, ...], generator: Generator, tiling: Tiling, outer: int
-) -> jax.Array:
+def word(value: int) -> jax.Array:
+    """A number that wraps where 32 bits do not hold it."""
+    return jnp.asarray((value + (1 << 31)) % (1 << 32) - (1 << 31), jnp.int32)
+
+
+def noise_block(seed_ref: jax.Ref, shape: tuple[int, ...], draw: Draw, outer: int) -> jax.Array:
     """The noise of the block where the grid stands, float32.
 
     Args:
         seed_ref: The example's seed, uint32 (1, 4).
         shape: The block's, as the kernel sees it.
-        generator: `"philox"` or `"hardware"`.
-        tiling: Of one example.
+        draw: What is drawn for the example, by Philox or by the hardware.
         outer: How many axes the grid has before those of the tiling.
     """
+    tiling, strides = tile_draw(draw)
     k0, k1, low, high = (seed_ref[0, i] for i in range(4))
-    seed, steps = (k0, k1, low, high), [pl.program_id(outer + i) for i in range(len(tiling.grid))]
+    steps = [pl.program_id(outer + i) for i in range(len(tiling.grid))]
     at = [step * (size or 1) for step, size in zip(steps, tiling.block, strict=True)]
-    whole_rows, length = round_up(shape[-2], SUBLANES), tiling.shape[-1]
-    if generator == "hardware":
-        rows = math.prod(shape[:-2]) * whole_rows
-        noise = hardware(seed, row_major(steps, tiling.grid), rows, round_up(shape[-1], LANES))
+    first = (k0, k1, *over_8((low, high)))
+    if draw.generator == "hardware":
+        rows = math.prod(shape[:-2]) * round_up(shape[-2], SUBLANES)
+        noise = hardware((k0, k1, low, high), row_major(steps, tiling.grid), rows, round_up(shape[-1], LANES))
     elif tiling.folded:
-        noise = stream_of_row(seed, steps[0] * shape[0], shape[0])
+        noise = stream_of_row(first, steps[0] * shape[0], shape[0])
     else:
-        row = row_numbers(row_major(at[:-2], tiling.shape[:-2]), at[-2], shape, tiling.shape[-2])
-        noise = stream_of_rows(seed, row, at[-1], shape[-1], length)
+        length = draw.shape[-1] if draw.is_contiguous else draw.whole[-1]
+        row = row_numbers(at[:-1], shape, [stride // length for stride in strides[:-1]])
+        noise = stream_of_rows(first, row, at[-1], shape[-1], length)
     return noise.reshape(*shape[:-2], -1, noise.shape[-1])[..., : shape[-2], : shape[-1]]

@@ -11,6 +11,7 @@ import math
 import jax
 from jax.experimental import pallas as pl
 
+from .spec import Draw, strides_of
 from .tpu_body import CHUNK, LANES
 
 SUBLANES = 8
@@ -65,23 +66,27 @@ class Tiling:
         return pl.BlockSpec(block, lambda *at: tuple(i if n != 1 else 0 for n, i in zip(shape, at, strict=True)))
 
 
-def merged(shape: tuple[int, ...], other: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Merges adjacent leading axes of `shape` that `other` shares or broadcasts alike; both come back with rank >= 3.
+def merged(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Merges adjacent leading axes of `shape` where another array lies alike; both come back with rank >= 3.
+
+    Args:
+        shape: Of this array.
+        strides: Of the other array, along the axes of this one: 0 where it is the same for every index.
 
     Example:
-        >>> merged((4, 6, 16, 5), (1, 1, 16, 5))
-        ((24, 16, 5), (1, 16, 5))
+        >>> merged((4, 6, 16, 5), (0, 0, 5, 1))
+        ((24, 16, 5), (0, 5, 1))
     """
-    ours, theirs = [shape[-1]], [other[-1]]
-    for n, m in reversed([(n, m) for n, m in zip(shape[:-1], other[:-1], strict=True) if n != 1]):
+    ours, theirs = [shape[-1]], [strides[-1]]
+    for n, step in reversed([(n, step) for n, step in zip(shape[:-1], strides[:-1], strict=True) if n != 1]):
         free = len(ours) > 2 or ours[0] % SUBLANES == 0  # the second last axis is tiled, those before it are not
-        if len(ours) > 1 and free and (n == m) == (ours[0] == theirs[0]):
-            ours[0], theirs[0] = n * ours[0], m * theirs[0]
+        if len(ours) > 1 and free and step == ours[0] * theirs[0]:
+            ours[0] = n * ours[0]
         else:
             ours.insert(0, n)
-            theirs.insert(0, m)
-    pad = (1,) * (3 - len(ours))
-    return (*pad, *ours), (*pad, *theirs)
+            theirs.insert(0, step)
+    pad = 3 - len(ours)
+    return ((1,) * pad + tuple(ours)), ((0,) * pad + tuple(theirs))
 
 
 def tile_row(n: int, size: int) -> Tiling:
@@ -105,19 +110,23 @@ def tile_rows(shape: tuple[int, ...], size: int) -> Tiling:
 def tile(x: jax.Array, noise: jax.Array | None = None, itemsize: int = 0) -> tuple[Tiling, tuple[int, ...]]:
     """The tiling of x, and the shape in which its noise goes with it."""
     size = BLOCK_BYTES // max(x.dtype.itemsize, itemsize)
-    return tile_shape(x.shape, x.shape if noise is None else noise.shape, size)
+    shape = x.shape if noise is None else noise.shape
+    tiling, strides = tile_shape(x.shape, strides_of(shape), size)
+    if tiling.folded:
+        return tiling, tiling.shape if shape == x.shape else (1, 1)
+    return tiling, tuple(n if step else 1 for n, step in zip(tiling.shape, strides, strict=True))
 
 
-def tile_draw(shape: tuple[int, ...]) -> Tiling:
-    """The tiling of an array of `shape` with whose blocks noise is drawn, on which the noise of hardware hangs."""
-    return tile_shape(shape, shape, DRAW_BYTES // 4)[0]
+def tile_draw(draw: Draw) -> tuple[Tiling, tuple[int, ...]]:
+    """The tiling with whose blocks noise is drawn, on which the noise of hardware hangs, and its axes' strides."""
+    return tile_shape(draw.shape, draw.strides, DRAW_BYTES // 4)
 
 
-def tile_shape(shape: tuple[int, ...], other: tuple[int, ...], size: int) -> tuple[Tiling, tuple[int, ...]]:
-    """The tiling of an array whose blocks hold about `size` numbers, and how an array of shape `other` goes with it."""
+def tile_shape(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> tuple[Tiling, tuple[int, ...]]:
+    """The tiling of an array whose blocks hold about `size` numbers, and the strides of another along its axes."""
     n = shape[-1]
     if math.prod(shape) == n and (n % CHUNK == 0 or n >= FLAT_FROM):
         tiling = tile_row(n, size)
-        return tiling, tiling.shape if other == shape else (1, 1)
-    shape, other = merged(shape, other)
-    return tile_rows(shape, size), other
+        return tiling, (strides[-1],) * len(tiling.shape)
+    shape, strides = merged(shape, strides)
+    return tile_rows(shape, size), strides

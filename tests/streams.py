@@ -38,6 +38,6 @@ def uniform(shape: tuple[int, ...], key: tuple[int, int], first_block: int = 0) 
     return ((h + 0.5) / 65536 - 0.5).astype(np.float32).reshape(shape)
 
 
-def seed(key: tuple[int, int], first_block: int = 0) -> np.ndarray:
-    """What an implementation takes in the place of noise."""
-    return np.asarray([*key, first_block % 2**32, first_block >> 32], np.uint32)
+def seed(key: tuple[int, int], first: int = 0) -> np.ndarray:
+    """What an implementation takes in the place of noise, for an array whose first element has a number."""
+    return np.asarray([*key, first % 2**32, first >> 32], np.uint32)

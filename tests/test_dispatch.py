@@ -11,7 +11,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from intnumerics import IntNumerics, kernels, quantize, quantize_to_int
-from intnumerics.dispatch import Call, operations
+from intnumerics.call import Call
+from intnumerics.dispatch import operations
 from intnumerics.stochastic_rounding import HardwareUniform, PhiloxUniform
 
 NUMERICS = IntNumerics(8, True, True, True, True, True, None)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from intnumerics.kernels import QuantSpec, gpu, gpu_blocks, gpu_noise
+from intnumerics.kernels.spec import strides_of
 
 
 @pytest.mark.parametrize("n", [1 << 20, (1 << 31) - 1, 1 << 31, (1 << 33) + 7])
@@ -69,7 +70,7 @@ def test_the_noise_of_an_element_is_found_along_its_unshared_axes(
     along = [np.where(size == 1, 0, at) for size, at in zip(noise_shape, np.unravel_index(flat, shape), strict=True)]
     dtype = gpu_blocks.index_dtype(n)
     with jax.enable_x64(dtype == np.int64):
-        found = gpu_noise.broadcast_index(jax.numpy.asarray(flat, dtype), shape, noise_shape)
+        found = gpu_noise.broadcast_index(jax.numpy.asarray(flat, dtype), shape, strides_of(noise_shape))
     np.testing.assert_array_equal(found, np.ravel_multi_index(along, noise_shape))
 
 

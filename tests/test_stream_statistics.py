@@ -27,7 +27,7 @@ SAMPLES = 1 << 20
 def stream(n: int, keys: list[tuple[int, int]], first_block: int = 0) -> np.ndarray:
     """The package's draws, uint16 [keys, n]; a new jit each time, for a test changes what is compiled."""
     seeds = np.stack([streams.seed(key, first_block) for key in keys])
-    return np.asarray(jax.jit(lambda seed: philox.draws((n,), seed).astype(jnp.uint16))(seeds))
+    return np.asarray(jax.jit(lambda seed: philox.draws(Draw("philox", (n,)), seed).astype(jnp.uint16))(seeds))
 
 
 def neighbours() -> list[tuple[int, int]]:

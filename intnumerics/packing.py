@@ -1,0 +1,111 @@
+"""How the clip mask of an array is packed to one bit an element, so that a sharded array has a sharded mask.
+
+The last axes of the array, as few as it takes, are cut into groups of elements, each of which is packed into bytes of
+its own. A shard packs its part of the mask alone if it has whole groups; so groups are small. They are as many as a
+power of two that divides the axis where they begin, and larger only where padding a group to whole bytes would cost
+more than a sixteenth.
+
+Where the type of an array says that its shards have no whole groups, its mask takes a byte an element.
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from .kernels import Draw, reference
+
+LEAST_PADDING = 16  # a group has at least so many bits for each bit that pads it to whole bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """How a mask is packed; leading axes, as `vmap` makes them, are as they were.
+
+    Attributes:
+        axes: How many of the last axes are packed together.
+        group: How many elements have bytes of their own, low bit first.
+    """
+
+    axes: int
+    group: int
+
+    @property
+    def group_bytes(self) -> int:
+        """Bytes of a group."""
+        return -(-self.group // 8)
+
+    @property
+    def in_whole_bytes(self) -> bool:
+        """Whether no group is padded."""
+        return self.group % 8 == 0
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the packed mask of an array: one axis in the place of those that are packed together."""
+        lead, last = shape[: -self.axes], shape[-self.axes :]
+        return (*lead, math.prod(last) // self.group * self.group_bytes)
+
+    def rows(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape in which an array is packed along its last axis: `shape` itself wherever that is so already."""
+        lead, n = shape[: -self.axes], math.prod(shape[-self.axes :])
+        return (*lead, n) if self.in_whole_bytes or self.group == n else (*lead, n // self.group, self.group)
+
+    def draw_in_rows(self, draw: Draw) -> Draw | None:
+        """The noise of an array in the shape of its `rows`; None where they are not rows of the whole, or tie it."""
+        rows, inner = self.rows(draw.shape), len(draw.shape) - self.axes + 1
+        if draw.generator == "hardware" or draw.whole[inner:] != draw.shape[inner:]:
+            return None
+        n = math.prod(draw.whole[inner - 1 :])
+        if len(rows) > inner and n % self.group:
+            return None
+        last = (n,) if len(rows) == inner else (n // self.group, self.group)
+        return dataclasses.replace(draw, shape=rows, whole=(*draw.whole[: inner - 1], *last))
+
+    def pack(self, mask: jax.Array) -> jax.Array:
+        """Packs a mask."""
+        return reference.pack(mask.reshape(self.rows(mask.shape))).reshape(self.shape(mask.shape))
+
+    def unpack(self, packed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """The mask, of `shape`."""
+        by_group = packed.reshape(*packed.shape[:-1], -1, self.group_bytes)
+        return jnp.unpackbits(by_group, axis=-1, count=self.group, bitorder="little").reshape(shape) == 1
+
+
+BY_THE_BYTE = Packing(1, 1)  # which any shard can do alone
+
+
+@functools.cache
+def packing(shape: tuple[int, ...]) -> Packing:
+    """How the mask of an array is packed.
+
+    Example:
+        >>> packing((32, 4096)), packing((32, 1000)), packing((32, 768, 3))
+        (Packing(axes=1, group=8), Packing(axes=1, group=125), Packing(axes=2, group=24))
+    """
+    for axes in range(1, len(shape) + 1):
+        size, inner = shape[-axes], math.prod(shape[len(shape) - axes + 1 :])
+        parts = size & -size  # the largest power of two that divides it
+        while parts:
+            group = size // parts * inner
+            padding = -group % 8
+            if group and padding * LEAST_PADDING <= group:
+                return Packing(axes, math.lcm(8, inner) if padding == 0 else group)
+            parts //= 2
+    return Packing(len(shape), max(1, math.prod(shape)))
+
+
+def packing_of(packed: tuple[int, ...], shape: tuple[int, ...]) -> Packing:
+    """How the mask of an array of `shape` was packed, from the shape of the packed mask.
+
+    Raises:
+        ValueError: It is not the mask of such an array.
+    """
+    for how in (packing(shape), BY_THE_BYTE):
+        if how.shape(shape) == packed:
+            return how
+    raise ValueError(
+        f"the packed mask has shape {packed}, and that of an array of shape {shape} has {packing(shape).shape(shape)}: "
+        "give the cotangent of the result that came with the mask, in its shape"
+    )
