@@ -69,7 +69,7 @@ for _platform in PLATFORMS:
 
 
 def _sharded(call: Call, *arrays: jax.Array) -> list[jax.Array]:
-    mesh = jax.typeof(arrays[0]).sharding.mesh
+    mesh = sharding.mesh_of(arrays)
     if mesh.explicit_axes:
         return sharding.by_type(_leaf, call, arrays)
     if mesh.manual_axes:  # in the hands of who wrote the `shard_map`, and of XLA along the axes that they left

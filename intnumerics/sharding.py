@@ -1,180 +1,18 @@
-"""How the arrays of a call are split over the devices of a mesh, and what each device then does.
+"""The two ways in which a program is split over a mesh, by types and by the partitioner; either runs `Shards`."""
 
-Every operation is elementwise, so a device quantizes its shard of x and no one else's. It needs to know where the shard
-sits for two things only: the noise of an element hangs on its index in the whole array, and a shard of the packed mask
-must be whole bytes.
-"""
-
-import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+import functools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from .call import Call
-from .kernels import reference
 from .packing import BY_THE_BYTE, Packing
 from .packing import packing as packing_of_shape
-
-Shape = tuple[int, ...]
-Split = tuple[tuple[str, ...], ...]  # for each axis of an array, the mesh axes that it is split over, major first
-Leaf = Callable[..., list[jax.Array]]  # runs a call on arrays that are on one device
-
-
-@dataclasses.dataclass(frozen=True)
-class Shards:
-    """A call on arrays that are split over a mesh.
-
-    Attributes:
-        call: What is done, as to whole arrays.
-        shapes: The shapes of the whole arrays.
-        split: How the first of them is split, and with it all others.
-        mesh: The size of each mesh axis.
-    """
-
-    call: Call
-    shapes: tuple[Shape, ...]
-    split: Split
-    mesh: Mapping[str, int]
-
-    @property
-    def _packing(self) -> Packing:
-        return cast(Packing, self.call.packing)
-
-    @property
-    def _lead(self) -> int:
-        """How many axes are before those that are packed together."""
-        return len(self.split) - self._packing.axes
-
-    # --- how all arrays are split ---
-
-    def operands(self) -> list[Split]:
-        """How each operand is split: as x, but along axes that it shares."""
-        return [self._like_x(i, shape) for i, shape in enumerate(self.shapes)]
-
-    def results(self) -> list[Split]:
-        """How each result is split."""
-        return [self.split, self._of_packed()] if self.call.makes_mask else [self.split]
-
-    def _like_x(self, i: int, shape: Shape) -> Split:
-        if i == 1 and self.call.reads_mask:
-            return self._of_packed()
-        aligned = zip(shape, self.shapes[0], self.split, strict=False)
-        split = [axes if n == of_x else () for n, of_x, axes in aligned]
-        if i == 1 and self.call.draw is not None:  # a seed has its four words where x goes on
-            split = [*split[: len(shape) - 1], ()]
-        return tuple(split)
-
-    def _of_packed(self) -> Split:
-        """As x, but not split where a device would have parts of groups."""
-        return (*self.split[: self._lead], () if self.is_cut() else self.split[self._lead])
-
-    def is_cut(self) -> bool:
-        """Whether a device has parts of groups of the mask, or of axes that are packed together."""
-        if any(self.split[self._lead + 1 :]):
-            return True
-        n = self.shard(self.shapes[0], self.split)[self._lead] * math.prod(self.shapes[0][self._lead + 1 :])
-        return self.parts(self.split[self._lead]) > 1 and n % self._packing.group != 0
-
-    def parts(self, axes: tuple[str, ...]) -> int:
-        """Into how many parts mesh axes split an axis."""
-        return math.prod(self.mesh[name] for name in axes)
-
-    def shard(self, shape: Shape, split: Split) -> Shape:
-        """The shape of one device's shard; of an axis that does not divide, the last shards are padded."""
-        return tuple(-(-n // self.parts(axes)) for n, axes in zip(shape, split, strict=True))
-
-    # --- what a device does ---
-
-    def run(self, leaf: Leaf, *shards: jax.Array) -> list[jax.Array]:
-        """The results for one device's shards; `lax.axis_index` must be at hand for the mesh axes."""
-        call, operands = self.call, list(shards)
-        if call.draw is not None:
-            call, operands[1] = self._drawing(shards[1])
-        if call.packing is None or not self.is_cut():
-            return leaf(call, *operands)
-        if call.reads_mask:
-            g, packed = operands
-            return [jnp.where(self._cut(call.packing.unpack(packed, self._gathered())), g, jnp.zeros_like(g))]
-        mask = self._gather(reference.inside(operands[0], call.static[0]))
-        return [*leaf(call.without_mask(), *operands), call.packing.pack(mask)]
-
-    def _drawing(self, seed: jax.Array) -> tuple[Call, jax.Array]:
-        """The call that draws the noise of this shard, and its seed."""
-        draw = self.call.draw
-        assert draw is not None
-        batch = len(self.split) - len(draw.shape)
-        split = tuple(axes if n > 1 else () for n, axes in zip(draw.shape, self.split[batch:], strict=True))
-        shape = self.shard(draw.shape, split)
-        steps = [
-            (self._index(axes), n * stride)
-            for axes, n, stride in zip(split, shape, draw.strides, strict=True)
-            if self.parts(axes) > 1
-        ]
-        aligned = draw.aligned and all(step % 8 == 0 for _, step in steps)
-        return self.call.with_spec(draw=dataclasses.replace(draw, shape=shape, aligned=aligned)), advance(seed, steps)
-
-    def _index(self, axes: tuple[str, ...]) -> jax.Array:
-        """Which part of an axis this device has."""
-        index = jnp.int32(0)
-        for name in axes:
-            index = index * self.mesh[name] + lax.axis_index(name)
-        return index
-
-    # --- where the groups of a packed mask lie on several devices ---
-
-    def _split_last(self) -> list[tuple[int, tuple[str, ...]]]:
-        """The axes that are packed together and split, with the mesh axes."""
-        return [(axis, axes) for axis, axes in enumerate(self.split) if axis >= self._lead and axes]
-
-    def _gathered(self) -> Shape:
-        """The shape of x with the axes that are packed together whole."""
-        return (*self.shard(self.shapes[0], self.split)[: self._lead], *self.shapes[0][self._lead :])
-
-    def _gather(self, mask: jax.Array) -> jax.Array:
-        """A shard of the mask, made whole along the axes that are packed together: a byte an element is sent."""
-        for axis, axes in self._split_last():
-            mask = lax.all_gather(mask, axes, axis=axis, tiled=True)
-        return mask[tuple(slice(n) for n in self._gathered())]
-
-    def _cut(self, mask: jax.Array) -> jax.Array:
-        """The part of a mask that is this device's."""
-        for axis, axes in self._split_last():
-            n = self.shard(self.shapes[0], self.split)[axis]
-            padding = [(0, n * self.parts(axes) - mask.shape[axis] if i == axis else 0) for i in range(mask.ndim)]
-            mask = lax.dynamic_slice_in_dim(jnp.pad(mask, padding), self._index(axes) * n, n, axis)
-        return mask
-
-
-def advance(seed: jax.Array, steps: Sequence[tuple[Any, int]]) -> jax.Array:
-    """A seed whose first element is later by the sum of products, taken in 64 bits.
-
-    Args:
-        seed: uint32 (*batch, 4), as `kernels.Draw` describes it.
-        steps: Integers below 2**31, each with the number that it is multiplied with.
-    """
-    if not steps:
-        return seed
-    with jax.enable_x64(True):
-
-        def word(value: Any) -> jax.Array:
-            return jnp.asarray(value).astype(jnp.uint64)
-
-        number = word(seed[..., 2]) | word(seed[..., 3]) << word(32)
-        for count, step in steps:
-            number = number + word(count) * word(np.uint64(step))
-        first = [(number >> word(shift)).astype(jnp.uint32)[..., None] for shift in (0, 32)]
-    return jnp.concatenate([seed[..., :2], *first], axis=-1)
-
-
-# --- the two ways to split a program ----------------------------------------------------------------------------------
+from .shards import Leaf, Shape, Shards, Split, agreed, along_x
 
 
 def split_of(sharding: Any, rank: int) -> Split:
@@ -188,6 +26,12 @@ def spec(split: Split) -> P:
     return P(*(axes or None for axes in split))
 
 
+def mesh_of(arrays: Sequence[jax.Array]) -> Any:
+    """The mesh that the types of arrays speak of; where none speaks of one, as of constants, that of `jax.set_mesh`."""
+    meshes: list[Any] = [jax.typeof(array).sharding.mesh for array in arrays]
+    return next((mesh for mesh in meshes if not mesh.empty), jax.sharding.get_abstract_mesh())
+
+
 def packing(x: jax.Array) -> Packing:
     """How the mask of x is packed: so that no shard has parts of groups, as far as its type tells how it is split."""
     how, sharding = packing_of_shape(x.shape), jax.typeof(x).sharding
@@ -198,21 +42,25 @@ def packing(x: jax.Array) -> Packing:
 
 def by_type(leaf: Leaf, call: Call, arrays: Sequence[jax.Array]) -> list[jax.Array]:
     """Runs a call where the types of the arrays tell how they are split: along the `Explicit` axes of a mesh."""
-    sharding: Any = jax.typeof(arrays[0]).sharding
-    mesh = sharding.mesh
-    shards = Shards(call, _shapes(arrays), split_of(sharding, arrays[0].ndim), mesh.shape)
+    mesh, shapes = mesh_of(arrays), _shapes(arrays)
+    splits: list[Split] = []
+    for i, array in enumerate(arrays):  # as of a sum in jnp, the result is split as any of the arrays is
+        of_x: list[tuple[str, ...]] = [()] * len(shapes[0])
+        own = split_of(jax.typeof(array).sharding, array.ndim)
+        for place, axes in zip(along_x(call, i, array.shape, shapes[0]), own, strict=True):
+            if place is not None:
+                of_x[place] = axes
+        splits.append(tuple(of_x))
+    shards = Shards(call, shapes, agreed(*splits), mesh.shape)
     operands, results = ([spec(split) for split in splits] for splits in (shards.operands(), shards.results()))
     placed = [
         jax.sharding.reshard(a, NamedSharding(mesh, operand)) for a, operand in zip(arrays, operands, strict=True)
     ]
-    return jax.shard_map(
-        lambda *local: shards.run(leaf, *local),
-        mesh=mesh,
-        in_specs=tuple(operands),
-        out_specs=results,
-        axis_names=set(mesh.explicit_axes),
-        check_vma=False,
-    )(*placed)
+    # All axes, so that a kernel finds none but `Manual` ones; where some are XLA's, the others that matter here.
+    names = set[str]().union(*shards.split) if mesh.auto_axes else set[str]()
+    run = functools.partial(shards.run, leaf)
+    specs = {"in_specs": tuple(operands), "out_specs": results}
+    return jax.shard_map(run, mesh=mesh, axis_names=names, check_vma=False, **specs)(*placed)
 
 
 def by_partitioner(leaf: Leaf, call: Call, arrays: Sequence[jax.Array]) -> list[jax.Array]:
@@ -223,8 +71,12 @@ def by_partitioner(leaf: Leaf, call: Call, arrays: Sequence[jax.Array]) -> list[
         return leaf(call, *whole)
 
     def partition(mesh: Any, operands: Any, results: Any) -> tuple[Any, ...]:
-        rank = len(operands[0].shape)
-        split = agreed(*(split_of(a.sharding, rank) for a in (operands[0], results[0])))
+        first = [operands[0], results[0]]
+        if mesh.empty:  # of several devices, but no array says how they are arranged
+            mesh = Mesh(list(first[0].sharding.device_set), ("devices",))
+            split: Split = ((),) * len(first[0].shape)
+        else:
+            split = agreed(*(split_of(a.sharding, len(a.shape)) for a in first))
         shards = Shards(call, tuple(tuple(a.shape) for a in operands), split, mesh.shape)
         placed, returned = (
             [NamedSharding(mesh, spec(split)) for split in splits] for splits in (shards.operands(), shards.results())
@@ -235,34 +87,18 @@ def by_partitioner(leaf: Leaf, call: Call, arrays: Sequence[jax.Array]) -> list[
     return run(*arrays)
 
 
-def agreed(*splits: Split) -> Split:
-    """The first split, completed by the others along axes that it leaves whole."""
-    chosen: list[tuple[str, ...]] = [()] * len(splits[0])
-    used = set[str]()
-    for split in splits:
-        for axis, axes in enumerate(split):
-            if not chosen[axis] and used.isdisjoint(axes):
-                chosen[axis] = axes
-                used.update(axes)
-    return tuple(chosen)
-
-
 def _rule(call: Call, arrays: Sequence[jax.Array]) -> str:
     """What goes with what, for the partitioner: each axis of x with that of all other arrays, if they have it whole."""
-    first = arrays[0].shape
-    axes = [f"x{axis}" for axis in range(len(first))]
+    shapes = _shapes(arrays)
+    axes = [f"x{axis}" for axis in range(len(shapes[0]))]
 
     def factors(i: int, shape: Shape) -> str:
-        if i == 1 and call.reads_mask:
-            return " ".join(axes[: len(shape)])
-        own = [axes[at] if at < len(first) and n == first[at] else f"a{i}{at}" for at, n in enumerate(shape)]
-        if i == 1 and call.draw is not None:
-            own[-1] = "words"
-        return " ".join(own)
+        places = enumerate(along_x(call, i, shape, shapes[0]))
+        return " ".join(f"a{i}{axis}" if place is None else axes[place] for axis, place in places)
 
-    operands = ", ".join(factors(i, shape) for i, shape in enumerate(_shapes(arrays)))
-    mask = f", {' '.join(axes[: len(call.results(arrays[0])[1][0])])}" if call.makes_mask else ""
-    return f"{operands} -> {' '.join(axes)}{mask}"
+    operands = ", ".join(factors(i, shape) for i, shape in enumerate(shapes))
+    results = ", ".join(" ".join(axes[: len(shape)]) for shape, _ in call.results(arrays[0]))
+    return f"{operands} -> {results}"
 
 
 def _shapes(arrays: Sequence[jax.Array]) -> tuple[Shape, ...]:
