@@ -1,0 +1,155 @@
+"""Programs that are exported, stored and called elsewhere, where this package need not be."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import streams
+from jax import export
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from oracle import assert_same_bits
+
+from intnumerics import IntNumerics, quantize, quantize_to_int
+from intnumerics.stochastic_rounding import PhiloxUniform
+
+pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers: pip install flatbuffers")
+
+ROUNDING = IntNumerics(8, True, True, True, True, True, None)
+NOISY = ROUNDING.replace(noise_fn=PhiloxUniform())
+WORDS = np.asarray([0, 42], np.uint32)  # of jax.random.key(42)
+X, G = np.random.default_rng(0).normal(size=(2, 16, 64)).astype(np.float32) * 90
+QUIET = np.rint(np.clip(X, -127, 127))
+WITH_NOISE = np.rint(np.clip(X + streams.uniform(X.shape, (0, 42)), -127, 127))
+GRADIENT = np.where(np.abs(X) <= 127, G, np.float32(0))
+COLLECTIVE = re.compile(r"all-gather|all-reduce|collective-permute|all-to-all")
+PLATFORMS = "cpu", "cuda", "tpu"
+
+needs_devices = pytest.mark.skipif(len(jax.devices("cpu")) < 8, reason="needs 8 CPU devices, as conftest.py asks for")
+every_split = pytest.mark.parametrize("spec", [P("rows"), P("rows", "lanes"), P(None, ("rows", "lanes"))], ids=str)
+
+# What another process does: it loads a program, calls it, and knows of intnumerics no more than its bytes.
+CALLER = """
+import pathlib, sys
+import numpy as np
+from jax import export
+
+exported = export.deserialize(pathlib.Path("program").read_bytes())
+with np.load("arguments.npz") as arguments:
+    results = exported.call(*arguments.values())
+np.savez("results.npz", *results)
+assert not [name for name in sys.modules if name.split(".")[0] == "intnumerics"]
+"""
+
+
+def with_noise(x: jax.Array, words: jax.Array) -> jax.Array:
+    return quantize(x, NOISY, key=jax.random.wrap_key_data(words, impl="threefry2x32"))
+
+
+def everything(x: jax.Array, g: jax.Array, words: jax.Array) -> tuple[jax.Array, ...]:
+    key = jax.random.wrap_key_data(words, impl="threefry2x32")
+    y, backward = jax.vjp(lambda x: with_noise(x, words), x)
+    return y, backward(g)[0], quantize_to_int(x, NOISY, key=key)
+
+
+def stored(function: Callable[..., Any], *arguments: Any, vjp_order: int = 0, **how: Any) -> export.Exported:
+    """What comes back from the bytes that a function is exported to."""
+    return export.deserialize(export.export(jax.jit(function), **how)(*arguments).serialize(vjp_order=vjp_order))
+
+
+# --- one device -------------------------------------------------------------------------------------------------------
+
+
+def test_one_program_for_several_platforms_runs_in_a_process_without_this_package(tmp_path: pathlib.Path) -> None:
+    exported = export.export(jax.jit(everything), platforms=PLATFORMS)(X, G, WORDS)
+    assert exported.platforms == PLATFORMS
+    (tmp_path / "program").write_bytes(exported.serialize())
+    np.savez(tmp_path / "arguments.npz", X, G, WORDS)
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", CALLER]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "results.npz") as results:
+        y, gradient, integers = results.values()
+    assert_same_bits(y, WITH_NOISE)
+    assert_same_bits(gradient, GRADIENT)
+    assert_same_bits(integers, WITH_NOISE.astype(np.int8))
+
+
+def test_a_stored_program_has_its_gradient() -> None:
+    program = stored(with_noise, X, WORDS, vjp_order=1, platforms=PLATFORMS)
+    y, backward = jax.vjp(lambda x: program.call(x, WORDS), jnp.asarray(X))
+    assert_same_bits(y, WITH_NOISE)
+    assert_same_bits(backward(jnp.asarray(G))[0], GRADIENT)
+
+
+# --- several devices --------------------------------------------------------------------------------------------------
+
+
+def mesh(kind: AxisType) -> jax.sharding.Mesh:
+    return jax.make_mesh((4, 2), ("rows", "lanes"), axis_types=(kind, kind), devices=jax.devices("cpu")[:8])
+
+
+def assert_split(results: Any, expected: tuple[np.ndarray, ...], sharding: NamedSharding) -> None:
+    for result, values in zip(results, expected, strict=True):
+        assert result.sharding.is_equivalent_to(sharding, values.ndim)
+        assert_same_bits(result, values)
+
+
+@needs_devices
+@every_split
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_a_program_for_one_device_takes_sharded_arrays_and_sends_nothing(kind: AxisType, spec: P) -> None:
+    program = stored(everything, X, G, WORDS, platforms=PLATFORMS)
+    sharding = NamedSharding(mesh(kind), spec)
+    x, g = jax.device_put((X, G), sharding)
+    compiled = jax.jit(program.call).lower(x, g, WORDS).compile()
+    assert not COLLECTIVE.search(compiled.as_text())
+    assert_split(compiled(x, g, WORDS), (WITH_NOISE, GRADIENT, WITH_NOISE.astype(np.int8)), sharding)
+
+
+@needs_devices
+@every_split
+def test_a_program_for_a_mesh_of_explicit_axes(spec: P) -> None:
+    with jax.set_mesh(mesh(AxisType.Explicit)):
+        sharding = NamedSharding(mesh(AxisType.Explicit), spec)
+        x, g = jax.device_put((X, G), sharding)
+        program = stored(everything, x, g, WORDS)
+        assert program.nr_devices == 8
+        results = jax.jit(program.call)(x, g, WORDS)
+    assert_split(results, (WITH_NOISE, GRADIENT, WITH_NOISE.astype(np.int8)), sharding)
+
+
+def rounding(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y, backward = jax.vjp(lambda x: quantize(x, ROUNDING), x)
+    return y, backward(g)[0]
+
+
+@needs_devices
+@every_split
+def test_a_program_for_a_mesh_of_auto_axes_is_exported_from_shard_map(spec: P) -> None:
+    sharding = NamedSharding(mesh(AxisType.Auto), spec)
+    x, g = jax.device_put((X, G), sharding)
+    mapped = jax.shard_map(rounding, mesh=sharding.mesh, in_specs=spec, out_specs=spec)
+    program = stored(mapped, x, g, platforms=PLATFORMS)
+    assert program.nr_devices == 8
+    assert_split(jax.jit(program.call)(x, g), (QUIET, GRADIENT), sharding)
+
+
+@needs_devices
+@pytest.mark.parametrize("function", [rounding, lambda x, g: quantize(x, ROUNDING)], ids=["both", "forward"])
+def test_outside_of_shard_map_auto_axes_cannot_be_exported(function: Callable[..., Any]) -> None:
+    # The partitioner asks a Python function how to split the call, and JAX cannot store that function.
+    x, g = jax.device_put((X, G), NamedSharding(mesh(AxisType.Auto), P("rows")))
+    with pytest.raises(NotImplementedError, match="serialization of host_callbacks is not yet implemented"):
+        export.export(jax.jit(function))(x, g)
