@@ -8,6 +8,7 @@ import jax
 from . import checks, op
 from .kernels import QuantSpec
 from .numerics import QNumerics
+from .part import Part
 from .stochastic_rounding import DrawnInPass, NoiseFn
 
 
@@ -107,8 +108,15 @@ class IntNumerics(QNumerics):
             noise_dtype=self.noise_dtype,
         )
 
-    def noise_and_spec(self, x: jax.Array, key: jax.Array | None) -> tuple[jax.Array | None, QuantSpec]:
+    def noise_and_spec(
+        self, x: jax.Array, key: jax.Array | None, part: Part | None = None
+    ) -> tuple[jax.Array | None, QuantSpec]:
         """The noise for x and the description of the pass, which says what the noise is: none, an array, or a seed.
+
+        Args:
+            x: What is quantized.
+            key: The user's key.
+            part: Where x lies in a larger array, whose noise it is to have; or None.
 
         Raises:
             TypeError, ValueError: The key is missing or no key, or the noise does not broadcast to x.
@@ -117,8 +125,11 @@ class IntNumerics(QNumerics):
             return None, self.spec()
         key = checks.key(key)
         if isinstance(self.noise_fn, DrawnInPass) and (seeded := self.noise_fn.seeded(x.shape, key)):
+            seeded = seeded if part is None else part.seeded(seeded)
             return seeded.seed, dataclasses.replace(self.spec(), draw=seeded.draw)
-        return checks.noise(self.noise_fn(x.shape, key), x.shape, x.dtype), self.spec()
+        shape = x.shape if part is None else part.whole
+        noise = checks.noise(self.noise_fn(shape, key), shape, x.dtype)
+        return noise if part is None else part.cut(noise, x.shape), self.spec()
 
     def fwd(self, x: jax.Array, context: Any) -> jax.Array:
         """Adds noise, clips and rounds; differentiable as its jnp formula is (zero through a round).

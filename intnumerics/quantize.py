@@ -2,16 +2,23 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from . import checks, dispatch, op
 from .int_numerics import IntNumerics
 from .kernels import QuantSpec
 from .kernels.spec import wider
+from .part import part_of
+
+# What a checkpoint policy can save by name: `jax.checkpoint_policies.save_only_these_names(MASK, VALUES)`.
+VALUES = "intnumerics_values"  # the result of a quantization
+MASK = "intnumerics_mask"  # its clip mask, one bit an element
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +38,13 @@ def _straight_through(how: _Straight, x: jax.Array, noise: jax.Array | None) -> 
 
 def _forward(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, Any]:
     if not how.clip_gradient:
-        return _straight_through(how, x, noise), None
-    return op.quantize_with_mask(x, noise, how.spec, how.implementation, how.interpret)
+        return _named(_straight_through(how, x, noise)), None
+    y, packed = op.quantize_with_mask(x, noise, how.spec, how.implementation, how.interpret)
+    return _named(y), checkpoint_name(packed, MASK)
+
+
+def _named(values: jax.Array) -> jax.Array:
+    return checkpoint_name(values, VALUES)
 
 
 def _backward(how: _Straight, packed: Any, g: jax.Array) -> tuple[jax.Array, None]:
@@ -49,6 +61,8 @@ def quantize(
     numerics: IntNumerics,
     *,
     key: jax.Array | None = None,
+    offset: Sequence[int | jax.Array] | None = None,
+    global_shape: Sequence[int] | None = None,
     implementation: str | None = None,
     interpret: str | None = None,
 ) -> jax.Array:
@@ -62,6 +76,10 @@ def quantize(
             largest magnitude is `numerics.abs_val_mapped_to()`. NaN stays NaN, and infinities clip.
         numerics: What to round to.
         key: A key for `numerics.noise_fn`, typed (`jax.random.key`) or legacy uint32.
+        offset: Where x begins in a larger array of `global_shape`, an integer for each axis, which may be traced; then
+            x has that array's noise. It is for the shards inside a `jax.shard_map`, whose place only you know, as in
+            `offset=(jax.lax.axis_index("rows") * x.shape[0], 0)`. Under `jit` alone a sharded array needs none.
+        global_shape: The shape of that array, or None where x is no part of one.
         implementation: `"reference"`, `"xla"` or `"pallas"`, or None for the fastest known on the platform that the
             function is compiled for. A named implementation runs or raises.
         interpret: `"cuda"` or `"tpu"` runs that platform's kernel in Pallas' interpret mode on a CPU, slowly, for
@@ -72,8 +90,8 @@ def quantize(
 
     Raises:
         TypeError: x is not made of floats, numerics is no IntNumerics, or the key is no key.
-        ValueError: A noise function without a key, noise that does not broadcast to x, or an implementation that is
-            unknown, does not take the dtype or does not run on the platform.
+        ValueError: A noise function without a key, noise that does not broadcast to x, a part that is not within the
+            whole, or an implementation that is unknown, does not take the dtype or does not run on the platform.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -85,7 +103,7 @@ def quantize(
         >>> jax.grad(lambda x: quantize(x, int4).sum())(x)
         Array([0., 1., 1.], dtype=float32)
     """
-    x, noise, spec = _arguments(x, numerics, key, implementation, interpret)
+    x, noise, spec = _arguments(x, numerics, key, (offset, global_shape), implementation, interpret)
     how = _Straight(spec, bool(numerics.clip_gradient), implementation, interpret)
     return _straight_through(how, x, noise if noise is None else jax.lax.stop_gradient(noise))
 
@@ -95,6 +113,8 @@ def quantize_to_int(
     numerics: IntNumerics,
     *,
     key: jax.Array | None = None,
+    offset: Sequence[int | jax.Array] | None = None,
+    global_shape: Sequence[int] | None = None,
     dtype: Any = None,
     implementation: str | None = None,
     interpret: str | None = None,
@@ -108,6 +128,8 @@ def quantize_to_int(
         x: As in `quantize`.
         numerics: What to round to; it must clip and round.
         key: As in `quantize`.
+        offset: As in `quantize`.
+        global_shape: As in `quantize`.
         dtype: int8, int16 or int32, or None for the smallest of them that holds every bucket.
         implementation: As in `quantize`.
         interpret: As in `quantize`.
@@ -129,7 +151,7 @@ def quantize_to_int(
         >>> from_int(q, binary, jnp.float32)
         Array([-0.5,  0.5,  0.5], dtype=float32)
     """
-    x, noise, spec = _arguments(x, numerics, key, implementation, interpret)
+    x, noise, spec = _arguments(x, numerics, key, (offset, global_shape), implementation, interpret)
     for name in ("clip", "round"):
         if not getattr(numerics, name):
             raise ValueError(
@@ -140,7 +162,8 @@ def quantize_to_int(
     lowest = -bound if numerics.preserve_zero else np.floor(-bound)
     highest = bound if numerics.preserve_zero else np.floor(bound)
     integers = checks.integer_dtype(dtype, float(lowest), float(highest))
-    return op.quantize(x, noise, dataclasses.replace(spec, integer_dtype=integers), implementation, interpret)
+    spec = dataclasses.replace(spec, integer_dtype=integers)
+    return _named(op.quantize(x, noise, spec, implementation, interpret))
 
 
 def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
@@ -172,13 +195,13 @@ def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
 
 
 def _arguments(
-    x: Any, numerics: Any, key: Any, implementation: str | None, interpret: str | None
+    x: Any, numerics: Any, key: Any, place: tuple[Any, Any], implementation: str | None, interpret: str | None
 ) -> tuple[jax.Array, jax.Array | None, QuantSpec]:
     """Checks the arguments that the public functions share; the noise or its seed, and what the pass does with it."""
     _check_numerics(numerics)
     x = checks.floats("x", x)
     dispatch.check(implementation, interpret, x.dtype.name)
-    noise, spec = numerics.noise_and_spec(x, key)
+    noise, spec = numerics.noise_and_spec(x, key, part_of(*place, x.shape))
     if noise is not None and spec.draw is None:
         dispatch.check(implementation, interpret, noise.dtype.name)
     return x, noise, spec

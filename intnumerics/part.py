@@ -1,0 +1,112 @@
+"""Where an array lies in a larger one, as the shard that `jax.shard_map` hands out does, so that its noise is that."""
+
+import dataclasses
+import numbers
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+
+from .shards import advance
+from .stochastic_rounding import Seeded
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of a larger array.
+
+    Attributes:
+        offset: The index in the larger array at which the part begins: integers, known or traced.
+        whole: The shape of the larger array.
+    """
+
+    offset: tuple[Any, ...]
+    whole: tuple[int, ...]
+
+    def seeded(self, seeded: Seeded) -> Seeded:
+        """The noise of the part, from that of an array that is no part."""
+        draw = seeded.draw
+        is_shared = [n == 1 and size != 1 for n, size in zip(draw.shape, self.whole, strict=True)]
+        whole = tuple(1 if shared else size for shared, size in zip(is_shared, self.whole, strict=True))
+        draw = dataclasses.replace(draw, whole=whole)
+        steps = [
+            (at, stride)
+            for at, stride, shared in zip(self.offset, draw.strides, is_shared, strict=True)
+            if not shared and not (_is_known(at) and at == 0)
+        ]
+        known = sum(int(at) * stride for at, stride in steps if _is_known(at))
+        aligned = known % 8 == 0 and all(stride % 8 == 0 for at, stride in steps if not _is_known(at))
+        return Seeded(dataclasses.replace(draw, aligned=aligned), advance(seeded.seed, steps))
+
+    def cut(self, noise: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """The part of an array of noise for the whole, for a part of `shape`."""
+        noise = jnp.reshape(noise, (1,) * (len(shape) - noise.ndim) + noise.shape)
+        sizes = [1 if n == 1 else size for n, size in zip(noise.shape, shape, strict=True)]
+        starts = [0 if n == 1 else at for n, at in zip(noise.shape, self.offset, strict=True)]
+        return lax.dynamic_slice(noise, [jnp.asarray(at, jnp.int32) for at in starts], sizes)
+
+
+def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | None:
+    """Where an array of `shape` lies, from what the user wrote; None for an array that is no part.
+
+    Raises:
+        TypeError: The offset or the shape is no sequence of integers.
+        ValueError: One is there without the other, has another rank, or the part is not within the whole.
+    """
+    if offset is None and global_shape is None:
+        return None
+    if offset is None or global_shape is None:
+        given, missing = ("offset", "global_shape") if global_shape is None else ("global_shape", "offset")
+        raise ValueError(
+            f"{given}={offset if global_shape is None else global_shape!r} is there and {missing} is not: give both, "
+            "the index at which x begins in the whole array and the shape of that array, or neither"
+        )
+    whole = _whole("global_shape", global_shape)
+    at = _offset(offset)
+    for name, value in (("offset", at), ("global_shape", whole)):
+        if len(value) != len(shape):
+            raise ValueError(
+                f"{name}={value!r} has {len(value)} numbers, and x has {len(shape)} axes, its shape being {shape}: "
+                "give one for each axis"
+            )
+    for axis, (first, n, size) in enumerate(zip(at, shape, whole, strict=True)):
+        first = int(first) if _is_known(first) else 0
+        if first < 0 or first + n > size:
+            raise ValueError(
+                f"x has {n} elements from {first} on along axis {axis}, and global_shape={whole} has {size} there: "
+                "give the shape of the whole array, and for this shard the index at which it begins"
+            )
+    return Part(at, whole)
+
+
+def _is_known(value: Any) -> bool:
+    return isinstance(value, numbers.Integral)
+
+
+def _whole(name: str, value: Any) -> tuple[int, ...]:
+    try:
+        return tuple(operator.index(item) for item in value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r} is no sequence of integers: give the shape of the whole array") from None
+
+
+def _offset(value: Any) -> tuple[Any, ...]:
+    """Integers as they are, NumPy's and JAX's known ones among them, and traced scalars of integers."""
+    advice = "give an integer for each axis of x, as in (jax.lax.axis_index('rows') * x.shape[0], 0)"
+    try:
+        items = list(value)
+    except TypeError:
+        raise TypeError(f"offset={value!r} is no sequence of integers: {advice}") from None
+    found: list[Any] = []
+    for item in items:
+        dtype = getattr(item, "dtype", None)
+        if isinstance(item, bool | np.bool_) or not (
+            _is_known(item) or (dtype is not None and jnp.issubdtype(dtype, jnp.integer) and not item.shape)
+        ):
+            raise TypeError(f"offset={value!r} has {item!r}, which is no integer: {advice}")
+        found.append(item if isinstance(item, Tracer) else operator.index(item))
+    return tuple(found)
