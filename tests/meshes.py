@@ -1,0 +1,50 @@
+"""Meshes of CPU devices, and what tests of sharding look for."""
+
+import itertools
+import re
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+COLLECTIVE = re.compile(r"all-gather|all-reduce|reduce-scatter|collective-permute|collective-broadcast|all-to-all")
+KINDS = [pytest.param(AxisType.Auto, id="auto"), pytest.param(AxisType.Explicit, id="explicit")]
+
+needs_8_devices = pytest.mark.skipif(
+    len(jax.devices("cpu")) < 8, reason="needs 8 CPU devices, as conftest.py asks JAX for"
+)
+
+
+def mesh(*kinds: AxisType, sizes: tuple[int, ...] = (4, 2), names: tuple[str, ...] = ("rows", "lanes")) -> Any:
+    """A mesh of as many CPU devices as it takes; one kind of axis is that of all."""
+    kinds = kinds * len(sizes) if len(kinds) == 1 else kinds
+    devices = jax.devices("cpu")[: int(np.prod(sizes))]
+    return jax.make_mesh(sizes, names[: len(sizes)], axis_types=kinds, devices=devices)
+
+
+def collectives(compiled: Any) -> list[str]:
+    """The collective operations in a compiled program."""
+    return sorted(set(COLLECTIVE.findall(compiled.as_text())))
+
+
+def assert_sharded_like(results: Any, x: jax.Array) -> None:
+    """Whether every result lies on the devices as x does."""
+    for result in jax.tree.leaves(results):
+        assert result.sharding.is_equivalent_to(x.sharding, x.ndim), (result.sharding, x.sharding)
+
+
+def placed(x: np.ndarray, on: Any, *axes: Any) -> jax.Array:
+    """An array, split over a mesh."""
+    return jax.device_put(x, NamedSharding(on, P(*axes)))
+
+
+def every_split(rank: int, names: tuple[str, ...]) -> list[Any]:
+    """All ways to split an array of `rank` axes over a mesh: each mesh axis along one of them, or none."""
+    found = []
+    for places in itertools.product((None, *range(rank)), repeat=len(names)):
+        axes = [tuple(name for name, place in zip(names, places, strict=True) if place == axis) for axis in range(rank)]
+        found.append(P(*(split or None for split in axes)))
+    return found
