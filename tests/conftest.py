@@ -30,6 +30,8 @@ def missing_compiler() -> str | None:
 
 
 def reason_to_skip(item: pytest.Item) -> str | None:
+    if item.get_closest_marker("mesh") and len(jax.devices("cpu")) < 8:
+        return "needs 8 CPU devices, for which this file asks JAX"
     for platform in ("gpu", "tpu"):
         if item.get_closest_marker(platform) and (reason := missing_device(platform)):
             return reason

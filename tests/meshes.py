@@ -13,10 +13,6 @@ from jax.sharding import PartitionSpec as P
 COLLECTIVE = re.compile(r"all-gather|all-reduce|reduce-scatter|collective-permute|collective-broadcast|all-to-all")
 KINDS = [pytest.param(AxisType.Auto, id="auto"), pytest.param(AxisType.Explicit, id="explicit")]
 
-needs_8_devices = pytest.mark.skipif(
-    len(jax.devices("cpu")) < 8, reason="needs 8 CPU devices, as conftest.py asks JAX for"
-)
-
 
 def mesh(*kinds: AxisType, sizes: tuple[int, ...] = (4, 2), names: tuple[str, ...] = ("rows", "lanes")) -> Any:
     """A mesh of as many CPU devices as it takes; one kind of axis is that of all."""

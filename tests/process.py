@@ -4,7 +4,6 @@
 whole array.
 """
 
-import re
 import sys
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ import numpy as np
 import streams
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from meshes import collectives
 from oracle import assert_same_bits
 
 from intnumerics import IntNumerics, quantize
@@ -21,7 +21,6 @@ from intnumerics.stochastic_rounding import PhiloxUniform
 
 DEVICES = 8
 SECONDS_TO_MEET = 30
-COLLECTIVE = re.compile(r"all-gather|all-reduce|collective-permute|all-to-all|collective-broadcast|reduce-scatter")
 
 ROUNDING = IntNumerics(8, True, True, True, True, True, None)
 NOISY = ROUNDING.replace(noise_fn=PhiloxUniform())
@@ -67,7 +66,7 @@ def expect_whole(kind: AxisType, spec: P, numerics: IntNumerics, shape: tuple[in
         sharding = NamedSharding(mesh(kind), spec)
         operands = spread(x, sharding), spread(g, sharding), np.asarray(KEY, np.uint32)
         compiled = jax.jit(both).lower(*operands).compile()
-        found = COLLECTIVE.findall(compiled.as_text())
+        found = collectives(compiled)
         assert sends or not found, f"{kind} {spec} has {found}"
         y, gradient = compiled(*operands)
         assert_own_shards(y, np.rint(np.clip(x + noise, -127, 127)), sharding)
@@ -103,13 +102,36 @@ def a_key_for_each_shard() -> None:
         return y, backward(jnp.ones_like(y))[0]
 
     operands = spread(x, sharding), spread(words, sharding)
-    assert not COLLECTIVE.search(run.lower(*operands).compile().as_text())
+    assert not collectives(run.lower(*operands).compile())
     y, gradient = run(*operands)
     assert_own_shards(y, np.rint(np.clip(x + noise, -127, 127)), sharding)
     assert_own_shards(gradient, (np.abs(x) <= 127).astype(np.float32), sharding)
 
 
-CHECKS: tuple[Callable[[], None], ...] = shards_of_the_whole, shards_that_are_no_whole_bytes, a_key_for_each_shard
+def shards_that_say_where_they_are() -> None:
+    """Inside `shard_map` too a shard has the noise of the whole, if it says which rows it has."""
+    x, _ = values(DEVICES * 2, 24)
+    split = P(("local", "processes"))
+    sharding = NamedSharding(mesh(AxisType.Auto), split)
+
+    @jax.jit
+    @jax.shard_map(mesh=sharding.mesh, in_specs=split, out_specs=split)
+    def run(x: jax.Array) -> jax.Array:
+        shard = jax.lax.axis_index(("local", "processes"))
+        key = jax.random.key(KEY[1], impl="threefry2x32")
+        return quantize(x, NOISY, key=key, offset=(shard * x.shape[0], 0), global_shape=(DEVICES * 2, 24))
+
+    operand = spread(x, sharding)
+    assert not collectives(run.lower(operand).compile())
+    assert_own_shards(run(operand), np.rint(np.clip(x + streams.uniform(x.shape, KEY), -127, 127)), sharding)
+
+
+CHECKS: tuple[Callable[[], None], ...] = (
+    shards_of_the_whole,
+    shards_that_are_no_whole_bytes,
+    a_key_for_each_shard,
+    shards_that_say_where_they_are,
+)
 
 
 def main(check: str, index: int, count: int, port: int) -> None:

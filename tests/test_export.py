@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import streams
 from jax import export
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from meshes import collectives, mesh
 from oracle import assert_same_bits
 
 from intnumerics import IntNumerics, quantize, quantize_to_int
@@ -30,10 +30,8 @@ X, G = np.random.default_rng(0).normal(size=(2, 16, 64)).astype(np.float32) * 90
 QUIET = np.rint(np.clip(X, -127, 127))
 WITH_NOISE = np.rint(np.clip(X + streams.uniform(X.shape, (0, 42)), -127, 127))
 GRADIENT = np.where(np.abs(X) <= 127, G, np.float32(0))
-COLLECTIVE = re.compile(r"all-gather|all-reduce|collective-permute|all-to-all")
 PLATFORMS = "cpu", "cuda", "tpu"
 
-needs_devices = pytest.mark.skipif(len(jax.devices("cpu")) < 8, reason="needs 8 CPU devices, as conftest.py asks for")
 every_split = pytest.mark.parametrize("spec", [P("rows"), P("rows", "lanes"), P(None, ("rows", "lanes"))], ids=str)
 
 # What another process does: it loads a program, calls it, and knows of intnumerics no more than its bytes.
@@ -96,17 +94,13 @@ def test_a_stored_program_has_its_gradient() -> None:
 # --- several devices --------------------------------------------------------------------------------------------------
 
 
-def mesh(kind: AxisType) -> jax.sharding.Mesh:
-    return jax.make_mesh((4, 2), ("rows", "lanes"), axis_types=(kind, kind), devices=jax.devices("cpu")[:8])
-
-
 def assert_split(results: Any, expected: tuple[np.ndarray, ...], sharding: NamedSharding) -> None:
     for result, values in zip(results, expected, strict=True):
         assert result.sharding.is_equivalent_to(sharding, values.ndim)
         assert_same_bits(result, values)
 
 
-@needs_devices
+@pytest.mark.mesh
 @every_split
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_a_program_for_one_device_takes_sharded_arrays_and_sends_nothing(kind: AxisType, spec: P) -> None:
@@ -114,11 +108,11 @@ def test_a_program_for_one_device_takes_sharded_arrays_and_sends_nothing(kind: A
     sharding = NamedSharding(mesh(kind), spec)
     x, g = jax.device_put((X, G), sharding)
     compiled = jax.jit(program.call).lower(x, g, WORDS).compile()
-    assert not COLLECTIVE.search(compiled.as_text())
+    assert not collectives(compiled)
     assert_split(compiled(x, g, WORDS), (WITH_NOISE, GRADIENT, WITH_NOISE.astype(np.int8)), sharding)
 
 
-@needs_devices
+@pytest.mark.mesh
 @every_split
 def test_a_program_for_a_mesh_of_explicit_axes(spec: P) -> None:
     with jax.set_mesh(mesh(AxisType.Explicit)):
@@ -135,7 +129,7 @@ def rounding(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     return y, backward(g)[0]
 
 
-@needs_devices
+@pytest.mark.mesh
 @every_split
 def test_a_program_for_a_mesh_of_auto_axes_is_exported_from_shard_map(spec: P) -> None:
     sharding = NamedSharding(mesh(AxisType.Auto), spec)
@@ -146,7 +140,7 @@ def test_a_program_for_a_mesh_of_auto_axes_is_exported_from_shard_map(spec: P) -
     assert_split(jax.jit(program.call)(x, g), (QUIET, GRADIENT), sharding)
 
 
-@needs_devices
+@pytest.mark.mesh
 @pytest.mark.parametrize("function", [rounding, lambda x, g: quantize(x, ROUNDING)], ids=["both", "forward"])
 def test_outside_of_shard_map_auto_axes_cannot_be_exported(function: Callable[..., Any]) -> None:
     # The partitioner asks a Python function how to split the call, and JAX cannot store that function.

@@ -10,13 +10,13 @@ import pytest
 import streams
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from meshes import KINDS, assert_sharded_like, collectives, every_split, mesh, needs_8_devices, placed
+from meshes import KINDS, assert_sharded_like, collectives, every_split, mesh, placed
 from oracle import assert_same_bits
 
 from intnumerics import Context, IntNumerics, quantize, quantize_to_int
 from intnumerics.stochastic_rounding import JaxUniform, PhiloxUniform, RandomCenteredUniform
 
-pytestmark = needs_8_devices
+pytestmark = pytest.mark.mesh
 
 Auto, Explicit = AxisType.Auto, AxisType.Explicit
 every_kind = pytest.mark.parametrize("kind", KINDS)

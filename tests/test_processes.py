@@ -97,3 +97,7 @@ def test_bytes_of_the_mask_that_lie_on_two_processes(count: int, tmp_path: pathl
 
 def test_each_process_has_the_noise_of_the_keys_that_it_gives_its_shards(tmp_path: pathlib.Path) -> None:
     run("a_key_for_each_shard", 2, tmp_path)
+
+
+def test_each_process_has_the_noise_of_the_whole_if_its_shards_say_where_they_are(tmp_path: pathlib.Path) -> None:
+    run("shards_that_say_where_they_are", 2, tmp_path)

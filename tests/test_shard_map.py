@@ -10,7 +10,7 @@ import streams
 from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
-from meshes import KINDS, collectives, mesh, needs_8_devices, placed
+from meshes import KINDS, collectives, mesh, placed
 from oracle import assert_same_bits
 from test_mesh import KEY, NEAREST, NOISES, PHILOX, SHAPE, Noise, X, both, every_noise, expected
 
@@ -18,7 +18,7 @@ from intnumerics import quantize, quantize_to_int
 from intnumerics.part import part_of
 from intnumerics.stochastic_rounding import PhiloxUniform
 
-pytestmark = needs_8_devices
+pytestmark = pytest.mark.mesh
 
 each_check = pytest.mark.parametrize("check_vma", [True, False], ids=["checked", "unchecked"])
 
