@@ -102,7 +102,7 @@ def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], par
 
     On a TPU a kernel draws that noise in a sixth of XLA's instructions, and packs and unpacks a mask in a third of the
     bytes. It is XLA all the same where it would have to copy the array for a kernel that packs, because of its layout,
-    and in a program that it partitions, where a kernel would have all of the array on every device.
+    or where it partitions the program itself: a kernel would have all of the array on every device there.
     """
     rows, x = {row.name: row for row in reversed(TABLE) if row.platform in (None, platform)}, arrays[0]
     if call.draw is not None and call.draw.generator == "hardware":

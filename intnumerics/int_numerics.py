@@ -173,6 +173,10 @@ class IntNumerics(QNumerics):
 
         Returns:
             The cotangent of x, in the dtype of `grad`, and None.
+
+        Raises:
+            TypeError: grad is not made of floats.
+            ValueError: The residual is not that of a result of the shape of grad.
         """
         if not self.clip_gradient:
             return grad, None

@@ -1,0 +1,66 @@
+"""What the pages in docs/ show runs as it stands, and the tests that they name are there."""
+
+import ast
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "sharding.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def rows() -> list[list[str]]:
+    """The rows of the table of transforms, a cell each."""
+    lines = [line for line in PAGE.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def tests_in(path: str) -> set[str]:
+    tree = ast.parse((ROOT / path).read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_examples_run_one_after_the_other_and_print_what_the_page_says(tmp_path: pathlib.Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks("python"))],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [done.stdout] == blocks("text")
+
+
+def test_the_table_names_every_transform_once() -> None:
+    transforms = [row[0] for row in rows()]
+    assert len(transforms) > 15
+    assert len(set(transforms)) == len(transforms)
+    assert all(len(row) == 6 for row in rows())
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
+def test_each_row_of_the_table_is_held_by_tests_that_are_there(row: list[str]) -> None:
+    named = re.findall(r"\[`(test_\w+)`\]\(\.\./(tests/\w+\.py)\)", row[-1])
+    assert named
+    for name, path in named:
+        assert name in tests_in(path)
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", PAGE))))
+def test_links_lead_somewhere(link: str) -> None:
+    assert (ROOT / "docs" / link).exists()
