@@ -74,7 +74,12 @@ def _sharded(call: Call, *arrays: jax.Array) -> list[jax.Array]:
         return sharding.by_type(_leaf, call, arrays)
     if mesh.manual_axes:  # in the hands of who wrote the `shard_map`, and of XLA along the axes that they left
         return _leaf(call, *arrays)
-    return sharding.by_partitioner(_leaf, call, arrays)
+
+    def by_partitioner(*arrays: jax.Array) -> list[jax.Array]:
+        return sharding.by_partitioner(_leaf, call, arrays)
+
+    # libtpu knows no `custom_partitioning` (jax-ml/jax#38196): there the leaf is plain jnp, for XLA to split.
+    return jax.lax.platform_dependent(*arrays, tpu=functools.partial(_leaf, call), default=by_partitioner)
 
 
 # --- vmap: the batch axis becomes the first axis of the array ---------------------------------------------------------
