@@ -124,22 +124,78 @@ def over_8(a: Pair) -> Pair:
     return a[0] >> jnp.uint32(3) | a[1] << jnp.uint32(29), a[1] >> jnp.uint32(3)
 
 
-def block_of(draw: Draw, seed: jax.Array) -> tuple[Pair, jax.Array]:
+def steps_of_blocks(draw: Draw) -> bool:
+    """Whether all axes step over whole blocks but one, along which elements follow one another; 32 bits count those."""
+    steps = (stride for size, stride in zip(draw.shape, draw.strides, strict=True) if size > 1)
+    counted = draw.span <= DRAWS << 32 and max(draw.shape) <= 1 << 32
+    return draw.aligned and counted and all(step == 1 or step % DRAWS == 0 for step in steps)
+
+
+def block_by_axes(draw: Draw, batch_rank: int) -> tuple[jax.Array, jax.Array]:
+    """`block_of`, from the block of the first element on, as sums over axes, of a draw with `steps_of_blocks`.
+
+    XLA partitions an iota along an axis, and makes an array of one along all of them; and 32 bits reach eight times as
+    far.
+    """
+    block = place = jnp.zeros(draw.shape, jnp.uint32)
+    for axis, (size, stride) in enumerate(zip(draw.shape, draw.strides, strict=True)):
+        index = lax.broadcasted_iota(jnp.uint32, draw.shape, axis)
+        if size > 1 and stride == 1:
+            block, place = block + (index >> jnp.uint32(3)), index & jnp.uint32(DRAWS - 1)
+        elif size > 1:
+            block = block + index * jnp.uint32(stride // DRAWS)
+    shape = (1,) * batch_rank + draw.shape
+    return block.reshape(shape), place.reshape(shape)
+
+
+def block_in_part(draw: Draw, batch_rank: int) -> tuple[jax.Array, jax.Array]:
+    """`block_of`, from the block of the first element on, of a part that `is_in_blocks_of_8`.
+
+    Both hang on the element's number in the part, eight of which share a block: so XLA for GPU sees that a thread's
+    elements do, as it does not in sums over axes.
+    """
+    number = lax.iota(jnp.uint32, math.prod(draw.shape)).reshape((1,) * batch_rank + draw.shape)
+    sizes = (*draw.shape[:-1], draw.shape[-1] // DRAWS)
+    strides = (*(stride // DRAWS for stride in draw.strides[:-1]), 1)
+    within, inner, passed = number >> jnp.uint32(3), 1, 0
+    block = jnp.zeros_like(within)
+    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
+        if size > 1:
+            if stride != passed:  # by so much a step along this axis is more than all steps along the axes within it
+                block = block + within // jnp.uint32(inner) * jnp.uint32((stride - passed) % (1 << 32))
+            inner, passed = inner * size, stride * size
+    return block, number & jnp.uint32(DRAWS - 1)
+
+
+def block_of(draw: Draw, seed: jax.Array, by_axes: bool = False) -> tuple[Pair, jax.Array]:
     """Where each element's bits come from, in uint32: the number of the Philox block, and the index in it.
 
     Args:
         draw: Which elements there are.
         seed: uint32 (*batch, 4), as `spec.Draw` describes.
+        by_axes: Whether to count along axes, where it can be done, and not along the flattened array.
     """
     _, _, *first = seed_words(seed, len(draw.shape))
-    number = words_of(draw, seed.ndim - 1)
+    start, batch_rank = over_8((first[0], first[1])), seed.ndim - 1
+    if by_axes and steps_of_blocks(draw):
+        block, place = block_by_axes(draw, batch_rank)
+        return plus(start, (block, jnp.uint32(0))), place
+    if (
+        draw.is_in_blocks_of_8
+        and not draw.is_contiguous
+        and draw.span <= DRAWS << 32
+        and math.prod(draw.shape) <= 1 << 32
+    ):
+        block, place = block_in_part(draw, batch_rank)
+        return plus(start, (block, jnp.uint32(0))), place
+    number = words_of(draw, batch_rank)
     if draw.aligned:  # written so, XLA sees which elements share a block
-        return plus(over_8((first[0], first[1])), over_8(number)), number[0] & jnp.uint32(DRAWS - 1)
+        return plus(start, over_8(number)), number[0] & jnp.uint32(DRAWS - 1)
     number = plus((first[0], first[1]), number)
     return over_8(number), number[0] & jnp.uint32(DRAWS - 1)
 
 
-def draws(draw: Draw, seed: jax.Array, product: Product = product32) -> jax.Array:
+def draws(draw: Draw, seed: jax.Array, product: Product = product32, by_axes: bool = False) -> jax.Array:
     """The stream's 16-bit draws for an array, a function of each element alone, so that XLA fuses it.
 
     XLA for GPU gives a thread four elements, whose common block it computes once.
@@ -148,6 +204,7 @@ def draws(draw: Draw, seed: jax.Array, product: Product = product32) -> jax.Arra
         draw: Which elements there are.
         seed: uint32 (*batch, 4), as `spec.Draw` describes.
         product: As `philox4x32` takes it.
+        by_axes: As `block_of` takes it.
 
     Returns:
         uint32 of (*batch, *draw.shape), from 0 to 65535.
@@ -158,7 +215,7 @@ def draws(draw: Draw, seed: jax.Array, product: Product = product32) -> jax.Arra
         >>> [hex(draw) for draw in draws(Draw("philox", (4,)), jnp.array([0, 42, 0, 0], jnp.uint32))]
         ['0x410b', '0x5d3c', '0xf23c', '0x120b']
     """
-    (low, high), place = block_of(draw, seed)
+    (low, high), place = block_of(draw, seed, by_axes)
     k0, k1, _, _ = seed_words(seed, len(draw.shape))
     zero = jnp.zeros_like(k0)
     w0, w1, w2, w3 = philox4x32((low, high, zero, zero + jnp.uint32(DOMAIN)), (k0, k1), product)
@@ -167,8 +224,8 @@ def draws(draw: Draw, seed: jax.Array, product: Product = product32) -> jax.Arra
 
 
 def draws_on_tpu(draw: Draw, seed: jax.Array) -> jax.Array:
-    """`draws` in words of 32 bits, a third cheaper on a TPU."""
-    return draws(draw, seed, product_of_limbs)
+    """`draws` in words of 32 bits, a third cheaper on a TPU, and so that XLA can partition them."""
+    return draws(draw, seed, product_of_limbs, by_axes=len(draw.shape) > 1)
 
 
 # --- for a CPU, whose vector registers multiply lanes of 64 bits ------------------------------------------------------

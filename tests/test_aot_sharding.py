@@ -1,0 +1,80 @@
+"""Sharded programs through the real compilers: each device has its shard, and nothing moves between devices."""
+
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+pytestmark = pytest.mark.aot
+
+Row = dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=["cuda", "tpu"])
+def platform(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def report(platform: str) -> list[Row]:
+    """What was tried, compiled in a process of its own: the compilers read their environment once."""
+    command = [sys.executable, "-m", "bench.aot.sharded", platform]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)["cases"]
+
+
+@pytest.fixture
+def rows(report: list[Row]) -> list[Row]:
+    """What compiled."""
+    return [row for row in report if "error" not in row]
+
+
+def has_kernels(row: Row) -> bool:
+    """Whether ours are to be in the program: libtpu has no `custom_partitioning`, so they need types that tell."""
+    return row["implementation"] == "pallas" or (row["devices"] != "8 H100" and row["axes"] == "Explicit")
+
+
+def test_no_device_sends_anything(rows: list[Row]) -> None:
+    assert rows
+    assert not [row for row in rows if row["collectives"]]
+
+
+def test_results_are_sharded_as_x_is(rows: list[Row]) -> None:
+    assert not [row for row in rows if not row["as_given"]]
+
+
+def test_a_program_of_kernels_has_one_a_pass(rows: list[Row]) -> None:
+    for row in rows:
+        passes = 2 if row["case"].startswith("both") else 1
+        assert row["kernels"] == (passes if has_kernels(row) else 0), row
+
+
+def test_no_device_has_room_for_more_than_the_results(rows: list[Row]) -> None:
+    """A megabyte is what XLA for TPU takes for itself."""
+    for row in rows:
+        assert row["temporary_bytes"] <= row["output_bytes"], row
+        if row["case"].startswith("both"):  # between the passes is the mask, a bit beside two results of two bytes
+            assert row["temporary_bytes"] <= row["output_bytes"] / 32 + (1 << 20) or "lanes')" in row["spec"], row
+        else:
+            assert row["temporary_bytes"] <= 1 << 20, row
+
+
+def test_2_to_the_33_elements_are_compiled_for_all_devices(rows: list[Row], platform: str) -> None:
+    large = [row for row in rows if row["shape"] == [4096, 2048, 1024]]
+    assert len(large) == 8
+    devices, size = {"cuda": (8, 2**33), "tpu": (512, 2**33)}[platform]
+    for row in large:
+        element = 4 if row["case"].startswith("both") else 1
+        assert element * size // devices <= row["output_bytes"] <= element * size // devices + 64, row
+
+
+def test_a_kernel_that_xla_would_have_to_split_is_refused_on_tpu(report: list[Row], platform: str) -> None:
+    refused = [row for row in report if "error" in row]
+    assert len(refused) == (1 if platform == "tpu" else 0)
+    assert all("shard_map" in row["error"] for row in refused)
