@@ -55,14 +55,13 @@ def test_a_program_of_kernels_has_one_a_pass(rows: list[Row]) -> None:
         assert row["kernels"] == (passes if has_kernels(row) else 0), row
 
 
-def test_no_device_has_room_for_more_than_the_results(rows: list[Row]) -> None:
-    """A megabyte is what XLA for TPU takes for itself."""
+def test_a_device_has_no_temporary_array_but_the_mask(rows: list[Row], platform: str) -> None:
     for row in rows:
         assert row["temporary_bytes"] <= row["output_bytes"], row
-        if row["case"].startswith("both"):  # between the passes is the mask, a bit beside two results of two bytes
-            assert row["temporary_bytes"] <= row["output_bytes"] / 32 + (1 << 20) or "lanes')" in row["spec"], row
-        else:
-            assert row["temporary_bytes"] <= 1 << 20, row
+        # Between two passes is the mask, a bit beside two results of 16 bits; a TPU pads rows of 16 bytes to 128.
+        part = {"cuda": 32, "tpu": 4}[platform]
+        mask = row["output_bytes"] / part if row["case"].startswith("both") else 0
+        assert row["temporary_bytes"] <= mask + (1 << 20), row  # XLA for TPU takes most of a megabyte for itself
 
 
 def test_2_to_the_33_elements_are_compiled_for_all_devices(rows: list[Row], platform: str) -> None:

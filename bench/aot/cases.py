@@ -44,10 +44,15 @@ def quantize(module: Any, spec: QuantSpec, integer: str | None = None) -> Callab
 
 
 def drawing(
-    module: Any, spec: QuantSpec, shape: tuple[int, ...], integer: str | None = None, generator: Any = "philox"
+    module: Any,
+    spec: QuantSpec,
+    shape: tuple[int, ...],
+    integer: str | None = None,
+    generator: Any = "philox",
+    whole: tuple[int, ...] = (),
 ) -> Callable[..., Any]:
     """An implementation's quantization of x, with noise that it draws for examples of `shape` from seeds."""
-    return quantize(module, dataclasses.replace(spec, draw=Draw(generator, shape)), integer)
+    return quantize(module, dataclasses.replace(spec, draw=Draw(generator, shape, whole)), integer)
 
 
 def formula(integer: str | None = None) -> Callable[..., Any]:

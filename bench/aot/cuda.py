@@ -81,6 +81,10 @@ def stochastic_cases() -> Iterator[Case]:
     yield Case("pallas: quantize bfloat16 with Philox, 64 seeds", drawing(gpu, NEAREST, (inner,)), (examples, seeds))
     x_large = array(BFLOAT16, large)
     yield Case("pallas: quantize bfloat16 with Philox, 2**31 + 5", drawing(gpu, NEAREST, (large,)), (x_large, seed))
+    part, whole = (4096, SIZE // 4096), (8192, SIZE // 2048)
+    for name, module in (("pallas", gpu), ("xla", xla)):
+        of_part = drawing(module, NEAREST, part, "int8", whole=whole)
+        yield Case(f"{name}: quantize bfloat16 -> int8 with Philox, a part", of_part, (array(BFLOAT16, *part), seed))
     to_int8 = drawing(xla, NEAREST, shape, "int8")
     chain = lambda x, seed: to_int8(jax.nn.gelu(x) * 16, seed)  # noqa: E731
     yield Case("xla: chain of gelu and quantize bfloat16 -> int8 with Philox", chain, (x, seed))

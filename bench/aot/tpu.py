@@ -81,6 +81,11 @@ def drawing_cases() -> Iterator[Case]:
             yield drawing_case(tpu, generator, BFLOAT16, "int8", shape, title, batch, MASKED)
     yield drawing_case(xla, "philox", BFLOAT16, "int8", SHAPE, "bfloat16 -> int8 with Philox")
     yield drawing_case(xla, "threefry_23_bits", BFLOAT16, "int8", SHAPE, "bfloat16 -> int8 with JaxUniform")
+    part, whole = (SHAPE[0] // 4, SHAPE[1]), (SHAPE[0] // 2, 8 * SHAPE[1])
+    for name, module in (("pallas", tpu), ("xla", xla)):
+        of_part = drawing(module, NEAREST, part, "int8", whole=whole)
+        avals = (array(BFLOAT16, *part), array(jnp.uint32, 4))
+        yield Case(f"{name}: quantize bfloat16 -> int8 with Philox, a part", of_part, avals)
     avals = (array(BFLOAT16, *SHAPE), array(jnp.uint32, 2))
     yield Case("formula: quantize bfloat16 -> int8 with jax.random.uniform", formula("int8"), avals)
 
