@@ -124,6 +124,11 @@ def over_8(a: Pair) -> Pair:
     return a[0] >> jnp.uint32(3) | a[1] << jnp.uint32(29), a[1] >> jnp.uint32(3)
 
 
+def times_8(block: jax.Array) -> Pair:
+    """The number of the first element that a block serves."""
+    return block << jnp.uint32(3), block >> jnp.uint32(29)
+
+
 def steps_of_blocks(draw: Draw) -> bool:
     """Whether all axes step over whole blocks but one, along which elements follow one another; 32 bits count those."""
     steps = (stride for size, stride in zip(draw.shape, draw.strides, strict=True) if size > 1)
@@ -175,23 +180,19 @@ def block_of(draw: Draw, seed: jax.Array, by_axes: bool = False) -> tuple[Pair, 
         seed: uint32 (*batch, 4), as `spec.Draw` describes.
         by_axes: Whether to count along axes, where it can be done, and not along the flattened array.
     """
-    _, _, *first = seed_words(seed, len(draw.shape))
-    start, batch_rank = over_8((first[0], first[1])), seed.ndim - 1
+    _, _, low, high = seed_words(seed, len(draw.shape))
+    # A sum of 64 bits, of the seed's words as they are: of work on them alone XLA for GPU makes a kernel of its own.
     if by_axes and steps_of_blocks(draw):
-        block, place = block_by_axes(draw, batch_rank)
-        return plus(start, (block, jnp.uint32(0))), place
-    if (
-        draw.is_in_blocks_of_8
-        and not draw.is_contiguous
-        and draw.span <= DRAWS << 32
-        and math.prod(draw.shape) <= 1 << 32
-    ):
-        block, place = block_in_part(draw, batch_rank)
-        return plus(start, (block, jnp.uint32(0))), place
-    number = words_of(draw, batch_rank)
+        block, place = block_by_axes(draw, seed.ndim - 1)
+        return over_8(plus((low, high), times_8(block))), place
+    if draw.is_in_blocks_of_8 and not draw.is_contiguous and max(draw.span >> 3, math.prod(draw.shape)) <= 1 << 32:
+        block, place = block_in_part(draw, seed.ndim - 1)
+        return over_8(plus((low, high), times_8(block))), place
+    number = words_of(draw, seed.ndim - 1)
     if draw.aligned:  # written so, XLA sees which elements share a block
-        return plus(start, over_8(number)), number[0] & jnp.uint32(DRAWS - 1)
-    number = plus((first[0], first[1]), number)
+        first = number[0] & jnp.uint32(2**32 - DRAWS), number[1]
+        return over_8(plus((low, high), first)), number[0] & jnp.uint32(DRAWS - 1)
+    number = plus((low, high), number)
     return over_8(number), number[0] & jnp.uint32(DRAWS - 1)
 
 
