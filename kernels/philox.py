@@ -108,8 +108,19 @@ def words_of(draw: Draw, batch_rank: int) -> Pair:
     """`numbers` in two words, uint32; a GPU counts in 64 bits at a price, so only where 32 do not reach."""
     if draw.span <= 1 << 32:
         return numbers(draw, batch_rank, np.dtype(np.uint32)), jnp.uint32(0)
-    number = numbers(draw, batch_rank, np.dtype(np.uint64))
+    number = jnp.zeros(draw.shape, jnp.uint32), jnp.zeros(draw.shape, jnp.uint32)
+    for axis, (size, stride) in enumerate(zip(draw.shape, draw.strides, strict=True)):
+        if size > 1:  # along one axis in 64 bits, of which XLA for TPU makes arrays, and then in words
+            low, high = (lax.broadcast_in_dim(word, draw.shape, (axis,)) for word in words_along(size, stride))
+            number = plus(number, (low, high))
+    low, high = (word.reshape((1,) * batch_rank + draw.shape) for word in number)
+    return low, high
+
+
+def words_along(size: int, stride: int) -> Pair:
+    """The multiples of a stride, in two words."""
     with jax.enable_x64(True):
+        number = lax.iota(jnp.uint64, size) * jnp.asarray(stride, jnp.uint64)
         return number.astype(jnp.uint32), (number >> jnp.asarray(32, jnp.uint64)).astype(jnp.uint32)
 
 

@@ -21,7 +21,7 @@ ENVIRONMENT = {  # read when JAX and the compilers are first used, so set before
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.aot.sharded", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.aot.sharded", description=str(__doc__).splitlines()[0])
     parser.add_argument("platform", choices=ENVIRONMENT)
     platform = parser.parse_args().platform
     os.environ |= {"JAX_PLATFORMS": "cpu", **ENVIRONMENT[platform]}
