@@ -58,15 +58,19 @@ def operations(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], 
         partitioned: Whether XLA may split the program over several devices.
 
     Raises:
-        ValueError: The named implementation has no row for the platform, or does not draw the noise.
+        ValueError: The named implementation has no row for the platform, does not draw the noise, or is a TPU kernel
+            where XLA may split the program.
     """
     if call.draw is not None and call.draw.generator == "hardware":
         _check_hardware(call, platform)
     if call.implementation is None:
-        return fastest(call, platform, arrays, partitioned).operations()
+        row = fastest(call, platform, arrays, partitioned)
+        _check_unpartitioned(row, partitioned)
+        return row.operations()
     rows = [row for row in TABLE if row.name == call.implementation]
     for row in rows:
         if row.platform in (None, call.interpret or platform):
+            _check_unpartitioned(row, partitioned and call.interpret is None)
             return row.operations(interpret=call.interpret is not None)
     raise ValueError(
         f"implementation={call.implementation!r} does not run on the platform {platform!r}, only on "
@@ -75,6 +79,16 @@ def operations(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], 
         + " or ".join(f"{row.platform!r}" for row in rows if row.interpretable)
         + " to try a kernel out on a CPU, slowly"
     )
+
+
+def _check_unpartitioned(row: Implementation, partitioned: bool) -> None:
+    """Refuses a TPU kernel in a program that XLA splits: it cannot split the kernel."""
+    if partitioned and row.platform == "tpu" and row.interpretable:
+        raise ValueError(
+            "a TPU kernel (implementation='pallas', or HardwareUniform) cannot be in a program that XLA splits over "
+            "several TPUs: make the mesh with jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Explicit, ...)), "
+            "or call it inside jax.shard_map, or use implementation=None and PhiloxUniform"
+        )
 
 
 def _check_hardware(call: Call, platform: str | None) -> None:

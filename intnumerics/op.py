@@ -2,7 +2,8 @@
 
 An operation is a stack, from the outside in: `custom_jvp`, as its derivative is that of the formula; `custom_vmap`, as
 a batch axis is one more axis of the array; then what splits it over a mesh (`sharding.py`); and a primitive, which is
-lowered to an implementation when the platform is known, so that one traced function serves several platforms.
+lowered to an implementation when the platform is known, so that one traced function serves several platforms. A TPU has
+no `custom_partitioning`: where types do not tell how a program is split, XLA splits plain jnp there.
 """
 
 import dataclasses
@@ -54,7 +55,7 @@ def _lower(platform: str | None) -> None:
 
 
 def _is_partitioned(ctx: mlir.LoweringRuleContext) -> bool:
-    """Whether XLA splits the program here: inside a `shard_map` along some axes of a mesh and not all."""
+    """Whether XLA splits the program here: on a TPU, or in a `shard_map` along some axes of a mesh and not all."""
     context: Any = ctx.module_context.axis_context
     if hasattr(context, "manual_axes"):
         return set(context.manual_axes) != set(context.mesh.axis_names)
@@ -78,7 +79,7 @@ def _sharded(call: Call, *arrays: jax.Array) -> list[jax.Array]:
     def by_partitioner(*arrays: jax.Array) -> list[jax.Array]:
         return sharding.by_partitioner(_leaf, call, arrays)
 
-    # libtpu knows no `custom_partitioning` (jax-ml/jax#38196): there the leaf is plain jnp, for XLA to split.
+    # libtpu does not run JAX's partitioners (jax-ml/jax#38196).
     return jax.lax.platform_dependent(*arrays, tpu=functools.partial(_leaf, call), default=by_partitioner)
 
 

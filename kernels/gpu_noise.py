@@ -12,6 +12,7 @@ from jax import lax
 
 from . import philox
 from .gpu_blocks import INT32_END, WARPS, Block, indices
+from .numbering import DRAWS
 from .spec import Draw, strides_of
 
 ROWS = 32 * WARPS  # of eight elements, a thread each, that are drawn at a time: Triton joins more in shared memory
@@ -43,7 +44,7 @@ class Stream:
         self.flip = jnp.uint32(FLIP) ^ (high & jnp.uint32(0x80000000))
         with jax.enable_x64(True):
             first = high.astype(jnp.uint64) << jnp.asarray(29, jnp.uint64) | (low >> jnp.uint32(3)).astype(jnp.uint64)
-            start = lax.div(block.start, jnp.full((), philox.DRAWS, block.start.dtype))
+            start = lax.div(block.start, jnp.full((), DRAWS, block.start.dtype))
             if draw.is_contiguous:
                 self.part, self.number = None, first + start.astype(jnp.uint64) + lax.iota(jnp.uint64, ROWS)
             else:
@@ -56,7 +57,7 @@ class Stream:
         low = [(word << jnp.uint32(16)) + self.flip for word in words]
         high = [(word & jnp.uint32(0xFFFF0000)) ^ self.flip for word in words]
         draws = [half for halves in zip(low, high, strict=True) for half in halves]
-        joined = [join(draws[first : first + width]) for first in range(0, philox.DRAWS, width)]
+        joined = [join(draws[first : first + width]) for first in range(0, DRAWS, width)]
         return [lax.bitcast_convert_type(draw, jnp.int32).astype(jnp.float32) * jnp.float32(UNIT) for draw in joined]
 
     def _counter(self, turn: int) -> tuple[jax.Array, jax.Array]:
@@ -102,9 +103,9 @@ def block_number(i: jax.Array, draw: Draw) -> jax.Array:
         i: Which eight, counted from the beginning of the part.
         draw: The part, `is_in_blocks_of_8`.
     """
-    shape = (*draw.shape[:-1], draw.shape[-1] // philox.DRAWS)
-    strides = (*(stride // philox.DRAWS for stride in draw.strides[:-1]), 1)
-    wide = i if draw.span <= philox.DRAWS * INT32_END else i.astype(jnp.int64)
+    shape = (*draw.shape[:-1], draw.shape[-1] // DRAWS)
+    strides = (*(stride // DRAWS for stride in draw.strides[:-1]), 1)
+    wide = i if draw.span <= DRAWS * INT32_END else i.astype(jnp.int64)
     return broadcast_index(wide, shape, strides).astype(jnp.uint64)
 
 

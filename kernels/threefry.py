@@ -9,7 +9,7 @@ counter and the folding of the two words are those of `jax.random.bits` with `ja
 import jax
 import jax.numpy as jnp
 
-from .philox import plus, seed_words, words_of
+from .numbering import plus, seed_words, words_of
 from .spec import Draw
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))

@@ -13,7 +13,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .philox import DOMAIN, DRAWS, ROUNDS, Words, over_8, product_of_limbs, rounds
+from .numbering import DRAWS, over_8
+from .philox import DOMAIN, ROUNDS, Words, product_of_limbs, rounds
 from .spec import Draw
 from .tpu_body import LANES, float_of
 from .tpu_tiling import SUBLANES, round_up, tile_draw

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import meshes
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -108,14 +109,27 @@ def test_arrays_that_xla_would_copy_for_a_tpu_kernel_are_left_to_it(x: jax.Shape
     assert kernels_in(forward_and_backward, "tpu", x, implementation="pallas") == 2
 
 
-def test_a_program_that_xla_partitions_has_no_kernel_that_would_gather_its_operands() -> None:
-    mesh = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,), devices=jax.devices("cpu")[:2])
-    x = jax.ShapeDtypeStruct(TILES.shape, TILES.dtype, sharding=NamedSharding(mesh, P("rows")))
-    assert kernels_in(forward_and_backward, "tpu", x) == 0
-    assert kernels_in(with_philox, "tpu", x) == 0
-    mapped = jax.shard_map(forward_and_backward, mesh=mesh, in_specs=P("rows"), out_specs=P("rows"))
-    assert kernels_in(mapped, "tpu", x) == 2
-    assert kernels_in(jax.shard_map(with_philox, mesh=mesh, in_specs=P("rows"), out_specs=P("rows")), "tpu", x) == 1
+@pytest.mark.mesh
+def test_a_program_of_several_tpus_has_kernels_where_types_or_shard_map_split_it() -> None:
+    for kind, (backward, philox) in ((AxisType.Explicit, (2, 1)), (AxisType.Auto, (0, 0))):
+        with jax.set_mesh(meshes.mesh(kind)):
+            x = jax.ShapeDtypeStruct(TILES.shape, TILES.dtype, sharding=NamedSharding(meshes.mesh(kind), P("lanes")))
+            assert kernels_in(forward_and_backward, "tpu", x) == backward
+            assert kernels_in(with_philox, "tpu", x) == philox
+            mapped = {"in_specs": P("lanes"), "out_specs": P("lanes")}
+            assert kernels_in(jax.shard_map(forward_and_backward, **mapped), "tpu", x) == 2
+            assert kernels_in(jax.shard_map(with_philox, **mapped), "tpu", x) == 1
+
+
+@pytest.mark.mesh
+def test_a_kernel_that_xla_would_have_to_split_is_refused_on_tpu() -> None:
+    on = meshes.mesh(AxisType.Auto)
+    x = jax.ShapeDtypeStruct(TILES.shape, TILES.dtype, sharding=NamedSharding(on, P("rows")))
+    hardware = NUMERICS.replace(noise_fn=HardwareUniform())
+    with pytest.raises(ValueError, match="cannot be in a program that XLA splits over several TPUs"):
+        kernels_in(forward, "tpu", x, implementation="pallas")
+    with pytest.raises(ValueError, match="cannot be in a program that XLA splits over several TPUs"):
+        kernels_in(lambda x: quantize(x, hardware, key=jax.random.key(0)), "tpu", x)
 
 
 @pytest.mark.parametrize("implementation", ["reference", "xla"])

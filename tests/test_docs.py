@@ -23,7 +23,7 @@ def rows() -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def tests_in(path: str) -> set[str]:
+def functions_in(path: str) -> set[str]:
     tree = ast.parse((ROOT / path).read_text())
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
@@ -58,7 +58,7 @@ def test_each_row_of_the_table_is_held_by_tests_that_are_there(row: list[str]) -
     named = re.findall(r"\[`(test_\w+)`\]\(\.\./(tests/\w+\.py)\)", row[-1])
     assert named
     for name, path in named:
-        assert name in tests_in(path)
+        assert name in functions_in(path)
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", PAGE))))

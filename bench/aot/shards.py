@@ -148,7 +148,7 @@ def measure(case: Case) -> dict[str, Any]:
     begin = time.perf_counter()
     try:
         compiled = compile_case(case)
-    except NotImplementedError as error:
+    except ValueError as error:
         return row | {"error": str(error).splitlines()[0]}
     text, memory = compiled.as_text(), compiled.memory_analysis()
     given = NamedSharding(mesh(case.devices, case.axes), case.spec)
