@@ -69,7 +69,9 @@ class Packing:
 
     def unpack(self, packed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """The mask, of `shape`."""
-        by_group = packed.reshape(*packed.shape[:-1], packed.shape[-1] // self.group_bytes, self.group_bytes)
+        if not packed.size:
+            return jnp.zeros(shape, bool)
+        by_group = packed.reshape(*packed.shape[:-1], -1, self.group_bytes)
         return jnp.unpackbits(by_group, axis=-1, count=self.group, bitorder="little").reshape(shape) == 1
 
 
