@@ -1,4 +1,4 @@
-"""The public functions: gradients, residuals, integers, and every transform around them."""
+"""The public functions: gradients, residuals, integers, every shape, and float64. Transforms: test_transforms.py."""
 
 from typing import Any
 
@@ -8,7 +8,6 @@ import ml_dtypes
 import numpy as np
 import oracle
 import pytest
-from jax import lax
 from oracle import assert_same_bits
 from original import dither, given, numerics, spec_of
 
@@ -133,98 +132,24 @@ def test_from_int_inverts_quantize_to_int(dtype: np.dtype, bits: int) -> None:
         assert_same_bits(y, np.where(expected == 0, np.zeros((), dtype), expected))  # integers have no -0.0
 
 
-# --- transforms -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("x_axis", "key_axis"), [(0, None), (1, None), (None, 0), (0, 0)])
-def test_vmap_is_a_loop(x_axis: int | None, key_axis: int | None) -> None:
-    n = numerics(4, noise_fn=dither)
-    x, keys = jnp.linspace(-9, 9, 15).reshape(3, 5), jax.random.split(jax.random.key(0), 5 if x_axis == 1 else 3)
-    g = jnp.arange(1.0, 16.0).reshape(3, 5)
-    key = keys if key_axis == 0 else keys[0]
-
-    def both(x: jax.Array, key: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
-        return quantize_to_int(x, n, key=key), quantize(x, n, key=key), *backward(x, n, key=key)(g)
-
-    axes = (x_axis, key_axis, x_axis)
-    got, one = jax.jit(jax.vmap(both, in_axes=axes))(x, key, g), jax.jit(both)
-
-    def lane(array: Any, axis: int | None, i: int) -> Any:
-        return array if axis is None else array[:, i] if axis == 1 else array[i]
-
-    lanes = [[lane(a, axis, i) for a, axis in zip((x, key, g), axes, strict=True)] for i in range(len(got[0]))]
-    assert len(lanes) == (5 if x_axis == 1 else 3)
-    for result, *rows in zip(got, *(one(*arrays) for arrays in lanes), strict=True):
-        assert_same_bits(result, np.stack(rows))
-
-
-def test_nested_vmap_is_a_nested_loop_and_reaches_scalars() -> None:
-    n = numerics(4, noise_fn=dither)
-    x, keys = jnp.linspace(-9, 9, 6).reshape(2, 3), jax.random.split(jax.random.key(0), 3)
-    slope = jax.grad(lambda x, key: quantize(x, n, key=key))
-    for f in (lambda x, key: quantize(x, n, key=key), slope):
-        got = jax.vmap(jax.vmap(f), in_axes=(0, None))(x, keys)
-        assert_same_bits(got, np.asarray([[f(v, k) for v, k in zip(row, keys, strict=True)] for row in x]))
-
-
-def everything(x: jax.Array, n: IntNumerics, key: jax.Array) -> tuple[jax.Array, ...]:
-    return quantize(x, n, key=key), quantize_to_int(x, n, key=key), *backward(x, n, key=key)(jnp.ones_like(x))
-
-
-def everything_expected(x: np.ndarray, n: IntNumerics, key: jax.Array) -> tuple[np.ndarray, ...]:
-    noise = np.asarray(dither(x.shape, key))
-    spec, in_int8 = spec_of(n), spec_of(n, integer_dtype=np.dtype(np.int8))
-    inside = oracle.mask(x, spec).astype(x.dtype)
-    return oracle.quantize(x, noise, spec), oracle.quantize(x, noise, in_int8), inside
-
-
-def assert_everything(got: Any, x: np.ndarray, n: IntNumerics, key: jax.Array) -> None:
-    for a, b in zip(got, everything_expected(x, n, key), strict=True):
-        assert_same_bits(a, b)
+# --- shapes and float64 -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (3, 0), (1, 1, 1), (2, 3, 5)], ids=str)
 def test_every_shape_is_quantized(shape: tuple[int, ...]) -> None:
     x = np.linspace(-3.3, 9.9, int(np.prod(shape)), dtype=np.float32).reshape(shape)
     n, key = numerics(4, noise_fn=dither), jax.random.key(0)
-    got = jax.jit(lambda x, key: everything(x, n, key))(x, key)
-    assert_everything(got, x, n, key)
-    assert from_int(got[1], n, jnp.float32).shape == shape
 
+    @jax.jit
+    def everything(x: jax.Array, key: jax.Array) -> tuple[jax.Array, ...]:
+        return quantize(x, n, key=key), quantize_to_int(x, n, key=key), *backward(x, n, key=key)(jnp.ones_like(x))
 
-@pytest.mark.parametrize("preserve_zero", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_nothing_leans_on_implicit_promotion(dtype: str, preserve_zero: bool) -> None:
-    n, key = numerics(5, noise_fn=dither, preserve_zero=preserve_zero), jax.random.key(5)
-    x = np.linspace(-20, 20, 22).reshape(2, 11).astype(dtype)
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        for m in (n, n.replace(noise_dtype=jnp.float32)):
-            got = jax.jit(lambda x, m=m: (everything(x, m, key), from_int(quantize_to_int(x, m, key=key), m, dtype)))(x)
-            assert_everything(got[0], x, m, key)
-            assert_same_bits(got[1], from_int(got[0][1], m, dtype))
-
-
-def test_runs_without_jit() -> None:
-    n, x, key = numerics(5, noise_fn=dither), np.linspace(-20, 20, 11).astype(BFLOAT16), jax.random.key(5)
-    with jax.disable_jit():
-        assert_everything(everything(jnp.asarray(x), n, key), x, n, key)
-
-
-def test_finite_numbers_pass_under_debug_nans() -> None:
-    n, x, key = numerics(5, noise_fn=dither), np.linspace(-20, 20, 11).astype(np.float32), jax.random.key(5)
-    with jax.debug_nans(True):
-        assert_everything(jax.jit(lambda x: everything(x, n, key))(x), x, n, key)
-
-
-def test_runs_in_scan_and_checkpoint() -> None:
-    n, x, key = numerics(5, noise_fn=dither), np.linspace(-20, 20, 11).astype(np.float32), jax.random.key(5)
-    _, rows = lax.scan(lambda key, x: (key, everything(x, n, key)), key, np.stack([x, -x]))
-    for i, row in enumerate((x, -x)):
-        assert_everything([result[i] for result in rows], row, n, key)
-    y, gradient = jax.vjp(jax.checkpoint(lambda x: quantize(x, n, key=key)), jnp.asarray(x))
-    expected = everything_expected(x, n, key)
-    assert_same_bits(y, expected[0])
-    assert_same_bits(gradient(jnp.ones_like(x))[0], expected[2])
+    y, q, gradient = everything(x, key)
+    noise = np.asarray(dither(shape, key))
+    assert_same_bits(y, oracle.quantize(x, noise, spec_of(n)))
+    assert_same_bits(q, oracle.quantize(x, noise, spec_of(n, integer_dtype=np.dtype(np.int8))))
+    assert_same_bits(gradient, oracle.mask(x, spec_of(n)).astype(np.float32))
+    assert from_int(q, n, jnp.float32).shape == shape
 
 
 @pytest.mark.parametrize("implementation", [None, "reference", "xla"])

@@ -1,0 +1,137 @@
+"""What a profile and a dump of a compiled program show: the names of operations and kernels, and what kernels cost."""
+
+import math
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from original import numerics
+from streams import seed
+
+from intnumerics import quantize, quantize_to_int
+from intnumerics.kernels import Draw, QuantSpec, gpu, tpu
+from intnumerics.stochastic_rounding import PhiloxUniform
+
+QUANTIZE, FROM_MASK = "intnumerics_quantize", "intnumerics_clip_gradient_from_mask"
+SHAPE = (64, 1024)
+SIZE = math.prod(SHAPE)
+X = jax.ShapeDtypeStruct(SHAPE, jnp.bfloat16)
+PHILOX = numerics(8, noise_fn=PhiloxUniform())
+
+
+def forward(x: jax.Array) -> jax.Array:
+    return quantize(x, PHILOX, key=jax.random.key(0))
+
+
+def to_int(x: jax.Array) -> jax.Array:
+    return quantize_to_int(x, PHILOX, key=jax.random.key(0))
+
+
+def train(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y, backward = jax.vjp(lambda x: quantize(x, numerics(8)), x)
+    return y, backward(y)[0]
+
+
+# --- a program for a CPU ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "names"), [(forward, {QUANTIZE}), (to_int, {QUANTIZE}), (train, {QUANTIZE, FROM_MASK})]
+)
+def test_a_program_names_the_operations_before_and_after_xla_compiles_it(function: Any, names: set[str]) -> None:
+    lowered = jax.jit(function).lower(X)
+    compiled = re.findall(r'op_name="([^"]*)"', lowered.compile().as_text())
+    for text in (lowered.as_text(debug_info=True), "\n".join(compiled)):
+        assert set(re.findall(r"intnumerics_\w+", text)) == names
+        assert set(re.findall(r"jit\((intnumerics_\w+)\)", text)) == names
+    # Each instruction is below a name, and not only the call that XLA inlines.
+    assert all(any(f"/{name}/" in path for path in compiled) for name in names)
+
+
+def test_a_profile_tells_the_forward_from_the_backward() -> None:
+    compiled = jax.jit(train).lower(X).compile().as_text()
+    paths = {name for name in re.findall(r'op_name="([^"]*)"', compiled) if "intnumerics" in name}
+    assert {QUANTIZE in path for path in paths} == {True, False}
+    assert all(("transpose(" in path) == (FROM_MASK in path) for path in paths)
+
+
+# --- kernels, lowered for a platform that is not here -----------------------------------------------------------------
+
+
+MASK_BYTES = SIZE // 8
+SEED_BYTES = 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("function", "kernels"),
+    [
+        (forward, {"intnumerics_quantize_with_noise": 2 * SIZE + 2 * SIZE + SEED_BYTES}),
+        (to_int, {"intnumerics_quantize_with_noise": 2 * SIZE + SIZE + SEED_BYTES}),
+        (train, dict.fromkeys((QUANTIZE, FROM_MASK), 2 * SIZE + 2 * SIZE + MASK_BYTES)),
+    ],
+)
+def test_a_tpu_program_shows_xla_the_name_and_cost_of_each_kernel(function: Any, kernels: dict[str, int]) -> None:
+    text = jax.jit(function).trace(X).lower(lowering_platforms=("tpu",)).as_text()
+    calls = [line for line in text.splitlines() if "@tpu_custom_call" in line]
+    number = r'"{}\\22: ?(\d+)'.replace('"', r"\\22")
+    found = {}
+    for call in calls:
+        (name,) = re.findall(r'kernel_name = "(\w+)"', call)
+        (moved,), (flops,) = (re.findall(number.format(of), call) for of in ("bytes_accessed", "flops"))
+        found[name] = int(moved)
+        assert int(flops) == 8 * SIZE
+    assert found == kernels
+
+
+# --- kernels as JAX knows them: not every JAX lowers one for CUDA without a GPU ---------------------------------------
+
+
+NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
+WITH_MASK = QuantSpec(127.0, clip=True, rounding="half_to_even", with_mask=True)
+TO_INT8 = QuantSpec(127.0, clip=True, rounding="half_to_even", integer_dtype=np.dtype(np.int8))
+DRAWN = QuantSpec(127.0, clip=True, rounding="half_to_even", draw=Draw("philox", SHAPE))
+BFLOAT16, FLOAT32 = (np.zeros(SHAPE, dtype) for dtype in (jnp.bfloat16, np.float32))
+PACKED = np.zeros((*SHAPE[:-1], SHAPE[-1] // 8), np.uint8)
+SEED = seed((0, 42))
+
+# An operation, its arrays, what comes after them, its result, and its name where that is not the operation's.
+CASES: dict[str, tuple[str, Any, Any, Any, dict[Any, str]]] = {
+    "nearest": ("quantize", (BFLOAT16, None), (NEAREST,), (BFLOAT16,), {}),
+    "nearest, mask": ("quantize", (FLOAT32, None), (WITH_MASK,), (FLOAT32, PACKED), {}),
+    "nearest, int8": ("quantize", (BFLOAT16, None), (TO_INT8,), (BFLOAT16.astype(np.int8),), {}),
+    "array of noise": ("quantize", (BFLOAT16, FLOAT32), (NEAREST,), (BFLOAT16,), {}),
+    "philox": ("quantize", (BFLOAT16, SEED), (DRAWN,), (BFLOAT16,), {tpu: "quantize_with_noise"}),
+    "from mask": ("clip_gradient_from_mask", (BFLOAT16, PACKED), (), (BFLOAT16,), {}),
+    "from x": ("clip_gradient_from_x", (BFLOAT16, FLOAT32), (NEAREST,), (BFLOAT16,), {}),
+}
+
+
+def kernels_in(jaxpr: Any) -> list[dict[str, Any]]:
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "pallas_call":
+            found.append(equation.params)
+        else:
+            for inner in equation.params.values():
+                found += kernels_in(inner.jaxpr) if hasattr(inner, "jaxpr") else []
+    return found
+
+
+@pytest.mark.parametrize("module", [gpu, tpu], ids=["gpu", "tpu"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_kernel_has_the_name_of_its_operation_and_moves_each_array_once(case: Any, module: Any) -> None:
+    operation, arrays, after, results, names = case
+
+    def run(*given: Any) -> Any:
+        rest = iter(given)
+        return getattr(module, operation)(*(a if a is None else next(rest) for a in arrays), *after)
+
+    operands = [a for a in arrays if a is not None]
+    (kernel,) = kernels_in(jax.make_jaxpr(run)(*operands).jaxpr)
+    assert kernel["name"] == f"intnumerics_{names.get(module, operation)}"
+    cost = kernel["cost_estimate"]
+    assert cost.bytes_accessed == sum(a.nbytes for a in (*operands, *results))
+    assert (cost.flops, cost.transcendentals) == (8 * SIZE, 0)
