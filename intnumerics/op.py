@@ -231,6 +231,13 @@ def clip_gradient_from_mask(
     return _run(call, *arrays)[0].reshape(g.shape)
 
 
+def masked(tangent: jax.Array, packed: jax.Array) -> jax.Array:
+    """`clip_gradient_from_mask` in plain jnp, which every transform knows to be linear."""
+    shape = tangent.shape or (1,)
+    mask = packing_of(packed.shape, shape).unpack(packed, shape).reshape(tangent.shape)
+    return jnp.where(mask, tangent, jnp.zeros_like(tangent))
+
+
 def clip_gradient_from_x(
     g: jax.Array, x: jax.Array, spec: QuantSpec, implementation: str | None = None, interpret: str | None = None
 ) -> jax.Array:

@@ -37,10 +37,25 @@ def _straight_through(how: _Straight, x: jax.Array, noise: jax.Array | None) -> 
 
 
 def _forward(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, Any]:
+    y, *packed = _kept(how, x, noise)
+    return _named(y), checkpoint_name(packed[0], MASK) if packed else None
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _kept(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, ...]:
+    """The result, and the mask where there is one. Second derivatives differentiate it, and go straight through too."""
     if not how.clip_gradient:
-        return _named(_straight_through(how, x, noise)), None
-    y, packed = op.quantize_with_mask(x, noise, how.spec, how.implementation, how.interpret)
-    return _named(y), checkpoint_name(packed, MASK)
+        return (op.quantize(x, noise, how.spec, how.implementation, how.interpret),)
+    return op.quantize_with_mask(x, noise, how.spec, how.implementation, how.interpret)
+
+
+@_kept.defjvp
+def _(how: _Straight, primals: Any, tangents: Any) -> Any:
+    y, *packed = _kept(how, *primals)
+    if not packed:
+        return (y,), (tangents[0],)
+    no_tangent = np.zeros(packed[0].shape, jax.dtypes.float0)
+    return (y, *packed), (op.masked(tangents[0], packed[0]), no_tangent)
 
 
 def _named(values: jax.Array) -> jax.Array:

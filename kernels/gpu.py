@@ -127,7 +127,9 @@ def _quantize_drawing(
     if spec.with_mask:
         outputs.append(jax.ShapeDtypeStruct((examples * -(-n // 8),), jnp.uint8))
     inputs, sizes = [x.reshape(-1), seed.reshape(-1)], (2 * LARGE_BLOCK, LARGE_BLOCK)
-    y, *packed = for_each_block(kernel, n, inputs, outputs, "intnumerics_quantize", interpret, examples, sizes)
+    y, *packed = for_each_block(
+        kernel, n, inputs, outputs, "intnumerics_quantize_with_noise", interpret, examples, sizes
+    )
     y = y.reshape(shape)
     return (y, packed[0].reshape(packed_shape(shape))) if spec.with_mask else y
 

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
-from meshes import mesh, needs_8_devices, placed
+from meshes import mesh, placed
 from oracle import assert_same_bits
 from test_transforms import KEY, PHILOX, X, loss, masked, values
 
@@ -73,7 +73,7 @@ def test_checkpoint_keeps_integers_by_name(names: list[str], quantizations: int,
     assert (residual, X.shape) in kept(jax.vjp(lambda w: run(w, jnp.asarray(X)), w)[1])
 
 
-@needs_8_devices
+@pytest.mark.mesh
 @pytest.mark.parametrize("check_vma", [True, False], ids=["checked", "unchecked"])
 @pytest.mark.parametrize("names", [[], [MASK], [MASK, VALUES]], ids=str)
 def test_checkpoint_of_a_shard_map_draws_the_noise_of_the_whole_again(names: list[str], check_vma: bool) -> None:

@@ -184,18 +184,8 @@ def diagonal(second: jax.Array) -> np.ndarray:
     return np.diag(second) if second.ndim == 2 else np.asarray(second)
 
 
-not_yet = pytest.mark.xfail(reason="_forward of quantize.py is differentiated as the formula, or refuses to be")
-
-
-@pytest.mark.parametrize(
-    ("second", "clip_gradient"),
-    [
-        (grad_of_grad, False),
-        pytest.param(grad_of_grad, True, marks=not_yet),
-        pytest.param(jax.hessian, False, marks=not_yet),
-        pytest.param(jax.hessian, True, marks=not_yet),
-    ],
-)
+@pytest.mark.parametrize("clip_gradient", [False, True])
+@pytest.mark.parametrize("second", [grad_of_grad, jax.hessian])
 def test_second_derivatives_go_straight_through_too(second: Any, clip_gradient: bool) -> None:
     n, x = NEAREST.replace(clip_gradient=clip_gradient), X[0]
     wanted = second(lambda x: jnp.sum(straight_through(x, clip_gradient) ** 2))(x)
