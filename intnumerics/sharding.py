@@ -16,14 +16,27 @@ from .shards import Leaf, Shape, Shards, Split, agreed, along_x
 
 
 def split_of(sharding: Any, rank: int) -> Split:
-    """How a sharding splits an array of `rank` axes."""
-    axes = [() if a is None else (a,) if isinstance(a, str) else tuple(a) for a in sharding.spec]
+    """How a sharding splits an array of `rank` axes; one that names no mesh axes does not."""
+    known = getattr(sharding, "spec", ())
+    axes = [() if a is None else (a,) if isinstance(a, str) else tuple(a) for a in known]
     return (*axes, *((),) * (rank - len(axes)))
 
 
 def spec(split: Split) -> P:
     """A split, as JAX writes it."""
     return P(*(axes or None for axes in split))
+
+
+def split_of_any(call: Call, shapes: Sequence[Shape], shardings: Sequence[Any]) -> Split:
+    """How x is split if, as of a sum in jnp, the result is split as any of the operands is."""
+    splits: list[Split] = []
+    for i, (shape, sharding) in enumerate(zip(shapes, shardings, strict=True)):
+        of_x: list[tuple[str, ...]] = [()] * len(shapes[0])
+        for place, axes in zip(along_x(call, i, shape, shapes[0]), split_of(sharding, len(shape)), strict=True):
+            if place is not None:
+                of_x[place] = axes
+        splits.append(tuple(of_x))
+    return agreed(*splits)
 
 
 def mesh_of(arrays: Sequence[jax.Array]) -> Any:
@@ -43,15 +56,8 @@ def packing(x: jax.Array) -> Packing:
 def by_type(leaf: Leaf, call: Call, arrays: Sequence[jax.Array]) -> list[jax.Array]:
     """Runs a call where the types of the arrays tell how they are split: along the `Explicit` axes of a mesh."""
     mesh, shapes = mesh_of(arrays), _shapes(arrays)
-    splits: list[Split] = []
-    for i, array in enumerate(arrays):  # as of a sum in jnp, the result is split as any of the arrays is
-        of_x: list[tuple[str, ...]] = [()] * len(shapes[0])
-        own = split_of(jax.typeof(array).sharding, array.ndim)
-        for place, axes in zip(along_x(call, i, array.shape, shapes[0]), own, strict=True):
-            if place is not None:
-                of_x[place] = axes
-        splits.append(tuple(of_x))
-    shards = Shards(call, shapes, agreed(*splits), mesh.shape)
+    split = split_of_any(call, shapes, [jax.typeof(array).sharding for array in arrays])
+    shards = Shards(call, shapes, split, mesh.shape)
     operands, results = ([spec(split) for split in splits] for splits in (shards.operands(), shards.results()))
     placed = [
         jax.sharding.reshard(a, NamedSharding(mesh, operand)) for a, operand in zip(arrays, operands, strict=True)
@@ -71,19 +77,22 @@ def by_partitioner(leaf: Leaf, call: Call, arrays: Sequence[jax.Array]) -> list[
         return leaf(call, *whole)
 
     def partition(mesh: Any, operands: Any, results: Any) -> tuple[Any, ...]:
-        first = [operands[0], results[0]]
         if mesh.empty:  # of several devices, but no array says how they are arranged
-            mesh = Mesh(list(first[0].sharding.device_set), ("devices",))
-            split: Split = ((),) * len(first[0].shape)
-        else:
-            split = agreed(*(split_of(a.sharding, len(a.shape)) for a in first))
-        shards = Shards(call, tuple(tuple(a.shape) for a in operands), split, mesh.shape)
+            mesh = Mesh(list(operands[0].sharding.device_set), ("devices",))
+        split = agreed(*(split_of(a.sharding, len(a.shape)) for a in (operands[0], results[0])))
+        shards = Shards(call, _shapes(operands), split, mesh.shape)
         placed, returned = (
             [NamedSharding(mesh, spec(split)) for split in splits] for splits in (shards.operands(), shards.results())
         )
         return mesh, lambda *local: shards.run(leaf, *local), returned, tuple(placed)
 
-    run.def_partition(partition, sharding_rule=_rule(call, arrays))
+    def infer(mesh: Any, operands: Any, _: Any) -> list[NamedSharding]:
+        split = split_of_any(call, _shapes(operands), [a.sharding for a in operands])
+        results = Shards(call, _shapes(operands), split, mesh.shape).results()
+        return [NamedSharding(mesh, spec(split)) for split in results]
+
+    # The rule is for Shardy; where it is switched off, XLA's older partitioner asks `infer`.
+    run.def_partition(partition, infer_sharding_from_operands=infer, sharding_rule=_rule(call, arrays))
     return run(*arrays)
 
 
@@ -101,5 +110,5 @@ def _rule(call: Call, arrays: Sequence[jax.Array]) -> str:
     return f"{operands} -> {results}"
 
 
-def _shapes(arrays: Sequence[jax.Array]) -> tuple[Shape, ...]:
-    return tuple(a.shape for a in arrays)
+def _shapes(arrays: Sequence[Any]) -> tuple[Shape, ...]:
+    return tuple(tuple(a.shape) for a in arrays)

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from .call import Call
-from .kernels import reference
+from .kernels import Draw, reference
 from .packing import Packing
 
 Shape = tuple[int, ...]
@@ -101,8 +101,7 @@ class Shards:
 
     def _drawing(self, seed: jax.Array) -> tuple[Call, jax.Array]:
         """The call that draws the noise of this shard, and its seed."""
-        draw = self.call.draw
-        assert draw is not None
+        draw = cast(Draw, self.call.draw)
         batch = len(self.split) - len(draw.shape)
         split = tuple(axes if n > 1 else () for n, axes in zip(draw.shape, self.split[batch:], strict=True))
         shape = self.shard(draw.shape, split)

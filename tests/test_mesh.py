@@ -219,6 +219,16 @@ def test_a_constraint_inside_the_program_is_enough() -> None:
     assert all(result.sharding.is_equivalent_to(sharding, 3) for result in compiled(X))
 
 
+@pytest.mark.parametrize("split", [("rows", None, "lanes"), (None, ("lanes", "rows")), ()], ids=str)
+def test_without_shardy_the_older_partitioner_does_the_same(split: tuple[Any, ...]) -> None:
+    x = placed(X, mesh(Auto), *split)
+    jax.config.update("jax_use_shardy_partitioner", False)
+    try:
+        check(lambda x: both(x, PHILOX), x, expected(X, streams.uniform(SHAPE, (0, 42))))
+    finally:
+        jax.config.update("jax_use_shardy_partitioner", True)
+
+
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_inside_shard_map_along_some_axes_xla_splits_along_the_others(check_vma: bool) -> None:
     y, gradient = expected(X, np.zeros(SHAPE, np.float32))
