@@ -84,7 +84,8 @@ def quantize(
     """Quantizes x in one pass; the gradient goes straight through, times the clip mask.
 
     The backward is `where(|x| <= bound, g, 0)` with `numerics.clip_gradient`, on the x before the noise, and keeps one
-    bit an element from the forward; without it, it is g, and nothing is kept.
+    bit an element from the forward; without it, it is g, and nothing is kept. For the policies of `jax.checkpoint` the
+    result is named `"intnumerics_values"`, and what is kept `"intnumerics_mask"`.
 
     Args:
         x: float32, bfloat16, float16 or (under x64) float64 of any shape, in buckets: scale it first so that its

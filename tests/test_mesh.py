@@ -90,7 +90,7 @@ def check(function: Any, x: jax.Array, wanted: Any) -> None:
 
 @every_kind
 @every_noise
-@pytest.mark.parametrize("split", [("rows", None, "lanes"), (None, ("lanes", "rows")), ()], ids=str)
+@pytest.mark.parametrize("split", [("rows", None, "lanes"), (None, ("lanes", "rows"))], ids=str)
 def test_forward_backward_and_both_need_no_collective(noise: Noise, split: tuple[Any, ...], kind: AxisType) -> None:
     n, (y, gradient) = noise.numerics(), expected(X, noise.array(SHAPE))
     with jax.set_mesh(mesh(kind)):

@@ -34,7 +34,7 @@ def where(x: jax.Array, split: tuple[Any, ...]) -> dict[str, Any]:
     return {"offset": offset, "global_shape": SHAPE}
 
 
-SPLITS = [("rows", None, "lanes"), (None, ("lanes", "rows"), None), (None, None, "rows")]
+SPLITS = [("rows", None, "lanes"), (None, ("lanes", "rows"), None)]
 
 
 @each_check
