@@ -75,7 +75,7 @@ class Call:
             return functools.partial(_clip_gradient_from_mask, operations, self)
         function = getattr(operations, self.operation)
         after = ((None,) if self.without_noise else ()) + self.static
-        return lambda x, *others: [function(x, *(a for a in others if a is not None), *after)]
+        return lambda *arrays: [function(*arrays, *after)]
 
 
 def _quantize_with_mask(

@@ -158,6 +158,18 @@ def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     return array.astype(dtype) if weak else array
 
 
+def sequence_of_integers(name: str, value: Any, remedy: str) -> tuple[int, ...]:
+    """A sequence of integers, as a tuple.
+
+    Raises:
+        TypeError: Anything else.
+    """
+    try:
+        return tuple(operator.index(item) for item in value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r} is not a sequence of integers: {remedy}") from None
+
+
 def shape(value: Any) -> tuple[int, ...]:
     """The shape of an array, as a tuple.
 
@@ -165,7 +177,7 @@ def shape(value: Any) -> tuple[int, ...]:
         TypeError: Not a sequence of integers.
         ValueError: A negative dimension.
     """
-    sizes = _integers("shape", value, "give the shape of x, as in x.shape")
+    sizes = sequence_of_integers("shape", value, "give the shape of x, as in x.shape")
     if any(size < 0 for size in sizes):
         raise ValueError(f"shape={value!r} has a negative dimension: give the shape of x, as in x.shape")
     return sizes
@@ -177,7 +189,7 @@ def axes(name: str, value: Any) -> tuple[int, ...]:
     Raises:
         TypeError: Not a sequence of integers.
     """
-    return _integers(name, value, "give the axes along which one draw is shared, as in (0,)")
+    return sequence_of_integers(name, value, "give the axes along which one draw is shared, as in (0,)")
 
 
 def shared_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -254,14 +266,6 @@ def _array(subject: str, value: Any, remedy: str) -> jax.Array:
     except (TypeError, ValueError):
         pass
     raise TypeError(f"{subject} is not an array: {remedy}")
-
-
-def _integers(name: str, value: Any, remedy: str) -> tuple[int, ...]:
-    """A sequence of integers, as a tuple."""
-    try:
-        return tuple(operator.index(item) for item in value)
-    except TypeError:
-        raise TypeError(f"{name}={value!r} is not a sequence of integers: {remedy}") from None
 
 
 def _dtype(value: Any) -> np.dtype | None:

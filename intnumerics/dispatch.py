@@ -58,8 +58,8 @@ def operations(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], 
         partitioned: Whether XLA may split the program over several devices.
 
     Raises:
-        ValueError: The named implementation has no row for the platform, does not draw the noise, or is a TPU kernel
-            where XLA may split the program.
+        ValueError: The named implementation has no row for the platform, does not draw the noise, or is a kernel where
+            XLA may split the program.
     """
     if call.draw is not None and call.draw.generator == "hardware":
         _check_hardware(call, platform)
@@ -82,12 +82,13 @@ def operations(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], 
 
 
 def _check_unpartitioned(row: Implementation, partitioned: bool) -> None:
-    """Refuses a TPU kernel in a program that XLA splits: it cannot split the kernel."""
-    if partitioned and row.platform == "tpu" and row.interpretable:
+    """Refuses a kernel in a program that XLA splits: it cannot split the kernel, or gathers all operands for it."""
+    if partitioned and row.interpretable:
         raise ValueError(
-            "a TPU kernel (implementation='pallas', or HardwareUniform) cannot be in a program that XLA splits over "
-            "several TPUs: make the mesh with jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Explicit, ...)), "
-            "or call it inside jax.shard_map, or use implementation=None and PhiloxUniform"
+            "a kernel (implementation='pallas', or HardwareUniform) cannot be in a program that XLA splits over "
+            "several devices, as on TPUs with Auto axes, and in a jax.shard_map along some axes of a mesh and not all: "
+            "make the mesh with jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Explicit, ...)), "
+            "or call it inside jax.shard_map along all axes, or use implementation=None and PhiloxUniform"
         )
 
 

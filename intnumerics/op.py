@@ -109,11 +109,6 @@ def _batchable(call: Call) -> Callable[..., list[jax.Array]]:
 # --- noise that is drawn in the pass, as an array ---------------------------------------------------------------------
 
 
-def _with_array(call: Call) -> Call:
-    """The call on an array of noise, where it drew the noise from a seed."""
-    return call.with_spec(draw=None)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def drawn(draw: Draw, seed: jax.Array) -> jax.Array:
     """The noise that a pass draws, float32 of (*batch, *draw.shape): what it adds to zeros."""
@@ -135,7 +130,7 @@ def _jvp(call: Call, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, 
     result = _differentiable(call, *primals)
     if call.draw is not None:
         x, seed = primals
-        call, primals = _with_array(call), (x, drawn(call.draw, seed))
+        call, primals = call.with_spec(draw=None), (x, drawn(call.draw, seed))
         tangents = (tangents[0], jnp.zeros_like(primals[1]))
     formula = call.of(reference)
     _, out = jax.jvp(formula, primals, tangents)
@@ -215,7 +210,7 @@ def _quantize(
         noise = jnp.reshape(noise, (1,) * (arrays[0].ndim - noise.ndim) + noise.shape)
     elif noise is not None and spec.draw is not None and not x.ndim:
         spec = dataclasses.replace(spec, draw=dataclasses.replace(spec.draw, shape=(1,), whole=(1,)))
-    how = sharding.packing(arrays[0]) if spec.with_mask else None
+    how = sharding.packing_by_type(arrays[0]) if spec.with_mask else None
     call = Call("quantize", (spec,), noise is None, implementation, interpret, how)
     y, *packed = _run(call, *arrays, *([] if noise is None else [noise]))
     return [y.reshape(x.shape), *packed]

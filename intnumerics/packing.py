@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from .kernels import Draw, reference
 
-LEAST_PADDING = 16  # a group has at least so many bits for each bit that pads it to whole bytes
+BITS_FOR_ONE_OF_PADDING = 16  # a group has at least so many bits for each bit that pads it to whole bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ def packing(shape: tuple[int, ...]) -> Packing:
         while parts:
             group = size // parts * inner
             padding = -group % 8
-            if group and padding * LEAST_PADDING <= group:
+            if group and padding * BITS_FOR_ONE_OF_PADDING <= group:
                 return Packing(axes, math.lcm(8, inner) if padding == 0 else group)
             parts //= 2
     return Packing(len(shape), max(1, math.prod(shape)))

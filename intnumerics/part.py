@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from . import checks
 from .shards import advance
 from .stochastic_rounding import Seeded
 
@@ -54,7 +55,7 @@ def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | No
     """Where an array of `shape` lies, from what the user wrote; None for an array that is no part.
 
     Raises:
-        TypeError: The offset or the shape is no sequence of integers.
+        TypeError: The offset or the shape is not a sequence of integers.
         ValueError: One is there without the other, has another rank, or the part is not within the whole.
     """
     if offset is None and global_shape is None:
@@ -65,7 +66,7 @@ def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | No
             f"{given}={offset if global_shape is None else global_shape!r} is there and {missing} is not: give both, "
             "the index at which x begins in the whole array and the shape of that array, or neither"
         )
-    whole = _whole("global_shape", global_shape)
+    whole = checks.sequence_of_integers("global_shape", global_shape, "give the shape of the whole array")
     at = _offset(offset)
     for name, value in (("offset", at), ("global_shape", whole)):
         if len(value) != len(shape):
@@ -87,20 +88,13 @@ def _is_known(value: Any) -> bool:
     return isinstance(value, numbers.Integral)
 
 
-def _whole(name: str, value: Any) -> tuple[int, ...]:
-    try:
-        return tuple(operator.index(item) for item in value)
-    except TypeError:
-        raise TypeError(f"{name}={value!r} is no sequence of integers: give the shape of the whole array") from None
-
-
 def _offset(value: Any) -> tuple[Any, ...]:
     """Integers as they are, NumPy's and JAX's known ones among them, and traced scalars of integers."""
     advice = "give an integer for each axis of x, as in (jax.lax.axis_index('rows') * x.shape[0], 0)"
     try:
         items = list(value)
     except TypeError:
-        raise TypeError(f"offset={value!r} is no sequence of integers: {advice}") from None
+        raise TypeError(f"offset={value!r} is not a sequence of integers: {advice}") from None
     found: list[Any] = []
     for item in items:
         dtype = getattr(item, "dtype", None)

@@ -10,8 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from .call import Call
-from .packing import BY_THE_BYTE, Packing
-from .packing import packing as packing_of_shape
+from .packing import BY_THE_BYTE, Packing, packing
 from .shards import Leaf, Shape, Shards, Split, agreed, along_x
 
 
@@ -45,9 +44,9 @@ def mesh_of(arrays: Sequence[jax.Array]) -> Any:
     return next((mesh for mesh in meshes if not mesh.empty), jax.sharding.get_abstract_mesh())
 
 
-def packing(x: jax.Array) -> Packing:
+def packing_by_type(x: jax.Array) -> Packing:
     """How the mask of x is packed: so that no shard has parts of groups, as far as its type tells how it is split."""
-    how, sharding = packing_of_shape(x.shape), jax.typeof(x).sharding
+    how, sharding = packing(x.shape), jax.typeof(x).sharding
     call = Call("clip_gradient_from_mask", packing=how)
     shards = Shards(call, (x.shape,), split_of(sharding, x.ndim), sharding.mesh.shape)
     return BY_THE_BYTE if shards.is_cut() else how

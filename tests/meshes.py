@@ -10,7 +10,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-COLLECTIVE = re.compile(r"all-gather|all-reduce|reduce-scatter|collective-permute|collective-broadcast|all-to-all")
+from bench.aot.shards import COLLECTIVE
+
 KINDS = [pytest.param(AxisType.Auto, id="auto"), pytest.param(AxisType.Explicit, id="explicit")]
 
 
@@ -24,6 +25,12 @@ def mesh(*kinds: AxisType, sizes: tuple[int, ...] = (4, 2), names: tuple[str, ..
 def collectives(compiled: Any) -> list[str]:
     """The collective operations in a compiled program."""
     return sorted(set(COLLECTIVE.findall(compiled.as_text())))
+
+
+def collective_lines(compiled: Any) -> list[str]:
+    """The lines of a compiled program in which something is sent."""
+    sends = re.compile(rf"(?:{COLLECTIVE.pattern})(?:-start)?\(")
+    return [line for line in compiled.as_text().splitlines() if sends.search(line)]
 
 
 def assert_sharded_like(results: Any, x: jax.Array) -> None:

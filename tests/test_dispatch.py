@@ -126,10 +126,22 @@ def test_a_kernel_that_xla_would_have_to_split_is_refused_on_tpu() -> None:
     on = meshes.mesh(AxisType.Auto)
     x = jax.ShapeDtypeStruct(TILES.shape, TILES.dtype, sharding=NamedSharding(on, P("rows")))
     hardware = NUMERICS.replace(noise_fn=HardwareUniform())
-    with pytest.raises(ValueError, match="cannot be in a program that XLA splits over several TPUs"):
+    with pytest.raises(ValueError, match="cannot be in a program that XLA splits over several devices"):
         kernels_in(forward, "tpu", x, implementation="pallas")
-    with pytest.raises(ValueError, match="cannot be in a program that XLA splits over several TPUs"):
+    with pytest.raises(ValueError, match="cannot be in a program that XLA splits over several devices"):
         kernels_in(lambda x: quantize(x, hardware, key=jax.random.key(0)), "tpu", x)
+
+
+@pytest.mark.mesh
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_so_is_one_in_a_shard_map_along_some_axes(platform: str) -> None:
+    on = meshes.mesh(AxisType.Auto)
+    x = jax.ShapeDtypeStruct(TILES.shape, TILES.dtype, sharding=NamedSharding(on, P("rows")))
+    split = {"mesh": on, "in_specs": P("rows"), "out_specs": P("rows"), "axis_names": {"rows"}, "check_vma": False}
+    assert kernels_in(jax.shard_map(with_philox, **split), platform, x) == 0
+    by_name = jax.shard_map(lambda x: forward(x, implementation="pallas"), **split)
+    with pytest.raises(ValueError, match="cannot be in a program that XLA splits over several devices"):
+        kernels_in(by_name, platform, x)
 
 
 @pytest.mark.parametrize("implementation", ["reference", "xla"])

@@ -10,7 +10,7 @@ import pytest
 import streams
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from meshes import KINDS, assert_sharded_like, collectives, every_split, mesh, placed
+from meshes import KINDS, assert_sharded_like, collective_lines, collectives, every_split, mesh, placed
 from oracle import assert_same_bits
 
 from intnumerics import Context, IntNumerics, quantize, quantize_to_int
@@ -129,6 +129,16 @@ def test_a_kernel_is_given_its_shard_alone(split: tuple[Any, ...], platform: str
 
 
 @every_kind
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_a_kernel_of_a_shard_that_begins_within_a_block_of_the_noise(platform: str, kind: AxisType) -> None:
+    x = np.ascontiguousarray(X[:12, :3, :10])  # a step along the first axis is 30 elements, and a block serves 8
+    how = {"implementation": "pallas", "interpret": platform}
+    with jax.set_mesh(mesh(kind)):
+        y, _ = expected(x, streams.uniform(x.shape, (0, 42)))
+        check(lambda x: forward(x, PHILOX, **how), placed(x, mesh(kind), "rows", None, "lanes"), y)
+
+
+@every_kind
 def test_integers_of_a_sharded_array_are_sharded(kind: AxisType) -> None:
     y, _ = expected(X, streams.uniform(SHAPE, (0, 42)))
     with jax.set_mesh(mesh(kind)):
@@ -244,6 +254,22 @@ def test_inside_shard_map_along_some_axes_xla_splits_along_the_others(check_vma:
         check(mapped, x, (y, gradient))
 
 
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (lambda x: jnp.pad(x, ((0, 5), (0, 0), (0, 0))), (21, 32, 64)),
+        (lambda x: x[:13], (13, 32, 64)),
+        (lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 3))), (16, 32, 67)),
+    ],
+    ids=["more rows", "fewer rows", "more lanes"],
+)
+def test_shards_of_an_axis_that_does_not_divide_are_padded(function: Any, shape: tuple[int, ...]) -> None:
+    x = placed(X, mesh(Auto), "rows", None, "lanes")
+    results = jax.jit(lambda x: both(function(x), PHILOX))(x)
+    wanted = expected(np.asarray(function(X)), streams.uniform(shape, (0, 42)))
+    jax.tree.map(assert_same_bits, results, wanted)
+
+
 # --- a mask whose bytes lie on two devices ----------------------------------------------------------------------------
 
 
@@ -266,12 +292,8 @@ def test_otherwise_the_mask_is_gathered_and_nothing_else(shape: tuple[int, ...],
     x = (np.random.default_rng(1).normal(size=shape) * 90).astype(np.float32)
     sharded = placed(x, mesh(Auto), *split)
     compiled = jax.jit(lambda x: both(x, PHILOX)).lower(sharded).compile()
-    lines = [line for line in compiled.as_text().splitlines() if collectives_in(line)]
+    lines = collective_lines(compiled)
     assert lines
     assert all(" u8[" in line or " pred[" in line for line in lines), lines
     jax.tree.map(assert_same_bits, compiled(sharded), expected(x, streams.uniform(shape, (0, 42))))
     check(lambda x: forward(x, PHILOX), sharded, expected(x, streams.uniform(shape, (0, 42)))[0])
-
-
-def collectives_in(line: str) -> bool:
-    return any(name in line for name in ("all-gather(", "all-reduce(", "collective-permute(", "all-to-all("))

@@ -145,11 +145,11 @@ MISTAKES = [
     ({"offset": (3, 0), "global_shape": (4, 8)}, ValueError, "2 elements from 3 on along axis 0"),
     ({"offset": (-1, 0), "global_shape": (4, 8)}, ValueError, "2 elements from -1 on along axis 0"),
     ({"offset": (0, 0), "global_shape": (1, 8)}, ValueError, r"global_shape=\(1, 8\) has 1 there"),
-    ({"offset": 0, "global_shape": (4, 8)}, TypeError, "offset=0 is no sequence of integers"),
+    ({"offset": 0, "global_shape": (4, 8)}, TypeError, "offset=0 is not a sequence of integers"),
     ({"offset": (0.0, 0), "global_shape": (4, 8)}, TypeError, "which is no integer"),
     ({"offset": (True, 0), "global_shape": (4, 8)}, TypeError, "which is no integer"),
-    ({"offset": (0, 0), "global_shape": 32}, TypeError, "global_shape=32 is no sequence of integers"),
-    ({"offset": (0, 0), "global_shape": (4.0, 8)}, TypeError, "is no sequence of integers"),
+    ({"offset": (0, 0), "global_shape": 32}, TypeError, "global_shape=32 is not a sequence of integers"),
+    ({"offset": (0, 0), "global_shape": (4.0, 8)}, TypeError, "is not a sequence of integers"),
 ]
 
 

@@ -193,6 +193,13 @@ def test_second_derivatives_go_straight_through_too(second: Any, clip_gradient: 
     assert_same_bits(second(lambda x: jnp.sum(quantize(x, n) ** 2))(x), wanted)
 
 
+@pytest.mark.parametrize("clip_gradient", [False, True])
+def test_the_value_beside_a_gradient_has_that_gradients_tangent(clip_gradient: bool) -> None:
+    n, t = NEAREST.replace(clip_gradient=clip_gradient), np.full_like(X, 3)
+    _, tangent = jax.jvp(lambda x: jax.vjp(lambda x: quantize(x, n), x)[0], (X,), (t,))
+    assert_same_bits(tangent, masked(X, t) if clip_gradient else t)
+
+
 @pytest.mark.parametrize("second", [grad_of_grad, jax.hessian])
 def test_second_derivatives_of_fwd_are_those_of_the_formula(second: Any) -> None:
     n, x = NEAREST.replace(round=False), X[0]
