@@ -1,0 +1,66 @@
+"""What our operations are measured beside: the formula as FJFormer and AQT write it, with noise that a user can draw.
+
+Nothing here comes from the package. The noise is that of `jax.random.uniform` with each of jax's generators, and that
+of a cheap hash of the index: the quickest thing that a few lines of jnp can do.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+BOUND, HALVES_BOUND = 127.0, 127.5  # of 8 bits: with zero kept, and with bucket centres at halves
+
+# What a baseline's noise is called, and what `jax.random.key(..., impl=...)` calls its generator.
+JAX_GENERATORS = {"threefry": "threefry2x32", "rbg": "rbg", "philox4x32": "philox4x32"}
+HASH = "hash"
+GENERATORS = (*JAX_GENERATORS, HASH)
+
+
+def uniform(generator: str, words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Noise between -0.5 and 0.5, float32 of `shape`.
+
+    Args:
+        generator: One of `GENERATORS`.
+        words: The two words of a key, uint32 [2]; a generator with a longer key is given them twice.
+        shape: The shape of x.
+    """
+    if generator == HASH:
+        return _hashed(words, shape)
+    impl = JAX_GENERATORS[generator]
+    length = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=impl))).size
+    key = jax.random.wrap_key_data(jnp.resize(words, (length,)), impl=impl)
+    return jax.random.uniform(key, shape) - 0.5
+
+
+def _hashed(words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The low 32 bits of each index, hashed with the words of a key.
+
+    Source: `lowbias32` of C. Wellons' hash-prospector.
+    """
+    index = jnp.zeros(shape, jnp.uint32)
+    stride = 1
+    for axis in reversed(range(len(shape))):  # an iota that fuses, where one of the size would be reshaped
+        index = index + lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
+        stride *= shape[axis]
+    h = index ^ words[0]
+    h = (h ^ (h >> 16)) * jnp.uint32(0x7FEB352D)
+    h = (h ^ (h >> 15)) * jnp.uint32(0x846CA68B)
+    h = (h ^ (h >> 16)) ^ words[1]
+    return (h >> 8).astype(jnp.float32) * jnp.float32(2.0**-24) - 0.5
+
+
+def nearest(x: jax.Array, noise: jax.Array | None = None) -> jax.Array:
+    """FJFormer's formula for 8 bits with `preserve_zero` and `preserve_max_val`: noise, clip, round half to even."""
+    y = x if noise is None else (x + noise).astype(x.dtype)
+    return lax.round(jnp.clip(y, -BOUND, BOUND), lax.RoundingMethod.TO_NEAREST_EVEN)
+
+
+def halves(x: jax.Array, noise: jax.Array | None = None) -> jax.Array:
+    """The same without `preserve_zero`: floor + 0.5."""
+    y = x if noise is None else (x + noise).astype(x.dtype)
+    return jnp.floor(jnp.clip(y, -HALVES_BOUND, HALVES_BOUND)) + 0.5
+
+
+def backward(g: jax.Array, x: jax.Array) -> jax.Array:
+    """FJFormer's backward, which keeps x for it."""
+    return g * ((-BOUND <= x) * (x <= BOUND))
