@@ -71,7 +71,10 @@ def main() -> None:
     sizes = options.sizes or (cases.QUICK_EXPONENTS if options.quick else cases.EXPONENTS)
     chosen = list(cases.select(platform, sizes, options.dtypes, options.only, options.every_rank))
     if not chosen:
-        sys.exit(f"--only {' '.join(options.only)}: no operation has all these words in its name")
+        names = "\n  ".join(
+            dict.fromkeys(case.operation.name for case in cases.select(platform, cases.QUICK_EXPONENTS))
+        )
+        sys.exit(f"--only {' '.join(options.only)}: no operation has all these words in its name; there are\n  {names}")
     patience = settings(options)
     report = about | {"settings": vars(patience) | {"quick": options.quick}, "cases": []}
     print(f"{about['device']}; {', '.join(f'{name} {v}' for name, v in about['versions'].items())}")
@@ -79,14 +82,14 @@ def main() -> None:
     runner = Runner(cases.implementations(platform), patience, options.longest)
     path = results.new_path(options.out, machine.slug(about["device"]))
     try:
-        for case in tqdm(chosen, unit="case", disable=not sys.stderr.isatty()):
-            report["cases"].append(found := runner.run(case))
-            tqdm.write(results.table(found) + "\n", file=sys.stdout)
-    finally:
-        if report["cases"]:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(results.as_text(report))
-            print(f"{len(report['cases'])} cases in {time.perf_counter() - begin:.0f} s, kept in {path}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # better now than when there is something to lose
+        sys.exit(f"--out {options.out}: {error.strerror}; give a folder that can be written to")
+    for case in tqdm(chosen, unit="case", disable=not sys.stderr.isatty()):
+        report["cases"].append(found := runner.run(case))
+        results.write(path, report)
+        tqdm.write(results.table(found) + "\n", file=sys.stdout)
+    print(f"{len(chosen)} cases in {time.perf_counter() - begin:.0f} s, kept in {path}")
     wrong = [f"{results.title(c)}: {name}" for c in report["cases"] for name, r in c["results"].items() if "wrong" in r]
     if wrong:
         sys.exit("wrong results:\n" + "\n".join(wrong))
