@@ -10,7 +10,7 @@ from intnumerics.kernels import TABLE
 
 DTYPES = ("float32", "bfloat16")
 EXPONENTS = (12, 15, 18, 21, 24, 27, 30)
-QUICK_EXPONENTS = (20,)
+QUICK_DTYPES, QUICK_EXPONENTS = ("bfloat16",), (20,)
 RANK_3_EXPONENTS = (18, 24)  # of operations that are measured with one axis as well
 
 
