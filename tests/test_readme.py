@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from bench import bias, noise_table
 from bench.aot.table import table
 from intnumerics import kernels
 
-README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def quick_start() -> str:
@@ -31,10 +33,23 @@ def test_the_quick_start_runs_and_is_at_most_ten_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    "table", [table(), noise_table.table(), bias.table(bias.stored())], ids=["counts", "noise", "bias"]
+    "table", [table, noise_table.table, lambda: bias.table(bias.stored())], ids=["counts", "noise", "bias"]
 )
-def test_the_numbers_shown_are_those_stored(table: str) -> None:
-    assert table in README
+def test_the_numbers_shown_are_those_stored(table: Callable[[], str]) -> None:
+    assert table() in README
+
+
+def test_what_it_says_of_dieharder_is_in_the_report() -> None:
+    [path] = re.findall(r"\[report\]\((bench/results/dieharder-[\d-]+\.txt)\)", README)
+    first, again = (ROOT / path).read_text().split("bytes (", 1)[0], (ROOT / path).read_text().split(" written", 1)[1]
+    results = re.findall(r"\|(0\.\d+)\|\s+(\w+)$", first, re.MULTILINE)
+    [weak] = [float(p) for p, assessment in results if assessment == "WEAK"]
+    assert all(assessment in ("PASSED", "WEAK") for _, assessment in results)
+    assert set(re.findall(r"\|\s+(\w+)$", again, re.MULTILINE)) == {"Assessment", "PASSED"}
+    gib = int(re.findall(r"^(\d+) bytes", (ROOT / path).read_text(), re.MULTILINE)[0]) // 2**30
+    text = " ".join(README.split())
+    assert f"All of dieharder's tests were run on {gib} GiB of the stream" in text
+    assert f"None failed; one of {len(results)} p-values was weak, {weak:.3f}, and passed on other words" in text
 
 
 def test_the_example_of_stochastic_rounding_runs_after_the_quick_start_and_is_right_on_average() -> None:
