@@ -12,7 +12,6 @@ import numpy as np
 
 from bench import arrays, machine
 from bench.aot.cases import MASKED, NEAREST
-from bench.runner import MOST_SETS
 from bench.timing import Jitted, Spares
 from intnumerics.kernels import Draw, QuantSpec, gpu, reference, tuning
 from intnumerics.kernels.tuning import Configuration
@@ -179,7 +178,7 @@ class Programs:
     def __init__(self, case: Case, size: int, default: Configuration, interpret: bool) -> None:
         self.case, self.interpret, self.spares = case, interpret, Spares()
         types = jax.eval_shape(lambda: [make(name, 0, size, case.dtype) for name in case.takes])
-        sets = max(1, min(MOST_SETS, -(-4 * machine.last_level_cache() // arrays.size_in_bytes(types))))
+        sets = arrays.sets(types, machine.last_level_cache())
         self.inputs = [tuple(make(name, seed, size, case.dtype) for name in case.takes) for seed in range(sets)]
         self.ready = {default: self._compiled(default)}
         self.expected = self.ready[default].results(0)
