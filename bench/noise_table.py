@@ -27,8 +27,8 @@ ROWS = (
     (
         "FJFormer's formula with `jax.random.uniform`",
         "formula",
-        f"formula: {INT8} with jax.random.uniform",
-        f"formula: {INT8} with jax.random.uniform",
+        f"formula: {INT8} with threefry",
+        f"formula: {INT8} with threefry",
     ),
 )
 
