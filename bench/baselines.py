@@ -63,4 +63,4 @@ def halves(x: jax.Array, noise: jax.Array | None = None) -> jax.Array:
 
 def backward(g: jax.Array, x: jax.Array) -> jax.Array:
     """FJFormer's backward, which keeps x for it."""
-    return g * ((-BOUND <= x) * (x <= BOUND))
+    return g * ((x >= -BOUND) * (x <= BOUND))

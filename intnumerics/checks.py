@@ -74,7 +74,7 @@ def floats(name: str, value: Any) -> jax.Array:
     Raises:
         TypeError: Not an array, or one of another dtype.
     """
-    array = _array(f"{name}={value!r}", value, "give a JAX or NumPy array of floats")
+    array = _array(f"{name}={{!r}}", value, "give a JAX or NumPy array of floats")
     if array.dtype.name not in FLOATS:
         raise TypeError(
             f"{name} has dtype {array.dtype.name}, and only {', '.join(FLOATS)} can be quantized: "
@@ -142,7 +142,7 @@ def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
         ValueError: It does not broadcast to `shape`, or would enlarge it.
     """
     remedy = "return real numbers, as float32 in [-0.5, 0.5)"
-    array = _array(f"numerics.noise_fn returned {value!r}, which", value, remedy)
+    array = _array("numerics.noise_fn returned {!r}, which", value, remedy)
     if array.dtype.name not in FLOATS and not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"numerics.noise_fn returned dtype {array.dtype.name}, which is not added to floats: {remedy}")
     try:
@@ -240,7 +240,7 @@ def integers(name: str, value: Any) -> jax.Array:
     Raises:
         TypeError: Another dtype.
     """
-    array = _array(f"{name}={value!r}", value, "quantize_to_int() makes arrays of integers")
+    array = _array(f"{name}={{!r}}", value, "quantize_to_int() makes arrays of integers")
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name} has dtype {array.dtype.name}, and integers are needed: quantize_to_int() makes them")
     return array
@@ -259,13 +259,16 @@ def float_dtype(name: str, value: Any) -> np.dtype:
 
 
 def _array(subject: str, value: Any, remedy: str) -> jax.Array:
-    """An array from an array or a number; a list or anything else is a TypeError, as for jnp's functions."""
+    """An array from an array or a number; a list or anything else is a TypeError, as for jnp's functions.
+
+    `subject` has {!r} for the value, which is written for an error alone: writing an array out fetches it.
+    """
     try:
         if hasattr(value, "dtype") or isinstance(value, numbers.Number):
             return jnp.asarray(value)
     except (TypeError, ValueError):
         pass
-    raise TypeError(f"{subject} is not an array: {remedy}")
+    raise TypeError(f"{subject.format(value)} is not an array: {remedy}")
 
 
 def _dtype(value: Any) -> np.dtype | None:

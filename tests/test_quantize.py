@@ -11,7 +11,7 @@ import pytest
 from oracle import assert_same_bits
 from original import dither, given, numerics, spec_of
 
-from intnumerics import IntNumerics, from_int, quantize, quantize_to_int
+from intnumerics import Context, IntNumerics, from_int, quantize, quantize_to_int
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 NOISE = np.asarray([-0.5, -0.25, 0.0, 0.125, 0.4375, 0.5, 0.3125, -0.0625], np.float32)
@@ -166,3 +166,26 @@ def test_float64_under_x64(implementation: str | None, noise_dtype: Any) -> None
         assert_same_bits(
             quantize_to_int(x, quiet, implementation=implementation), np.asarray([-7, -7, 1, 2, 7, 0, 0, 7], np.int8)
         )
+
+
+# --- without jit ------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_never_writes_an_array_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For an error message in case: that would fetch all of it from the device."""
+    n = numerics(8, noise_fn=dither)
+    x, key = jnp.asarray(X), jax.random.key(0)
+
+    def refuse(array: jax.Array) -> str:
+        raise AssertionError("written out")
+
+    monkeypatch.setattr(type(x), "__repr__", refuse)
+    quantize(x, n, key=key)
+    from_int(quantize_to_int(x, n, key=key), n, jnp.float32)
+    n.vjp_bwd(n.vjp_fwd(x, Context(key=key))[1], x)
+
+
+def test_a_call_without_jit_gives_the_bits_of_one_under_jit() -> None:
+    n = numerics(8, noise_fn=dither)
+    run = lambda x: quantize(x, n, key=jax.random.key(0))  # noqa: E731
+    assert_same_bits(np.asarray(run(X)), np.asarray(jax.jit(run)(X)))

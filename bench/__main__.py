@@ -1,0 +1,96 @@
+"""Measures every operation on the device that JAX finds, beside what could be used instead, and prints the table.
+
+    python -m bench                                  # everything; on two cores of a CPU about an hour
+    python -m bench --quick                          # within two minutes
+    python -m bench --only Philox int8 --sizes 24 27 # operations by words in their names, sizes as powers of 2
+
+Calls take turns, on inputs that are not in the cache, into memory that is there already. Times are medians; GB/s count
+the least bytes that an operation must move, the copy moves as many, and ratios are to the speed of FJFormer's formula
+under jit. Where a profiler tells the device's own time, GB/s and ratios are of that, and the wall's stands beside it.
+The results are checked against NumPy, and are kept as JSON.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+import time
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read when JAX is imported; PyTorch needs memory too
+
+from tqdm import tqdm
+
+from bench import cases, libraries, machine, results
+from bench.runner import Runner
+from bench.timing import Patience
+
+OUT = pathlib.Path("out") / "bench"
+PATIENCE = Patience()
+QUICK = Patience(least=5, most=5, seconds=0.2)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    # fmt: off
+    parser.add_argument("--quick", action="store_true", help="one size and few repeats: within two minutes")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
+                        help="operations that have all these words in their names")
+    parser.add_argument("--sizes", type=int, nargs="+", choices=range(10, 33), metavar="N",
+                        help="elements, as powers of 2 from 10 to 32 "
+                             f"(default: {' '.join(map(str, cases.EXPONENTS))}, as far as memory goes)")
+    parser.add_argument("--dtypes", nargs="+", choices=(*cases.DTYPES, "float16"), default=list(cases.DTYPES),
+                        help="dtypes of x (default: %(default)s)")
+    parser.add_argument("--every-rank", action="store_true",
+                        help="measure every size as [batch, sequence, features] too, and not two of them alone")
+    parser.add_argument("--seconds", type=float, metavar="S",
+                        help=f"how long to repeat a case (default: {PATIENCE.seconds}), for at least "
+                             f"{PATIENCE.least} and at most {PATIENCE.most} rounds")
+    parser.add_argument("--longest", type=float, default=5.0, metavar="S",
+                        help="leave out calls that would take longer (default: %(default)s)")
+    parser.add_argument("--out", type=pathlib.Path, default=OUT, metavar="FOLDER",
+                        help="where <device>/<date>.json goes (default: %(default)s; bench/results is what the "
+                             "documentation shows)")
+    # fmt: on
+    return parser.parse_args()
+
+
+def settings(options: argparse.Namespace) -> Patience:
+    """How long to measure."""
+    default = QUICK if options.quick else PATIENCE
+    return default if options.seconds is None else Patience(default.least, PATIENCE.most, options.seconds)
+
+
+def main() -> None:
+    """Runs the command line; ends with status 1 if a result is wrong."""
+    options, begin = arguments(), time.perf_counter()
+    about = machine.description()
+    platform = {"gpu": "cuda"}.get(about["platform"], about["platform"])
+    sizes = options.sizes or (cases.QUICK_EXPONENTS if options.quick else cases.EXPONENTS)
+    chosen = list(cases.select(platform, sizes, options.dtypes, options.only, options.every_rank))
+    if not chosen:
+        sys.exit(f"--only {' '.join(options.only)}: no operation has all these words in its name")
+    patience = settings(options)
+    report = about | {"settings": vars(patience) | {"quick": options.quick}, "cases": []}
+    print(f"{about['device']}; {', '.join(f'{name} {v}' for name, v in about['versions'].items())}")
+    print("".join(f"not measured: {line}\n" for line in libraries.missing()))
+    runner = Runner(cases.implementations(platform), patience, options.longest)
+    path = results.new_path(options.out, machine.slug(about["device"]))
+    try:
+        for case in tqdm(chosen, unit="case", disable=not sys.stderr.isatty()):
+            report["cases"].append(found := runner.run(case))
+            tqdm.write(results.table(found) + "\n", file=sys.stdout)
+    finally:
+        if report["cases"]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(results.as_text(report))
+            print(f"{len(report['cases'])} cases in {time.perf_counter() - begin:.0f} s, kept in {path}")
+    wrong = [f"{results.title(c)}: {name}" for c in report["cases"] for name, r in c["results"].items() if "wrong" in r]
+    if wrong:
+        sys.exit("wrong results:\n" + "\n".join(wrong))
+
+
+if __name__ == "__main__":
+    main()

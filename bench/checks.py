@@ -1,0 +1,37 @@
+"""What it takes for a result to be right, beside what NumPy expects; each returns what is wrong, or nothing."""
+
+import numpy as np
+
+BUCKET = 1.0
+MEAN = 0.03  # of tens of thousands of values, each off by less than a bucket or two
+RELATIVE = 0.05
+
+
+def same_values(found: np.ndarray, expected: np.ndarray) -> str:
+    """Every number the same."""
+    wrong = int(np.count_nonzero(found != expected))
+    return f"{wrong} of {expected.size} values differ from NumPy's" if wrong else ""
+
+
+def within_a_bucket(found: np.ndarray, expected: np.ndarray) -> str:
+    """As two ways to round what is before it may differ."""
+    return _within(found, expected, BUCKET)
+
+
+def other_draws(found: np.ndarray, expected: np.ndarray) -> str:
+    """As other noise: two draws are two buckets apart at most, where bfloat16 rounds the sum, and none on average."""
+    off = float(np.mean(found - expected))
+    if expected.size > 1 << 12 and not abs(off) <= MEAN:
+        return f"{off} buckets from NumPy's on average"
+    return _within(found, expected, 2 * BUCKET)
+
+
+def _within(found: np.ndarray, expected: np.ndarray, limit: float) -> str:
+    worst = float(np.max(np.abs(found - expected), initial=0.0))
+    return "" if worst <= limit else f"{worst} buckets from NumPy's"  # NaN is not within anything
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> str:
+    """A sum over quantized values: the norm of the difference, by the norm."""
+    off = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    return "" if off <= RELATIVE else f"{off:.1%} from NumPy's"

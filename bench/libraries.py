@@ -1,0 +1,154 @@
+"""Other packages that quantize, as baselines where they are installed: AQT, Qwix, and on a GPU PyTorch."""
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bench import baselines
+from bench.checks import other_draws, within_a_bucket
+from bench.variant import Variant
+
+PACKAGES = {"AQT": "aqt", "Qwix": "qwix", "PyTorch": "torch"}
+INSTALL = {"AQT": "pip install aqtp", "Qwix": "pip install qwix", "PyTorch": "pip install torch"}
+
+
+def has(package: str) -> bool:
+    """Whether a package can be measured here."""
+    return importlib.util.find_spec(PACKAGES[package]) is not None and (package != "PyTorch" or _on_gpu())
+
+
+def _on_gpu() -> bool:
+    return jax.devices()[0].platform == "gpu"
+
+
+def missing() -> list[str]:
+    """What is not measured here, and why: a line each."""
+    absent = [name for name in PACKAGES if not has(name)]
+    reasons = {name: f"not installed ({INSTALL[name]})" for name in absent}
+    if "PyTorch" in absent and not _on_gpu():
+        reasons["PyTorch"] = "measured on a GPU alone"
+    return [f"{name}: {reason}" for name, reason in reasons.items()]
+
+
+def plain(result: str) -> dict[str, Variant]:
+    """Quantizers without noise, to the dtype of x (`"same"`) or to int8."""
+    found: dict[str, Variant] = {}
+    if has("AQT"):
+        found["AQT's IntSymmetric"] = Variant(_aqt(result), ("x",))
+    if has("Qwix") and result == "int8":
+        from qwix._src.core import numerics
+
+        convert = lambda x: numerics.convert_to(x, jnp.int8)  # noqa: E731
+        found["Qwix's convert_to"] = Variant(convert, ("x",), agrees=within_a_bucket)  # its lowest value is -128
+    if has("PyTorch"):
+        found |= _torch_forward(result)
+    return found
+
+
+def noisy(result: str) -> dict[str, Variant]:
+    """Quantizers with noise."""
+    found: dict[str, Variant] = {}
+    if has("AQT"):
+        from aqt.jax.v2 import stochastic_rounding
+
+        for name in ("JaxUniform", "RandomCenteredUniform"):
+            function = _aqt(result, getattr(stochastic_rounding, name)())
+            found[f"AQT's IntSymmetric, {name}"] = Variant(function, ("x", "key"), agrees=other_draws)
+    if has("Qwix") and result == "int8":
+        from qwix._src.core import numerics, stochastic_rounding
+
+        for name in ("uniform_noise", "low_bit_uniform_noise"):
+
+            def convert(draw: Callable[..., jax.Array], x: jax.Array, key: jax.Array) -> jax.Array:
+                return numerics.convert_to(x, jnp.int8, functools.partial(draw, key))
+
+            function = functools.partial(convert, getattr(stochastic_rounding, name))
+            found[f"Qwix's convert_to, {name}"] = Variant(function, ("x", "key"), agrees=other_draws)
+    if has("PyTorch"):
+        found |= _torch_forward(result, noisy=True)
+    return found
+
+
+def backward() -> dict[str, Variant]:
+    """Backwards, which keep x."""
+    found: dict[str, Variant] = {}
+    if has("AQT"):
+        numerics = _aqt_numerics("same")
+        found["AQT's IntSymmetric"] = Variant(lambda g, x: numerics.vjp_bwd((x,), g)[0], ("g", "x"))
+    if has("PyTorch"):
+        found |= _torch_backward()
+    return found
+
+
+# --- AQT --------------------------------------------------------------------------------------------------------------
+
+
+def _aqt_numerics(result: str, noise_fn: Any = None) -> Any:
+    from aqt.jax.v2.numerics import int_numerics
+
+    return int_numerics.IntSymmetric(
+        bits=8,
+        preserve_zero=True,
+        preserve_max_val=True,
+        clip=True,
+        clip_gradient=True,
+        round=True,
+        noise_fn=noise_fn,
+        dtype=jnp.int8 if result == "int8" else None,
+    )
+
+
+def _aqt(result: str, noise_fn: Any = None) -> Callable[..., jax.Array]:
+    from aqt.jax.v2 import utils
+
+    numerics = _aqt_numerics(result, noise_fn)
+    return lambda x, key=None: numerics.vjp_fwd(x, utils.Context(key=key, train_step=None))[0]
+
+
+# --- PyTorch: functions of its tensors --------------------------------------------------------------------------------
+
+
+def _torch_forward(result: str, noisy: bool = False) -> dict[str, Variant]:
+    import torch
+
+    def formula(x: Any) -> Any:
+        y = (x + (torch.rand_like(x, dtype=torch.float32) - 0.5)).to(x.dtype) if noisy else x
+        y = torch.round(torch.clamp(y, -baselines.BOUND, baselines.BOUND))
+        return y.to(torch.int8) if result == "int8" else y
+
+    agrees = {"agrees": other_draws} if noisy else {}
+    name = "PyTorch's torch.compile of the formula" + (", rand_like" if noisy else "")
+    found = {name: Variant(torch.compile(formula), ("x",), "torch", **agrees)}
+    if not noisy and result == "same":
+        found["PyTorch's fake_quantize_per_tensor_affine"] = Variant(_fake_quantize, ("x",), "torch")
+    return found
+
+
+def _fake_quantize(x: Any) -> Any:
+    import torch
+
+    return torch.fake_quantize_per_tensor_affine(x, 1.0, 0, int(-baselines.BOUND), int(baselines.BOUND))
+
+
+def _torch_backward() -> dict[str, Variant]:
+    """From the mask of a byte an element that PyTorch keeps, and the formula from x."""
+    import torch
+
+    kept: dict[int, tuple[Any, Any]] = {}
+
+    def fake_quantize_backward(g: Any, x: Any) -> Any:
+        if id(x) not in kept:  # the forward is not what is measured
+            leaf = x.detach().requires_grad_()
+            kept[id(x)] = leaf, _fake_quantize(leaf)
+        leaf, y = kept[id(x)]
+        return torch.autograd.grad(y, leaf, g, retain_graph=True)[0]
+
+    formula = torch.compile(lambda g, x: g * ((x >= -baselines.BOUND) & (x <= baselines.BOUND)))
+    return {
+        "PyTorch's torch.compile of the formula": Variant(formula, ("g", "x"), "torch"),
+        "PyTorch's backward of fake_quantize_per_tensor_affine": Variant(fake_quantize_backward, ("g", "x"), "torch"),
+    }

@@ -1,0 +1,110 @@
+"""The machine that a benchmark ran on: what a reader of the results needs to know of it."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "numpy", "jax-triton", "triton", "torch", "aqtp", "qwix")
+CPU_CACHES = pathlib.Path("/sys/devices/system/cpu/cpu0/cache")
+LAST_LEVEL_CACHE = {"NVIDIA H100": 50 << 20, "NVIDIA H200": 50 << 20, "NVIDIA A100": 40 << 20}  # NVIDIA's data sheets
+UNKNOWN_CACHE = 64 << 20  # more than a GPU or TPU of today has
+NVIDIA_SMI = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit")
+
+
+def device_name() -> str:
+    """What the device is called: a CPU by its model and the cores that this process may use."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    model = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    return f"{model[1].strip() if model else platform.processor() or platform.machine()}, {cores()} cores"
+
+
+def slug(name: str) -> str:
+    """A device's name as the name of a folder."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def last_level_cache() -> int:
+    """Bytes of the cache before memory, or more where that is not known."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        sizes = [_read(path).strip() for path in CPU_CACHES.glob("index*/size")]
+        return max((int(size[:-1]) << 10 for size in sizes if size.endswith("K")), default=UNKNOWN_CACHE)
+    known = (size for name, size in LAST_LEVEL_CACHE.items() if device.device_kind.startswith(name))
+    return next(known, UNKNOWN_CACHE)
+
+
+def free_memory() -> int:
+    """Bytes that the device's memory has free."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        return stats.get("bytes_limit", 8 << 30) - stats.get("bytes_in_use", 0)
+    found = re.search(r"^MemAvailable:\s*(\d+) kB$", _read("/proc/meminfo"), re.MULTILINE)
+    return int(found[1]) << 10 if found else 4 << 30
+
+
+def description() -> dict[str, Any]:
+    """The device, its driver and clocks as found, the versions of packages, and the commit of the code."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    on_cpu = jax.devices()[0].platform == "cpu"
+    return {
+        "device": device_name(),
+        "platform": jax.devices()[0].platform,
+        "last_level_cache_bytes": last_level_cache(),
+        "clocks": _cpu_clocks() if on_cpu else _nvidia_smi(),
+        "system": platform.platform(),
+        "versions": versions,
+        "commit": _commit(),
+    }
+
+
+def _cpu_clocks() -> dict[str, str]:
+    found = re.findall(r"^cpu MHz\s*:\s*(\S+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    return {"cpu MHz": " ".join(found)} if found else {}
+
+
+def _nvidia_smi() -> dict[str, str]:
+    if shutil.which("nvidia-smi") is None:
+        return {}
+    query = ["nvidia-smi", "--query-gpu=" + ",".join(NVIDIA_SMI), "--format=csv,noheader", "--id=0"]
+    done = subprocess.run(query, capture_output=True, text=True, check=False)
+    values = [value.strip() for value in done.stdout.strip().split(",")]
+    return dict(zip(NVIDIA_SMI, values, strict=True)) if len(values) == len(NVIDIA_SMI) else {}
+
+
+def _commit() -> str:
+    """The commit that is checked out, and whether files differ from it."""
+    git = ["git", "-C", str(pathlib.Path(__file__).parent)]
+    done = subprocess.run(
+        [*git, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def _read(path: str | pathlib.Path) -> str:
+    try:
+        return pathlib.Path(path).read_text()
+    except OSError:
+        return ""

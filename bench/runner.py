@@ -1,0 +1,168 @@
+"""Measures a case: every way to do it, in turns, beside a copy of as many bytes; and checks the results."""
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench import arrays, device_time, machine
+from bench.cases import Case
+from bench.results import COPY, Measured, Result
+from bench.timing import Eager, Jitted, Patience, Prepared, Spares, Sweep, alternate
+from bench.variant import Variant
+
+MOST_SETS = 16  # of inputs
+SHARE_OF_MEMORY = 0.7
+
+
+@dataclasses.dataclass
+class Runner:
+    """What outlives a case.
+
+    Attributes:
+        implementations: Names of ours to measure, beside `implementation=None`.
+        patience: How long a case is measured.
+        longest: The longest that one call may take, in seconds; one that would take longer is left out.
+    """
+
+    implementations: tuple[str, ...]
+    patience: Patience
+    longest: float
+
+    def __post_init__(self) -> None:
+        self.cache = machine.last_level_cache()
+        self.sweep = Sweep(self.cache)
+        self.speed: dict[tuple[Any, ...], float] = {}  # seconds an element of what was measured last
+
+    def run(self, case: Case) -> Measured:
+        """What came of each way to do it, and of the copy."""
+        variants, results = self._affordable(case)
+        names = tuple(
+            sorted({name for variant in variants.values() for name in variant.takes} | {*case.operation.takes})
+        )
+        types = arrays.types(names, case.shape, case.dtype)
+        least = _least_bytes(case, types)
+        sets = max(1, min(MOST_SETS, -(-4 * self.cache // arrays.size_in_bytes(types))))
+        if reason := _too_large(case, types, sets):
+            return measured(case, least, {name: {"left_out": reason} for name in variants} | results)
+        pool = [{name: arrays.make(name, seed, case.shape, case.dtype) for name in names} for seed in range(sets)]
+        spares = Spares()
+        prepared: list[Prepared] = [_copy(least, sets, spares)]
+        for i, (name, variant) in enumerate(variants.items()):
+            inputs = [tuple(one[taken] for taken in variant.takes) for one in pool]
+            try:
+                prepared.append(_prepare(name, variant, inputs, spares, f"bench_{i}"))
+            except Exception as error:  # a baseline may be unable to: its row says so
+                results[name] = {"error": _one_line(error)}
+        wrong = _check(case, variants, prepared[1:])
+        times = alternate(prepared, self.patience, self.sweep)
+        on_device = device_time.by_name(prepared)
+        for one, seconds in zip(prepared, times, strict=True):
+            found = results[one.name] = _statistics(seconds)
+            found |= {"device_s": rounded(on_device[one.name])} if one.name in on_device else {}
+            found |= {"wrong": wrong[one.name]} if wrong.get(one.name) else {}
+            self.speed[_kind(case, one.name)] = found["median_s"] / case.size
+        return measured(case, least, results)
+
+    def _affordable(self, case: Case) -> tuple[dict[str, Variant], dict[str, Result]]:
+        """The variants whose calls are short enough, by the speed on the size before; why the others are not there."""
+        kept, left_out = {}, {}
+        for name, variant in case.operation.variants(self.implementations).items():
+            expected = self.speed.get(_kind(case, name), 0.0) * case.size
+            if expected > self.longest:
+                left_out[name] = {"left_out": f"a call would take about {expected:.2g} s"}
+            else:
+                kept[name] = variant
+        return kept, left_out
+
+
+def _kind(case: Case, name: str) -> tuple[Any, ...]:
+    return case.operation.name, case.dtype, len(case.shape), name
+
+
+def measured(case: Case, least: int, results: dict[str, Result]) -> Measured:
+    """The document of a case."""
+    return {
+        "operation": case.operation.name,
+        "dtype": case.dtype,
+        "shape": list(case.shape),
+        "least_bytes": least,
+        "baseline": case.operation.baseline,
+        "results": results,
+    }
+
+
+def _least_bytes(case: Case, types: Mapping[str, Any]) -> int:
+    """What must be read and written at least: what ours takes and returns."""
+    taken = [types[name] for name in case.operation.takes]
+    return arrays.size_in_bytes(taken) + arrays.size_in_bytes(jax.eval_shape(case.operation.ours(None), *taken))
+
+
+def _check(case: Case, variants: Mapping[str, Variant], prepared: Sequence[Prepared]) -> dict[str, str]:
+    """What is wrong with the first result of each variant, or nothing."""
+    names = {*case.operation.takes, *(name for variant in variants.values() for name in variant.takes)}
+    first = arrays.first_rows(tuple(sorted(names)), 0, case.shape, case.dtype)
+    expected = np.asarray(case.operation.expected(first), np.float32).reshape(-1)
+    found = {}
+    for one in prepared:
+        result = arrays.rows(jax.tree.leaves(one.call(0))[0], case.shape)
+        found[one.name] = variants[one.name].agrees(result.astype(np.float32).reshape(-1), expected)
+    return found
+
+
+def _prepare(name: str, variant: Variant, inputs: Sequence[Any], spares: Spares, label: str) -> Prepared:
+    """Makes it ready and calls it once, so that what it cannot do is known."""
+    if variant.kind == "jit":
+        one: Prepared = Jitted(name, variant.function, inputs, spares, label)
+    elif variant.kind == "eager":
+        one = Eager(name, variant.function, inputs)
+    else:
+        from bench.torch_timing import Torch
+
+        one = Torch(name, variant.function, inputs)
+    one.call(0)
+    return one
+
+
+def _copy(least: int, sets: int, spares: Spares) -> Prepared:
+    """What reads half the bytes and writes half.
+
+    On a GPU or TPU it inverts the bits, for a profile names the program of a kernel, and not that of a plain copy.
+    """
+    words = max(1, least // 8)
+    inputs = [(jnp.full(words, seed, jnp.uint32),) for seed in range(sets)]
+    on_cpu = jax.devices()[0].platform == "cpu"
+    return Jitted(COPY, jnp.copy if on_cpu else jnp.invert, inputs, spares, "bench_copy")
+
+
+def _too_large(case: Case, types: Mapping[str, Any], sets: int) -> str:
+    """Why a case does not fit in the memory, if it does not: the inputs, a copy's, results, and noise as an array."""
+    need = 2 * sets * arrays.size_in_bytes(types) + 4 * 4 * case.size
+    free = machine.free_memory()
+    if need <= SHARE_OF_MEMORY * free:
+        return ""
+    share, need_gib, free_gib = f"{SHARE_OF_MEMORY:.0%}", need / 2**30, free / 2**30
+    return f"would need about {need_gib:.1f} GiB, more than {share} of the {free_gib:.1f} that are free"
+
+
+def _statistics(seconds: Sequence[float]) -> Result:
+    low, _, high = statistics.quantiles(seconds, n=4)
+    return {
+        "median_s": rounded(statistics.median(seconds)),
+        "quartiles_s": [rounded(low), rounded(high)],
+        "rounds": len(seconds),
+    }
+
+
+def rounded(seconds: float) -> float:
+    """Four digits, of which a clock gives fewer."""
+    return float(f"{seconds:.4g}")
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"

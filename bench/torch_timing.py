@@ -1,0 +1,38 @@
+"""PyTorch's functions among what takes turns: on the same numbers, its tensors being views of the same arrays."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import torch
+
+
+class Torch:
+    """A function of tensors, called as its user would; see `timing.Prepared`.
+
+    Args:
+        name: What it is called in the results.
+        function: The function.
+        inputs: JAX's arrays for each turn.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -> None:
+        self.name, self.function = name, function
+        self.inputs = [tuple(torch.from_dlpack(array) for array in arrays) for arrays in inputs]
+        self.spent: list[float] = []
+
+    def call(self, turn: int) -> Any:
+        """Runs to the end; keeps what the device took, between two events in its stream."""
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        result = self.function(*self.inputs[turn % len(self.inputs)])
+        end.record()
+        torch.cuda.synchronize()
+        self.spent.append(begin.elapsed_time(end) * 1e-3)
+        return jax.dlpack.from_dlpack(result.contiguous()) if turn == 0 else None
+
+    @property
+    def device_seconds(self) -> float:
+        """The median."""
+        return statistics.median(self.spent)
