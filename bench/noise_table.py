@@ -30,6 +30,7 @@ ROWS = (
         f"formula: {INT8} with threefry",
         f"formula: {INT8} with threefry",
     ),
+    ("the same with a hash of the index", None, f"formula: {INT8} with hash", f"formula: {INT8} with hash"),
 )
 
 

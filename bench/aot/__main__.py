@@ -4,8 +4,8 @@
     python -m bench.aot tpu --store
     python -m bench.aot tpu --sharded
 
-Prints one JSON document; progress goes to stderr. With --store it compiles all that docs/static-report.md shows, and not
-only what tests/test_aot.py holds to ceilings, and writes the document to bench/aot/counts/ as well, where that test
+Prints one JSON document; progress goes to stderr. With --store it compiles all that docs/static-report.md shows, and
+not only what tests/test_aot.py holds to ceilings, and writes the document to bench/aot/counts/ as well, where that test
 finds what to compare with. With --sharded it compiles programs for many devices, and says what each device would do.
 """
 
@@ -41,7 +41,7 @@ def measured(platform: Any, everything: bool, dump: pathlib.Path) -> dict[str, A
     """The counts of every case of a platform's module; the compiler dumps to `dump`."""
     import jax
 
-    from bench.aot.cases import NotCounted
+    from bench.aot.cases import NotCountedError
 
     rows = []
     for case, chip in platform.jobs(everything):
@@ -49,7 +49,7 @@ def measured(platform: Any, everything: bool, dump: pathlib.Path) -> dict[str, A
             old.unlink()
         try:
             row = platform.measure(case, chip, dump)
-        except (jax.errors.JaxRuntimeError, NotImplementedError, NotCounted) as error:
+        except (jax.errors.JaxRuntimeError, NotImplementedError, NotCountedError) as error:
             if case.is_kernel:
                 raise
             row = {"case": case.name, "chip": chip, "error": str(error).splitlines()[0]}
@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.aot", description=str(__doc__).splitlines()[0])
     parser.add_argument("platform", choices=ENVIRONMENT)
     parser.add_argument("--store", action="store_true", help=f"compile more, and write {COUNTS.name}/PLATFORM.json")
-    parser.add_argument("--sharded", action="store_true", help="compile sharded programs instead, and count collectives")
+    parser.add_argument("--sharded", action="store_true", help="compile sharded programs instead")
     arguments = parser.parse_args()
     platform = arguments.platform
     if platform == "tpu" and importlib.util.find_spec("libtpu") is None:

@@ -16,7 +16,7 @@ HALVES = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
 MASKED = dataclasses.replace(NEAREST, with_mask=True)
 
 
-class NotCounted(Exception):
+class NotCountedError(Exception):
     """A program that compiles, and whose instructions cannot be told from what the compiler writes."""
 
 

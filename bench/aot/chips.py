@@ -56,7 +56,7 @@ def count(row: dict[str, Any]) -> float:
     return row["instructions_per_element"] if "instructions_per_element" in row else row["bundles_per_1024"]
 
 
-CLOUD = "Google Cloud's page of the {}; the clock follows from the peak, {} TFLOP/s, of {} units of {} x {}"
+CLOUD = "Google Cloud's page of the {}; the clock follows from the peak, {} TFLOP/s, of {} units of {size} x {size}"
 
 CHIPS = {
     "h100": Chip(
@@ -67,13 +67,15 @@ CHIPS = {
         32,
         67e12,
         132 * 128,
-        "NVIDIA's data sheet and Hopper white paper, of the H100 SXM with 80 GB: 132 SMs, each of 4 schedulers for a warp "
-        "of 32; boost clock. The ALU of a scheduler has 16 lanes, so it takes an instruction every other cycle",
+        "NVIDIA's data sheet and Hopper white paper, of the H100 SXM with 80 GB: 132 SMs, each of 4 schedulers for a "
+        "warp of 32; boost clock. The ALU of a scheduler has 16 lanes, so it takes an instruction every other cycle",
         alu=0.5,
     ),
-    "v4": Chip("TPU v4", 1200 * GIGA, 1.05 * GIGA, 2, 1024, 275e12, 8 * 128**2, CLOUD.format("v4", 275, 8, 128, 128)),
-    "v5e": Chip("TPU v5e", 819 * GIGA, 1.5 * GIGA, 1, 1024, 197e12, 4 * 128**2, CLOUD.format("v5e", 197, 4, 128, 128)),
-    "v5p": Chip("TPU v5p", 2765 * GIGA, 1.75 * GIGA, 2, 1024, 459e12, 8 * 128**2, CLOUD.format("v5p", 459, 8, 128, 128)),
+    "v4": Chip("TPU v4", 1200 * GIGA, 1.05 * GIGA, 2, 1024, 275e12, 8 * 128**2, CLOUD.format("v4", 275, 8, size=128)),
+    "v5e": Chip("TPU v5e", 819 * GIGA, 1.5 * GIGA, 1, 1024, 197e12, 4 * 128**2, CLOUD.format("v5e", 197, 4, size=128)),
+    "v5p": Chip(
+        "TPU v5p", 2765 * GIGA, 1.75 * GIGA, 2, 1024, 459e12, 8 * 128**2, CLOUD.format("v5p", 459, 8, size=128)
+    ),
     "v6e": Chip(
         "TPU v6e",
         1638 * GIGA,
@@ -82,7 +84,7 @@ CHIPS = {
         1024,
         918e12,
         2 * 2 * 256**2,
-        CLOUD.format("v6e", 918, 2, 256, 256) + " that take two products a cycle: with one it were 3.5 GHz, at which the "
-        "cycles that libtpu gives a large matrix product would be faster than the peak",
+        CLOUD.format("v6e", 918, 2, size=256) + " that take two products a cycle: with one it were 3.5 GHz, at which "
+        "the cycles that libtpu gives a large matrix product would be faster than the peak",
     ),
 }

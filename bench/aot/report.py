@@ -1,7 +1,6 @@
-"""docs/static-report.md and its plot, from the stored counts.
+"""docs/static-report.md and its plot, from the stored counts; `make static-report` stores them first.
 
-    make static-report               # compiles everything, stores the counts, and then does this
-    python -m bench.aot.report
+python -m bench.aot.report
 """
 
 import pathlib
@@ -58,7 +57,7 @@ Compiled by {compilers}, for arrays of 2^24 elements, and of 2^28 where XLA for 
 
 ## What is assumed
 
-The last column is the count of a pass over bfloat16 to int8, {least} bytes an element, that takes as long as its memory.
+The last column is the count of a pass over bfloat16 to int8, {least} bytes an element, that takes as long as memory.
 
 {chips}
 
@@ -112,7 +111,7 @@ def section(name: str) -> str:
                 lines.append(f"| {title} | {form} |{' - |' * (len(heads) - 2)}")
                 continue
             memory, arithmetic = bound(chip, row)
-            cells = [row["instructions_per_element"], row["alu_per_element"], row["registers"]] if on_gpu else [count(row)]
+            cells = [count(row), *([row["alu_per_element"], row["registers"]] if on_gpu else [])]
             cells += [f"{row['bytes_per_element']:g}", f"{memory:.2f}", f"{arithmetic:.2f}"]
             cells += ["memory" if memory >= arithmetic else "arithmetic", f"{share(chip, row):.0%}"]
             lines.append(f"| {title} | {form} | {' | '.join(map(str, cells))} |")

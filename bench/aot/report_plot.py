@@ -17,7 +17,8 @@ def plot(shares: dict[str, dict[str, float]], output: Path) -> None:
     """
     forms = list(dict.fromkeys(form for by_form in shares.values() for form in by_form))
     figure = Figure(figsize=(10, 3.6), layout="constrained")
-    for axes, (chip, by_form) in zip(figure.subplots(1, len(shares), sharex=True, sharey=True), shares.items()):
+    panels = figure.subplots(1, len(shares), sharex=True, sharey=True)
+    for axes, (chip, by_form) in zip(panels, shares.items(), strict=True):
         for place, form in enumerate(forms):
             if form in by_form:
                 colour = next(c for kind, c in COLOURS.items() if form.startswith(kind))
@@ -29,6 +30,8 @@ def plot(shares: dict[str, dict[str, float]], output: Path) -> None:
         axes.set_yticks(range(len(forms)), forms, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     axes.invert_yaxis()
-    figure.supxlabel("% of memory speed that the count allows, bfloat16 to int8: a bound, not a measurement", fontsize=9)
+    figure.supxlabel(
+        "bfloat16 to int8: % of memory speed that the count allows; a bound, not a measurement", fontsize=9
+    )
     with mpl.rc_context({"svg.hashsalt": "static-report"}):
         figure.savefig(output, metadata={"Date": None, "Description": json.dumps(shares)})

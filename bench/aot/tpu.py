@@ -26,7 +26,7 @@ from bench.aot.cases import (
     MASKED,
     NEAREST,
     Case,
-    NotCounted,
+    NotCountedError,
     array,
     drawing,
     formulas,
@@ -145,7 +145,7 @@ def scheduled(dump: pathlib.Path, name: str) -> int:
     """The bundles of one step of what the compiler dumped under a name."""
     schedules = list(dump.glob(f"*-{name}*schedule-analysis_final_bundles.txt"))
     if len(schedules) != 1:
-        raise NotCounted(f"not counted: the compiler cut {name.rstrip('-')} into {len(schedules)} programs")
+        raise NotCountedError(f"not counted: the compiler cut {name.rstrip('-')} into {len(schedules)} programs")
     return int(SCHEDULED.search(schedules[0].read_text()).group(1))
 
 
