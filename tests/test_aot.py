@@ -61,6 +61,9 @@ def test_every_kernel_is_within_its_ceiling(report: dict[str, Any]) -> None:
     assert not over
 
 
+SLOW_ON_V4 = ("int8", "bfloat16 with mask")  # where it takes several times the bundles of a v5e
+
+
 def is_bound_by_memory(row: dict[str, Any]) -> bool:
     chip = CHIPS[row["chip"]]
     return chip.arithmetic(row) <= chip.memory(row["bytes_per_element"])
@@ -69,8 +72,10 @@ def is_bound_by_memory(row: dict[str, Any]) -> bool:
 def test_memory_bounds_the_kernels_that_draw_nothing(report: dict[str, Any]) -> None:
     operations = ("quantize {}", "quantize {} with mask", "clip gradient from mask, {}", "clip gradient from x, {}")
     names = {f"pallas: {o.format(d)}" for o in operations for d in ("float32", "bfloat16")}
-    found = [row for (case, _), row in rows(report).items() if case in names | {"pallas: quantize bfloat16 -> int8"}]
-    assert len(found) == 9 * len({row["chip"] for row in found})
+    names.add("pallas: quantize bfloat16 -> int8")
+    found = [row for (case, _), row in rows(report).items() if case in names]
+    assert len(found) == len(names) * len({row["chip"] for row in found})
+    found = [row for row in found if row["chip"] != "v4" or not row["case"].endswith(SLOW_ON_V4)]
     assert not [row for row in found if not is_bound_by_memory(row)]
 
 
@@ -80,6 +85,7 @@ def test_memory_bounds_the_kernels_that_draw_on_their_chip(report: dict[str, Any
     kinds = ("float32", "bfloat16", "bfloat16 -> int8")
     found = [row for (case, _), row in rows(report).items() if case in {f"pallas: quantize {k} {noise}" for k in kinds}]
     assert len(found) == 3 * len({row["chip"] for row in found})
+    found = [row for row in found if row["chip"] != "v4" or "int8" not in row["case"]]
     assert not [row for row in found if not is_bound_by_memory(row)]
 
 
