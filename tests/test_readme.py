@@ -8,13 +8,14 @@ import pytest
 
 from bench import bias, noise_table
 from bench.aot import report
-from bench.aot.chips import CHIPS, count
+from bench.aot.chips import count
 from bench.aot.table import counts, table
 from bench.baselines import GENERATORS
 from intnumerics import kernels
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+TPUS = ("v5e", "v5p", "v6e")  # on a v4 the compiler cuts XLA's Philox into programs that cannot be counted
 
 
 def quick_start() -> str:
@@ -56,7 +57,7 @@ def test_what_memory_speed_allows_follows_from_the_chips() -> None:
 
 def test_noise_is_free_where_it_says_so() -> None:
     assert "the kernel's noise is free on an H100, and on TPUs from v5e on the hardware's is" in README
-    free = [("h100", "Philox"), *((chip, "hardware noise") for chip in ("v5e", "v5p", "v6e"))]
+    free = [("h100", "Philox"), *((chip, "hardware noise") for chip in TPUS)]
     for chip, noise in free:
         assert counted(f"pallas: {report.INT8} with {noise}", chip) < report.allows(chip), chip
 
@@ -77,8 +78,7 @@ def test_noise_is_free_where_it_says_so() -> None:
             "XLA takes several times the instructions for Philox",
             [
                 counted(f"xla: {report.INT8} with Philox", chip) / counted(f"pallas: {report.INT8} with Philox", chip)
-                for chip in CHIPS
-                if chip != "h100"
+                for chip in TPUS
             ],
             3,
             10,
@@ -88,8 +88,7 @@ def test_noise_is_free_where_it_says_so() -> None:
             [
                 moved(f"xla: {case}", chip) / moved(f"pallas: {case}", chip)
                 for case in ("quantize bfloat16 with mask", "clip gradient from mask, bfloat16")
-                for chip in CHIPS
-                if chip != "h100"
+                for chip in TPUS
             ],
             2.5,
             4.5,
@@ -98,8 +97,7 @@ def test_noise_is_free_where_it_says_so() -> None:
             "Philox noise takes it several times a kernel's instructions, twice those of threefry",
             [
                 counted(f"xla: {report.INT8} with Philox", chip) / counted(f"xla: {report.INT8} with JaxUniform", chip)
-                for chip in CHIPS
-                if chip != "h100"
+                for chip in TPUS
             ],
             1.5,
             2.5,
@@ -118,7 +116,7 @@ def test_noise_is_free_where_it_says_so() -> None:
             "on those TPUs it costs less than Philox",
             [
                 counted(f"formula: {report.INT8} with hash", chip) / counted(f"pallas: {report.INT8} with Philox", chip)
-                for chip in ("v5e", "v5p", "v6e")
+                for chip in TPUS
             ],
             0.1,
             1,

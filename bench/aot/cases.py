@@ -105,9 +105,11 @@ def formulas(shape: tuple[int, ...], tested: tuple[str, ...]) -> Iterator[Case]:
     yield Case("formula: clip gradient from x, bfloat16", baselines.backward, (x, x), True, False)
 
 
-def operations(module: Any, name: str, shape: tuple[int, ...]) -> Iterator[Case]:
+def operations(
+    module: Any, name: str, shape: tuple[int, ...], dtypes: tuple[Any, ...] = (FLOAT32, BFLOAT16, FLOAT16)
+) -> Iterator[Case]:
     """Every operation of an implementation in each dtype, on arrays of one shape."""
-    for dtype in (FLOAT32, BFLOAT16, FLOAT16):
+    for dtype in dtypes:
         d, x = jnp.dtype(dtype).name, array(dtype, *shape)
         packed = array(jnp.uint8, *packed_shape(shape))
         from_x = lambda g, x: module.clip_gradient_from_x(g, x, NEAREST)  # noqa: E731

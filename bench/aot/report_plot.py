@@ -15,7 +15,7 @@ def plot(shares: dict[str, dict[str, float]], output: Path) -> None:
 
     The shares themselves are in the file as its description, so that a test can tell an old plot.
     """
-    forms = list(dict.fromkeys(form for by_form in shares.values() for form in by_form))
+    forms = list(max(shares.values(), key=len))  # the order of a chip that has all
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     panels = figure.subplots(1, len(shares), sharex=True, sharey=True)
     for axes, (chip, by_form) in zip(panels, shares.items(), strict=True):
@@ -23,7 +23,7 @@ def plot(shares: dict[str, dict[str, float]], output: Path) -> None:
             if form in by_form:
                 colour = next(c for kind, c in COLOURS.items() if form.startswith(kind))
                 axes.barh(place, 100 * by_form[form], color=colour)
-            text = f"{by_form[form]:.0%}" if form in by_form else "not there"
+            text = f"{by_form[form]:.0%}" if form in by_form else "-"
             axes.text(100 * by_form.get(form, 0) + 3, place, text, va="center", fontsize=8)
         axes.set(title=chip, xlim=(0, 135), xticks=[0, 50, 100])
         axes.axvline(100, color="#999999", linewidth=0.8)

@@ -65,7 +65,7 @@ def cases() -> Iterator[Case]:
         yield Case(f"pallas: clip gradient from mask, bfloat16, {name}", tpu.clip_gradient_from_mask, (x, packed))
     yield from drawing_cases()
     tested = ("quantize bfloat16", "quantize bfloat16 with mask", "clip gradient from mask, bfloat16")
-    for case in operations(xla, "xla", LARGE):
+    for case in operations(xla, "xla", LARGE, (FLOAT32, BFLOAT16)):
         yield dataclasses.replace(case, tested=case.name.removeprefix("xla: ") in tested)
     yield from formulas(LARGE, tested=("threefry", "hash"))
 
