@@ -24,7 +24,7 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 # Two installs into one environment would trip over each other; pytest has its own workers.
 .NOTPARALLEL:
-.PHONY: help demo test test-aot test-gpu bench static-report lint format types build clean
+.PHONY: help demo test test-aot test-gpu bench bench-report static-report lint format types build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name what; do \
@@ -42,8 +42,12 @@ test-aot: $(AOT)/.aot ## compile the kernels for GPUs and TPUs that need not be 
 test-gpu: ## run the tests that need a GPU, on PYTHON and the JAX that it has
 	PYTHONPATH=. $(PYTHON) -m pytest -m gpu tests $(ARGS)
 
-bench: $(VENV)/.bench ## measure speed on the device that JAX finds
-	$(VENV)/bin/python -m pytest bench --benchmark-only $(ARGS)
+bench: $(VENV)/.bench ## measure speed on the device that JAX finds: a table, and plots in out/bench (ARGS=--quick)
+	$(VENV)/bin/python -m bench $(ARGS)
+	$(VENV)/bin/python -m bench.report --results out/bench --docs out/bench
+
+bench-report: $(VENV)/.bench ## write docs/benchmarks.md and its plots from bench/results
+	$(VENV)/bin/python -m bench.report
 
 static-report: $(AOT)/.aot $(VENV)/.bench ## compile for GPUs and TPUs, and write docs/static-report.md (half an hour)
 	$(AOT)/bin/python -m bench.aot cuda --store >/dev/null
@@ -75,7 +79,7 @@ STAMPS := $(addprefix $(VENV)/,.demo .test .bench .lint .types)
 
 $(VENV)/.demo: PACKAGES = -e '.[demo]'
 $(VENV)/.test: PACKAGES = -e '.[demo]' --group test
-$(VENV)/.bench: PACKAGES = -e '.[bench]'
+$(VENV)/.bench: PACKAGES = -e '.[bench]' --group baselines
 $(VENV)/.lint: PACKAGES = --group lint
 $(VENV)/.types: PACKAGES = -e . --group types
 $(AOT)/.aot: PACKAGES = -e . --group test --group aot

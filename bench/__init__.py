@@ -1,3 +1,8 @@
-"""Benchmarks: `make bench`, and machine instructions counted ahead of time: `bench.aot`."""
+"""Benchmarks, beside what could be used instead, and what can be told without a device.
 
-RATIO = "ratio to FJFormer's formula under jit"  # what stored benchmark results call it
+python -m bench          times of every operation: `operations.py` says of which, `runner.py` how
+python -m bench.report   the page and the plots that show them
+python -m bench.aot      machine instructions, counted ahead of time
+python -m bench.bias     how far off stochastic rounding is on average
+python -m bench.battery  statistical tests of the stream of random words, which `bench.stream` writes
+"""

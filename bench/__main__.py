@@ -27,6 +27,7 @@ from bench.timing import Patience
 OUT = pathlib.Path("out") / "bench"
 PATIENCE = Patience()
 QUICK = Patience(least=5, most=5, seconds=0.2)
+QUICK_SECONDS = 105.0
 
 
 def arguments() -> argparse.Namespace:
@@ -35,14 +36,15 @@ def arguments() -> argparse.Namespace:
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     # fmt: off
-    parser.add_argument("--quick", action="store_true", help="one size and few repeats: within two minutes")
+    parser.add_argument("--quick", action="store_true",
+                        help=f"one size, one dtype, few repeats, and no case begun after {QUICK_SECONDS:.0f} seconds")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
                         help="operations that have all these words in their names")
     parser.add_argument("--sizes", type=int, nargs="+", choices=range(10, 33), metavar="N",
                         help="elements, as powers of 2 from 10 to 32 "
                              f"(default: {' '.join(map(str, cases.EXPONENTS))}, as far as memory goes)")
-    parser.add_argument("--dtypes", nargs="+", choices=(*cases.DTYPES, "float16"), default=list(cases.DTYPES),
-                        help="dtypes of x (default: %(default)s)")
+    parser.add_argument("--dtypes", nargs="+", choices=(*cases.DTYPES, "float16"),
+                        help=f"dtypes of x (default: {' '.join(cases.DTYPES)}; --quick: {cases.QUICK_DTYPES[0]})")
     parser.add_argument("--every-rank", action="store_true",
                         help="measure every size as [batch, sequence, features] too, and not two of them alone")
     parser.add_argument("--seconds", type=float, metavar="S",
@@ -69,9 +71,13 @@ def main() -> None:
     about = machine.description()
     platform = {"gpu": "cuda"}.get(about["platform"], about["platform"])
     sizes = options.sizes or (cases.QUICK_EXPONENTS if options.quick else cases.EXPONENTS)
-    chosen = list(cases.select(platform, sizes, options.dtypes, options.only, options.every_rank))
+    dtypes = options.dtypes or (cases.QUICK_DTYPES if options.quick else cases.DTYPES)
+    chosen = list(cases.select(platform, sizes, dtypes, options.only, options.every_rank))
     if not chosen:
-        sys.exit(f"--only {' '.join(options.only)}: no operation has all these words in its name")
+        names = "\n  ".join(
+            dict.fromkeys(case.operation.name for case in cases.select(platform, cases.QUICK_EXPONENTS))
+        )
+        sys.exit(f"--only {' '.join(options.only)}: no operation has all these words in its name; there are\n  {names}")
     patience = settings(options)
     report = about | {"settings": vars(patience) | {"quick": options.quick}, "cases": []}
     print(f"{about['device']}; {', '.join(f'{name} {v}' for name, v in about['versions'].items())}")
@@ -79,14 +85,19 @@ def main() -> None:
     runner = Runner(cases.implementations(platform), patience, options.longest)
     path = results.new_path(options.out, machine.slug(about["device"]))
     try:
-        for case in tqdm(chosen, unit="case", disable=not sys.stderr.isatty()):
-            report["cases"].append(found := runner.run(case))
-            tqdm.write(results.table(found) + "\n", file=sys.stdout)
-    finally:
-        if report["cases"]:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(results.as_text(report))
-            print(f"{len(report['cases'])} cases in {time.perf_counter() - begin:.0f} s, kept in {path}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # better now than when there is something to lose
+        sys.exit(f"--out {options.out}: {error.strerror}; give a folder that can be written to")
+    late = []
+    for case in tqdm(chosen, unit="case", disable=not sys.stderr.isatty()):
+        if options.quick and time.perf_counter() - begin > QUICK_SECONDS:
+            late.append(case.name)
+            continue
+        report["cases"].append(found := runner.run(case))
+        results.write(path, report)
+        tqdm.write(results.table(found) + "\n", file=sys.stdout)
+    print("".join(f"not measured, for lack of time: {name}\n" for name in late), end="")
+    print(f"{len(report['cases'])} cases in {time.perf_counter() - begin:.0f} s, kept in {path}")
     wrong = [f"{results.title(c)}: {name}" for c in report["cases"] for name, r in c["results"].items() if "wrong" in r]
     if wrong:
         sys.exit("wrong results:\n" + "\n".join(wrong))

@@ -14,6 +14,7 @@ from intnumerics import op
 
 FEATURES, OUTPUTS = 1024, 256  # of [batch, sequence, features], and of the dot in a chain
 DEVIATION = 60.0  # of x, in buckets of 8 bits: one in thirty is clipped
+MOST_SETS = 16  # of arrays that take turns
 CHECKED = 1 << 16  # elements, from the first on, that are compared with NumPy
 
 
@@ -65,6 +66,17 @@ def size_in_bytes(arrays: Any) -> int:
 def types(names: tuple[str, ...], shape: tuple[int, ...], dtype: str) -> Mapping[str, Any]:
     """The types of arrays."""
     return {name: jax.eval_shape(lambda name=name: make(name, 0, shape, dtype)) for name in names}
+
+
+def sets(types: Mapping[str, Any], cache: int) -> int:
+    """How many of each array it takes for them to be four times as large as the cache; of small ones, `MOST_SETS`."""
+    return max(1, min(MOST_SETS, -(-4 * cache // size_in_bytes(types))))
+
+
+def pool(names: tuple[str, ...], shape: tuple[int, ...], dtype: str, cache: int) -> list[dict[str, Any]]:
+    """So many of each array, by name."""
+    count = sets(types(names, shape, dtype), cache)
+    return [{name: make(name, seed, shape, dtype) for name in names} for seed in range(count)]
 
 
 def rows(array: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,61 +1,91 @@
 """What noise costs, from stored results, as the Markdown table that the README shows.
 
-    make bench ARGS='bench/test_noise.py --benchmark-json=bench/results/cpu/noise-jax-0.12.0.1.json' JAX=0.12.0.1
     python -m bench.noise_table
 
-The times on a CPU are those of `bench/test_noise.py`; the counts of instructions are those of `bench/aot`.
+The times on a CPU are those of `python -m bench`; the counts of instructions are those of `bench/aot`.
 """
 
-import json
-import pathlib
-
-from bench import RATIO
+from bench import results
 from bench.aot.table import cell, counts
+from bench.operations import FORMULA, OURS, SEED
+from bench.results import Measured, Report
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "cpu"
-SHOWN = "0.12.0.1"  # of the stored versions of JAX; the newest
 INT8 = "quantize bfloat16 -> int8"
+DTYPES = ("float32", "bfloat16")
+ELEMENTS = 1 << 24
 
-# What the row is called, the noise function in bench/test_noise.py, and the cases of bench/aot for CUDA and for TPU.
-ROWS = (
-    ("none", "none", f"pallas: {INT8}", f"pallas: {INT8}"),
+# What the row is called; the operation and who does it, as `python -m bench` names them; and the cases of bench/aot for
+# CUDA and for TPU.
+PHILOX = "quantize with PhiloxUniform"
+ROWS: tuple[tuple[str, tuple[str, str] | None, str | None, str | None], ...] = (
+    ("none", ("quantize", OURS), f"pallas: {INT8}", f"pallas: {INT8}"),
     ("`PhiloxUniform`, in a kernel", None, f"pallas: {INT8} with Philox", f"pallas: {INT8} with Philox"),
-    ("`PhiloxUniform`, fused by XLA", "PhiloxUniform", f"xla: {INT8} with Philox", f"xla: {INT8} with Philox"),
+    ("`PhiloxUniform`, fused by XLA", (PHILOX, OURS), f"xla: {INT8} with Philox", f"xla: {INT8} with Philox"),
     ("`HardwareUniform`, in a kernel", None, None, f"pallas: {INT8} with hardware noise"),
-    ("`RandomCenteredUniform`", "RandomCenteredUniform", None, None),
-    ("`JaxUniform`", "JaxUniform", f"xla: {INT8} with JaxUniform", f"xla: {INT8} with JaxUniform"),
+    ("`RandomCenteredUniform`", ("quantize with RandomCenteredUniform", OURS), None, None),
     (
-        "FJFormer's formula with `jax.random.uniform`",
-        "formula",
+        "`JaxUniform`",
+        ("quantize with JaxUniform", OURS),
+        f"xla: {INT8} with JaxUniform",
+        f"xla: {INT8} with JaxUniform",
+    ),
+    (
+        "the formula, `jax.random.uniform` with threefry",
+        (PHILOX, SEED),
         f"formula: {INT8} with threefry",
         f"formula: {INT8} with threefry",
     ),
-    ("the same with a hash of the index", None, f"formula: {INT8} with hash", f"formula: {INT8} with hash"),
+    (
+        "the formula, `jax.random.uniform` with rbg",
+        (PHILOX, f"{FORMULA}, rbg"),
+        f"formula: {INT8} with rbg",
+        f"formula: {INT8} with rbg",
+    ),
+    (
+        "the formula, `jax.random.uniform` with philox4x32",
+        (PHILOX, f"{FORMULA}, philox4x32"),
+        f"formula: {INT8} with philox4x32",
+        f"formula: {INT8} with philox4x32",
+    ),
+    (
+        "the formula, a hash of the index in four lines",
+        (PHILOX, f"{FORMULA}, hash"),
+        f"formula: {INT8} with hash",
+        f"formula: {INT8} with hash",
+    ),
 )
 
 
-def ratios(jax_version: str) -> dict[tuple[str, str], float]:
-    """How many times the formula's speed each noise function has on a CPU, by its name and the dtype of x."""
-    stored = json.loads((RESULTS / f"noise-jax-{jax_version}.json").read_text())
-    found = {("formula", dtype): 1.0 for dtype in ("float32", "bfloat16")}
-    for row in stored["benchmarks"]:
-        noise, dtype = row["name"].removeprefix("test_noise[").removesuffix("]").split("-")
-        found[noise, dtype] = row["extra_info"][RATIO]
+def shown() -> Report:
+    """Of the stored runs on a CPU, the newest of the newest JAX."""
+    on_cpu = [report for _, report in results.load() if report["platform"] == "cpu"]
+    return max(on_cpu, key=lambda report: [int(n) for n in report["versions"]["jax"].split(".")])
+
+
+def case(report: Report, operation: str, dtype: str) -> Measured:
+    """The case of an operation, with `ELEMENTS` along one axis."""
+    [found] = [c for c in report["cases"] if (c["operation"], c["dtype"], c["shape"]) == (operation, dtype, [ELEMENTS])]
     return found
+
+
+def speed(report: Report, operation: str, name: str, dtype: str) -> float:
+    """How many times the speed of the formula with threefry; without noise that is of another case of the same run."""
+    noisy = case(report, operation if operation != "quantize" else PHILOX, dtype)
+    theirs, ours = results.seconds(noisy, SEED), results.seconds(case(report, operation, dtype), name)
+    assert theirs is not None
+    assert ours is not None
+    return theirs / ours
 
 
 def table() -> str:
     """The table."""
-    static, speed = counts(), ratios(SHOWN)
-    lines = [
-        "| noise | CPU, float32 | CPU, bfloat16 | H100 | v5e | v6e |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, on_cpu, on_gpu, on_tpu in ROWS:
-        times = [f"{speed[on_cpu, dtype]:.1f}x" if on_cpu else "" for dtype in ("float32", "bfloat16")]
+    static, report = counts(), shown()
+    lines = ["| noise | CPU, float32 | CPU, bfloat16 | H100 | v5e | v6e |", "|---|---|---|---|---|---|"]
+    for title, on_cpu, on_gpu, on_tpu in ROWS:
+        times = [f"{speed(report, *on_cpu, dtype):.1f}x" if on_cpu else "" for dtype in DTYPES]
         chips = (("h100", on_gpu), ("v5e", on_tpu), ("v6e", on_tpu))
         cells = [cell(static.get((case, chip))) if case else "" for chip, case in chips]
-        lines.append(f"| {name} | {' | '.join(times + cells)} |")
+        lines.append(f"| {title} | {' | '.join(times + cells)} |")
     return "\n".join(lines)
 
 

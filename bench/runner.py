@@ -11,11 +11,10 @@ import numpy as np
 
 from bench import arrays, device_time, machine
 from bench.cases import Case
-from bench.results import COPY, Measured, Result
+from bench.results import COPIES, Measured, Result
 from bench.timing import Eager, Jitted, Patience, Prepared, Spares, Sweep, alternate
 from bench.variant import Variant
 
-MOST_SETS = 16  # of inputs
 SHARE_OF_MEMORY = 0.7
 
 
@@ -41,24 +40,20 @@ class Runner:
     def run(self, case: Case) -> Measured:
         """What came of each way to do it, and of the copy."""
         variants, results = self._affordable(case)
-        names = tuple(
-            sorted({name for variant in variants.values() for name in variant.takes} | {*case.operation.takes})
-        )
+        names = _names(case, variants)
         types = arrays.types(names, case.shape, case.dtype)
         least = _least_bytes(case, types)
-        sets = max(1, min(MOST_SETS, -(-4 * self.cache // arrays.size_in_bytes(types))))
-        if reason := _too_large(case, types, sets):
+        if reason := _too_large(case, types, arrays.sets(types, self.cache)):
             return measured(case, least, {name: {"left_out": reason} for name in variants} | results)
-        pool = [{name: arrays.make(name, seed, case.shape, case.dtype) for name in names} for seed in range(sets)]
+        pool = arrays.pool(names, case.shape, case.dtype, self.cache)
         spares = Spares()
-        prepared: list[Prepared] = [_copy(least, sets, spares)]
+        prepared = _copies(least, len(pool), spares)
         for i, (name, variant) in enumerate(variants.items()):
-            inputs = [tuple(one[taken] for taken in variant.takes) for one in pool]
             try:
-                prepared.append(_prepare(name, variant, inputs, spares, f"bench_{i}"))
+                prepared.append(prepare(name, variant, pool, spares, f"bench_{i}"))
             except Exception as error:  # a baseline may be unable to: its row says so
                 results[name] = {"error": _one_line(error)}
-        wrong = _check(case, variants, prepared[1:])
+        wrong = check(case, variants, prepared[len(COPIES) :])
         times = alternate(prepared, self.patience, self.sweep)
         on_device = device_time.by_name(prepared)
         for one, seconds in zip(prepared, times, strict=True):
@@ -66,7 +61,8 @@ class Runner:
             found |= {"device_s": rounded(on_device[one.name])} if one.name in on_device else {}
             found |= {"wrong": wrong[one.name]} if wrong.get(one.name) else {}
             self.speed[_kind(case, one.name)] = found["median_s"] / case.size
-        return measured(case, least, results)
+        order = [*COPIES, *case.operation.variants(self.implementations)]
+        return measured(case, least, {name: results[name] for name in order if name in results})
 
     def _affordable(self, case: Case) -> tuple[dict[str, Variant], dict[str, Result]]:
         """The variants whose calls are short enough, by the speed on the size before; why the others are not there."""
@@ -102,9 +98,14 @@ def _least_bytes(case: Case, types: Mapping[str, Any]) -> int:
     return arrays.size_in_bytes(taken) + arrays.size_in_bytes(jax.eval_shape(case.operation.ours(None), *taken))
 
 
-def _check(case: Case, variants: Mapping[str, Variant], prepared: Sequence[Prepared]) -> dict[str, str]:
+def _names(case: Case, variants: Mapping[str, Variant]) -> tuple[str, ...]:
+    """The arrays that there must be."""
+    return tuple(sorted({*case.operation.takes, *(name for variant in variants.values() for name in variant.takes)}))
+
+
+def check(case: Case, variants: Mapping[str, Variant], prepared: Sequence[Prepared]) -> dict[str, str]:
     """What is wrong with the first result of each variant, or nothing."""
-    names = {*case.operation.takes, *(name for variant in variants.values() for name in variant.takes)}
+    names = {*_names(case, variants), "activation" if "activation" in case.operation.takes else "x"}
     first = arrays.first_rows(tuple(sorted(names)), 0, case.shape, case.dtype)
     expected = np.asarray(case.operation.expected(first), np.float32).reshape(-1)
     found = {}
@@ -114,8 +115,9 @@ def _check(case: Case, variants: Mapping[str, Variant], prepared: Sequence[Prepa
     return found
 
 
-def _prepare(name: str, variant: Variant, inputs: Sequence[Any], spares: Spares, label: str) -> Prepared:
-    """Makes it ready and calls it once, so that what it cannot do is known."""
+def prepare(name: str, variant: Variant, pool: Sequence[Mapping[str, Any]], spares: Spares, label: str) -> Prepared:
+    """Makes a variant ready for the arrays of a pool, and calls it once, so that what it cannot do is known."""
+    inputs = [tuple(one[taken] for taken in variant.takes) for one in pool]
     if variant.kind == "jit":
         one: Prepared = Jitted(name, variant.function, inputs, spares, label)
     elif variant.kind == "eager":
@@ -128,15 +130,12 @@ def _prepare(name: str, variant: Variant, inputs: Sequence[Any], spares: Spares,
     return one
 
 
-def _copy(least: int, sets: int, spares: Spares) -> Prepared:
-    """What reads half the bytes and writes half.
-
-    On a GPU or TPU it inverts the bits, for a profile names the program of a kernel, and not that of a plain copy.
-    """
+def _copies(least: int, count: int, spares: Spares) -> list[Prepared]:
+    """What reads half the bytes and writes half: XLA's copy, and a pass of its own, which a profile can name."""
     words = max(1, least // 8)
-    inputs = [(jnp.full(words, seed, jnp.uint32),) for seed in range(sets)]
-    on_cpu = jax.devices()[0].platform == "cpu"
-    return Jitted(COPY, jnp.copy if on_cpu else jnp.invert, inputs, spares, "bench_copy")
+    inputs = [(jnp.full(words, seed, jnp.uint32),) for seed in range(count)]
+    functions = zip(COPIES, (jnp.copy, jnp.invert), strict=True)
+    return [Jitted(name, f, inputs, spares, f"bench_copy_{f.__name__}") for name, f in functions]
 
 
 def _too_large(case: Case, types: Mapping[str, Any], sets: int) -> str:

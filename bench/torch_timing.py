@@ -1,11 +1,11 @@
 """PyTorch's functions among what takes turns: on the same numbers, its tensors being views of the same arrays."""
 
+import importlib
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import torch
 
 
 class Torch:
@@ -18,17 +18,17 @@ class Torch:
     """
 
     def __init__(self, name: str, function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -> None:
-        self.name, self.function = name, function
-        self.inputs = [tuple(torch.from_dlpack(array) for array in arrays) for arrays in inputs]
+        self.name, self.function, self.torch = name, function, importlib.import_module("torch")
+        self.inputs = [tuple(self.torch.from_dlpack(array) for array in arrays) for arrays in inputs]
         self.spent: list[float] = []
 
     def call(self, turn: int) -> Any:
         """Runs to the end; keeps what the device took, between two events in its stream."""
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin, end = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         result = self.function(*self.inputs[turn % len(self.inputs)])
         end.record()
-        torch.cuda.synchronize()
+        self.torch.cuda.synchronize()
         self.spent.append(begin.elapsed_time(end) * 1e-3)
         return jax.dlpack.from_dlpack(result.contiguous()) if turn == 0 else None
 

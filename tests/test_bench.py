@@ -1,0 +1,257 @@
+"""The benchmarks measure what they say, check what they measure, and lose nothing."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from original import numerics, original, original_gradient
+
+from bench import arrays, baselines, cases, checks, device_time, libraries, results, runner, timing
+from bench.cases import Case
+from bench.operations import FORMULA, OURS, operations
+from bench.runner import Runner
+from bench.timing import Eager, Jitted, Patience, Spares
+from bench.variant import Variant
+
+ROOT = pathlib.Path(__file__).parent.parent
+BRIEF = Patience(least=2, most=2, seconds=0.0)
+
+
+def run(*arguments: str, module: str = "bench") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def measure(**changes: Any) -> results.Measured:
+    """A backward from x, measured; with the operation changed."""
+    [backward] = [operation for operation in operations() if operation.name == "backward from x"]
+    case = Case(dataclasses.replace(backward, **changes), "bfloat16", (4096,))
+    return Runner(("xla",), BRIEF, longest=60.0).run(case)
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Where a short run went."""
+    out = tmp_path_factory.mktemp("bench")
+    arguments = ("--quick", "--only", "backward", "from x", "--sizes", "12", "13")
+    done = run(*arguments, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "backward from x, bfloat16 [4096]\n  implementation" in done.stdout
+    assert "not measured: PyTorch: measured on a GPU alone\n" in done.stdout
+    return out
+
+
+def test_a_run_is_kept_with_what_a_reader_needs_to_know(folder: pathlib.Path) -> None:
+    [path] = folder.glob("*/*.json")
+    report = json.loads(path.read_text())
+    assert {"device", "clocks", "versions", "commit", "system", "last_level_cache_bytes", "settings"} <= set(report)
+    assert report["versions"]["jax"] == jax.__version__
+    assert [case["shape"] for case in report["cases"]] == [[4096], [8192]]
+    for case in report["cases"]:
+        assert case["least_bytes"] == 3 * 2 * case["shape"][0]  # g and x are read, the result is written
+        assert {*results.COPIES, OURS, f"{OURS}, xla", FORMULA} <= set(case["results"])
+        for found in case["results"].values():
+            low, high = found["quartiles_s"]
+            assert 0 < low <= found["median_s"] <= high
+            assert found["rounds"] == 5
+
+
+def test_a_second_run_of_a_day_is_kept_beside_the_first(folder: pathlib.Path) -> None:
+    [path] = folder.glob("*/*.json")
+    assert results.new_path(folder, path.parent.name) != path
+
+
+def test_the_report_of_a_run_is_a_page_with_its_plots_and_the_same_bytes_each_time(
+    folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    pages = [tmp_path / name for name in ("one", "two")]
+    for docs in pages:
+        docs.mkdir()
+        done = run("--results", str(folder), "--docs", str(docs), module="bench.report")
+        assert done.returncode == 0, done.stderr
+    files = [{p.relative_to(docs): p.read_bytes() for p in docs.rglob("*.*")} for docs in pages]
+    assert files[0] == files[1]
+    assert len(files[0]) == 4
+    page = (pages[0] / "benchmarks.md").read_text()
+    assert "| backward from x | bfloat16 | 2^13 |" in page
+    for name in files[0]:
+        assert name.suffix == ".md" or f"]({name})" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--only", "forward", "to", "int5"), "no operation has all these words in its name; there are\n  quantize"),
+        (("--sizes", "5"), "invalid choice: 5"),
+        (("--dtypes", "int8"), "invalid choice: 'int8'"),
+        (("--quick", "--out", "/dev/null"), "give a folder that can be written to"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_measured(arguments: tuple[str, ...], message: str) -> None:
+    done = run(*arguments)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+def test_what_is_measured_of_ours_is_right_for_every_operation(dtype: str) -> None:
+    for case in cases.select("cpu", [12], [dtype]):
+        takes, function = case.operation.takes, jax.jit(case.operation.ours(None))
+        [first, *_] = arrays.pool(takes, case.shape, case.dtype, cache=1)
+        one = Eager(OURS, function, [tuple(first[name] for name in takes)])
+        variant = Variant(function, takes, agrees=case.operation.agrees)
+        assert runner.check(case, {OURS: variant}, [one]) == {OURS: ""}, case.name
+
+
+def test_a_wrong_result_is_found() -> None:
+    found = measure(ours=lambda implementation: lambda g, x: g * 2)["results"]
+    assert "values differ from NumPy's" in found[OURS]["wrong"]
+    assert "wrong" not in found[FORMULA]
+    assert "WRONG" in results.table(measure(ours=lambda implementation: lambda g, x: g * 2))
+
+
+def test_a_baseline_that_raises_is_a_row_that_says_so() -> None:
+    def unable(g: jax.Array, x: jax.Array) -> jax.Array:
+        raise NotImplementedError("not on this machine")
+
+    others = {FORMULA: Variant(baselines.backward, ("g", "x")), "theirs": Variant(unable, ("g", "x"))}
+    found = measure(others=others)
+    assert found["results"]["theirs"] == {"error": "NotImplementedError: not on this machine"}
+    assert "failed: NotImplementedError: not on this machine" in results.table(found)
+
+
+def test_calls_that_would_take_too_long_are_left_out_and_named() -> None:
+    [backward] = [operation for operation in operations() if operation.name == "backward from x"]
+    runner = Runner((), BRIEF, longest=1e-9)
+    runner.run(Case(backward, "bfloat16", (4096,)))
+    found = runner.run(Case(backward, "bfloat16", (8192,)))
+    assert "a call would take about" in found["results"][OURS]["left_out"]
+
+
+@pytest.mark.parametrize("package", libraries.PACKAGES)
+def test_a_package_that_is_not_there_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "has", lambda name: name != package)
+    [line] = libraries.missing()
+    assert line.startswith(f"{package}: ")
+
+
+# --- how it is measured -----------------------------------------------------------------------------------------------
+
+
+def test_results_land_in_the_memory_that_was_given() -> None:
+    spares = Spares()
+    one = Jitted("add", lambda x: x + 1, [(jnp.zeros(1024),)], spares, "add")
+    [buffer] = spares.take(one.avals)
+    address = buffer.unsafe_buffer_pointer()
+    spares.give([buffer])
+    assert one.call(0).unsafe_buffer_pointer() == address
+
+
+class Counting:
+    def __init__(self, name: str, calls: list[tuple[str, int]]) -> None:
+        self.name, self.calls = name, calls
+
+    def call(self, turn: int) -> None:
+        self.calls.append((self.name, turn))
+
+
+def test_variants_take_turns_each_on_fresh_inputs() -> None:
+    calls: list[tuple[str, int]] = []
+    patience = Patience(least=3, most=6, seconds=60.0)
+    between = lambda: calls.append(("between", -1))  # noqa: E731
+    times = timing.alternate([Counting(name, calls) for name in "abc"], patience, between)
+    assert [len(t) for t in times] == [6, 6, 6]
+    rounds = [calls[i : i + 4] for i in range(3, len(calls), 4)]
+    assert [one[0][0] for one in rounds] == ["between"] * 6
+    assert all(sorted(name for name, _ in one[1:]) == ["a", "b", "c"] for one in rounds)
+    assert len({tuple(name for name, _ in one) for one in rounds}) > 1  # in more than one order
+    assert [turn for name, turn in calls[3:] if name != "between"] == list(range(18))
+
+
+def test_the_device_time_of_a_program_is_that_of_all_its_kernels() -> None:
+    """Two kernels of one program, one of another, in the form in which JAX's profiler gives them."""
+    calls = device_time.CALLS
+    event = (
+        "events {{ metadata_id: {kernel} offset_ps: {start} duration_ps: {time} "
+        "stats {{ metadata_id: 1 str_value: '{module}' }} }}"
+    )
+    kernels = [(1, "jit_bench_0", 2_000_000), (2, "jit_bench_0", 3_000_000), (3, "jit_bench_1", 7_000_000)]
+    events = [
+        event.format(kernel=kernel, start=i * 10_000_000, time=time, module=module)
+        for i in range(calls)
+        for kernel, module, time in kernels
+    ]
+    names = " ".join(f"event_metadata {{ key: {i} value {{ id: {i} name: 'k{i}' }} }}" for i in (1, 2, 3))
+    text = (
+        f"planes {{ name: '/device:GPU:0' {names} stat_metadata {{ key: 1 value {{ id: 1 name: 'hlo_module' }} }} "
+        f"lines {{ name: 'Stream #13' {' '.join(events)} }} }}"
+    )
+    found = device_time.of_programs([jax.profiler.ProfileData.from_text_proto(text)])
+    assert found == pytest.approx({"bench_0": 5e-6, "bench_1": 7e-6})
+
+
+def test_ratios_are_of_one_kind_of_time() -> None:
+    wall = {"median_s": 4.0}
+    case = {
+        "baseline": "b",
+        "least_bytes": 8,
+        "results": {"a": wall | {"device_s": 1.0}, "b": wall | {"device_s": 3.0}},
+    }
+    assert results.ratio(case, "a") == 3.0
+    del case["results"]["b"]["device_s"]
+    assert results.ratio(case, "a") == 1.0
+
+
+# --- baselines --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_the_baselines_are_the_formula(dtype: Any, noisy: bool) -> None:
+    x = (jax.random.normal(jax.random.key(0), (4096,)) * 60).astype(dtype)
+    noise = jax.random.uniform(jax.random.key(1), x.shape) - 0.5 if noisy else None
+    for function, n in ((baselines.nearest, numerics(8)), (baselines.halves, numerics(8, preserve_zero=False))):
+        oracle.assert_same_bits(np.asarray(function(x, noise)), np.asarray(original(x, n, noise)))
+    g = x[::-1]
+    # By value: a negative g times 0 is -0.0, as in FJFormer.
+    np.testing.assert_array_equal(baselines.backward(g, x), original_gradient(x, g, numerics(8)))
+
+
+@pytest.mark.parametrize("generator", baselines.GENERATORS)
+def test_the_noise_of_a_baseline_is_uniform_and_hangs_on_its_key(generator: str) -> None:
+    words = jnp.asarray([1, 2], jnp.uint32)
+    u = np.asarray(baselines.uniform(generator, words, (256, 1024)), np.float64)
+    assert u.min() >= -0.5
+    assert u.max() < 0.5
+    assert abs(u.mean()) < 5 * np.sqrt(1 / 12 / u.size)
+    assert np.abs(np.histogram(u, 16, (-0.5, 0.5))[0] - u.size / 16).max() < 5 * np.sqrt(u.size / 16)
+    assert np.abs(np.corrcoef(u[:-1].ravel(), u[1:].ravel())[0, 1]) < 0.01
+    assert (u != np.asarray(baselines.uniform(generator, words + 1, (256, 1024)))).mean() > 0.99
+
+
+def test_checks_see_what_is_wrong() -> None:
+    expected = np.arange(8192, dtype=np.float32) % 100
+    assert not checks.same_values(expected, expected)
+    assert checks.same_values(expected + np.eye(1, 8192, dtype=np.float32)[0], expected)
+    assert not checks.within_a_bucket(expected + 1, expected)
+    assert checks.within_a_bucket(expected + 1.5, expected)
+    assert checks.within_a_bucket(expected * np.nan, expected)
+    assert not checks.other_draws(expected + np.tile([1.0, -1.0], 4096), expected)
+    assert checks.other_draws(expected + 1, expected)
+    assert not checks.close(expected * 1.01, expected)
+    assert checks.close(expected * 1.1, expected)
