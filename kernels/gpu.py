@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from . import body, gpu_noise
-from .gpu_blocks import LARGE_BLOCK, Block, Columns, columns, for_each_block
+from . import body, gpu_noise, tuning
+from .gpu_blocks import Block, Columns, columns, for_each_block
 from .noise import drawn as draw_array
 from .spec import Draw, QuantSpec, packed_shape, strides_of
+from .tuning import Configuration
 
 # --- the mask, eight elements a byte ---------------------------------------------------------------------------------
 
@@ -50,16 +51,21 @@ def _pad_rows(x: jax.Array, by: int, fill: float) -> jax.Array:
 
 
 def quantize(
-    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, *, interpret: bool = False
+    x: jax.Array,
+    noise: jax.Array | None,
+    spec: QuantSpec,
+    *,
+    interpret: bool = False,
+    configuration: Configuration | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """`reference.quantize` in one pass."""
+    """`reference.quantize` in one pass, divided as it is told or, without a configuration, as `tuning` says."""
     shape, dtype = x.shape, spec.result_dtype(x.dtype)
     if not x.size:
         empty = jnp.zeros(shape, dtype)
         return (empty, jnp.zeros(packed_shape(shape), jnp.uint8)) if spec.with_mask else empty
     if noise is not None and spec.draw is not None:
         if draws_in_kernel(x, noise, spec):
-            return _quantize_drawing(x, noise, spec, spec.draw, interpret)
+            return _quantize_drawing(x, noise, spec, spec.draw, interpret, configuration)
         noise, spec = draw_array(spec.draw, noise), dataclasses.replace(spec, draw=None)
     if spec.with_mask:
         if noise is not None and noise.shape[-1] == shape[-1]:
@@ -85,7 +91,10 @@ def quantize(
     if spec.with_mask:
         outputs.append(jax.ShapeDtypeStruct((-(-x.size // 8),), jnp.uint8))
     inputs = [x.reshape(-1)] if noise is None else [x.reshape(-1), noise.reshape(-1)]
-    y, *packed = for_each_block(kernel, x.size, inputs, outputs, "intnumerics_quantize", interpret)
+    chosen = configuration or tuning.here(
+        x.dtype, tuning.quantization(spec, with_noise=noise is not None), interpret, x.size
+    )
+    y, *packed = for_each_block(kernel, x.size, inputs, outputs, "intnumerics_quantize", interpret, chosen)
     y = y.reshape(x.shape)[..., : shape[-1]]
     return (y, packed[0].reshape(packed_shape(shape))) if spec.with_mask else y
 
@@ -100,17 +109,18 @@ def draws_in_kernel(x: jax.Array, seed: jax.Array, spec: QuantSpec) -> bool:
 
 
 def _quantize_drawing(
-    x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, interpret: bool
+    x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, interpret: bool, configuration: Configuration | None
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """`quantize` where `draws_in_kernel`: in parts of eight elements a thread, in whose registers they stay."""
     shape, dtype, rank = x.shape, spec.result_dtype(x.dtype), seed.ndim - 1
     n, examples = math.prod(shape[rank:]), math.prod(shape[:rank])
     width = 16 // max(x.dtype.itemsize, dtype.itemsize)  # so that neither moves more than 128 bits at once
     joins = dtype.itemsize < x.dtype.itemsize
+    chosen = configuration or tuning.here(x.dtype, tuning.quantization(spec, True), interpret, n, examples)
 
     def kernel(block: Block, x_ref: Any, seed_ref: Any, y_ref: Any, *mask_ref: Any) -> None:
-        stream = gpu_noise.Stream(block, seed_ref, shape[:rank], seed.shape[:rank], draw)
-        for turn, part in enumerate(block.parts(8 * gpu_noise.ROWS)):
+        stream = gpu_noise.Stream(block, seed_ref, shape[:rank], seed.shape[:rank], draw, chosen.threads)
+        for turn, part in enumerate(block.parts(8 * chosen.threads)):
             places = columns(part, width)
             values = [place.load(x_ref) for place in places]  # first, so that the stream hides their latency
             noise = stream.uniform(turn, width)
@@ -126,9 +136,9 @@ def _quantize_drawing(
     outputs = [jax.ShapeDtypeStruct((x.size,), dtype)]
     if spec.with_mask:
         outputs.append(jax.ShapeDtypeStruct((examples * -(-n // 8),), jnp.uint8))
-    inputs, sizes = [x.reshape(-1), seed.reshape(-1)], (2 * LARGE_BLOCK, LARGE_BLOCK)
+    inputs = [x.reshape(-1), seed.reshape(-1)]
     y, *packed = for_each_block(
-        kernel, n, inputs, outputs, "intnumerics_quantize_with_noise", interpret, examples, sizes
+        kernel, n, inputs, outputs, "intnumerics_quantize_with_noise", interpret, chosen, examples
     )
     y = y.reshape(shape)
     return (y, packed[0].reshape(packed_shape(shape))) if spec.with_mask else y
@@ -139,8 +149,10 @@ def _tiny(block: Block) -> jax.Array:
     return lax.bitcast_convert_type(block.i, jnp.float32)
 
 
-def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, *, interpret: bool = False) -> jax.Array:
-    """`reference.clip_gradient_from_mask` in one pass."""
+def clip_gradient_from_mask(
+    g: jax.Array, packed: jax.Array, *, interpret: bool = False, configuration: Configuration | None = None
+) -> jax.Array:
+    """`reference.clip_gradient_from_mask` in one pass; `configuration` as in `quantize`."""
     shape = g.shape
     if not g.size:
         return g
@@ -153,12 +165,20 @@ def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, *, interpret: bool 
 
     out = [jax.ShapeDtypeStruct((g.size,), g.dtype)]
     inputs = [g.reshape(-1), packed.reshape(-1)]
-    [result] = for_each_block(kernel, g.size, inputs, out, "intnumerics_clip_gradient_from_mask", interpret)
+    chosen = configuration or tuning.here(g.dtype, tuning.FROM_MASK, interpret, g.size)
+    [result] = for_each_block(kernel, g.size, inputs, out, "intnumerics_clip_gradient_from_mask", interpret, chosen)
     return result.reshape(g.shape)[..., : shape[-1]]
 
 
-def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec, *, interpret: bool = False) -> jax.Array:
-    """`reference.clip_gradient_from_x` in one pass."""
+def clip_gradient_from_x(
+    g: jax.Array,
+    x: jax.Array,
+    spec: QuantSpec,
+    *,
+    interpret: bool = False,
+    configuration: Configuration | None = None,
+) -> jax.Array:
+    """`reference.clip_gradient_from_x` in one pass; `configuration` as in `quantize`."""
     if not g.size:
         return g
 
@@ -169,5 +189,6 @@ def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec, *, interpr
 
     out = [jax.ShapeDtypeStruct((g.size,), g.dtype)]
     inputs = [g.reshape(-1), x.reshape(-1)]
-    [result] = for_each_block(kernel, g.size, inputs, out, "intnumerics_clip_gradient_from_x", interpret)
+    chosen = configuration or tuning.here(g.dtype, tuning.FROM_X, interpret, g.size)
+    [result] = for_each_block(kernel, g.size, inputs, out, "intnumerics_clip_gradient_from_x", interpret, chosen)
     return result.reshape(g.shape)

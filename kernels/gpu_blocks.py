@@ -16,9 +16,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
-WARPS = 4
-SMALL_BLOCK, LARGE_BLOCK = 1024, 4096  # 8 elements a thread keep all cores busy; 32 spread the set-up thin
-BUSY = 512  # blocks from which 132 cores are busy
+from .tuning import Configuration
+
 INT32_END = 1 << 31
 
 
@@ -126,17 +125,13 @@ def for_each_block(
     outputs: Sequence[Any],
     name: str,
     interpret: bool,
+    configuration: Configuration,
     examples: int = 1,
-    sizes: Sequence[int] = (LARGE_BLOCK,),
 ) -> list[jax.Array]:
-    """Runs `kernel(block, *refs)` for every block of arrays, which are `examples` times `n` elements.
-
-    Blocks have the first of `sizes`, from large to small, that there are enough of.
-    """
+    """Runs `kernel(block, *refs)` for every block of arrays, which are `examples` times `n` elements."""
     for array in (*inputs, *outputs):
         check_addressable(array)
-    total = n * examples
-    size = next((size for size in sizes if n >= size and total >= BUSY * size), SMALL_BLOCK)
+    total, size = n * examples, configuration.block
     blocks = pl.cdiv(n, size)
 
     def program(*refs: Any) -> None:
@@ -157,7 +152,7 @@ def for_each_block(
         in_specs=[anywhere] * len(inputs),
         out_specs=[anywhere] * len(outputs),
         out_shape=[jax.ShapeDtypeStruct(a.shape, a.dtype, manual_axis_type=axes) for a in outputs],
-        compiler_params=plt.CompilerParams(num_warps=WARPS, num_stages=1),
+        compiler_params=plt.CompilerParams(num_warps=configuration.warps, num_stages=1),
         cost_estimate=pl.CostEstimate(
             flops=8 * total,
             transcendentals=0,

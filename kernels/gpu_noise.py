@@ -11,11 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import philox
-from .gpu_blocks import INT32_END, WARPS, Block, indices
+from .gpu_blocks import INT32_END, Block, indices
 from .numbering import DRAWS
 from .spec import Draw, strides_of
 
-ROWS = 32 * WARPS  # of eight elements, a thread each, that are drawn at a time: Triton joins more in shared memory
 FLIP = 0x80008000  # makes of a draw, in the upper half of a word, the signed integer `(draw + 0.5 - 32768) * 65536`
 UNIT = 2.0**-32  # of that integer
 
@@ -29,11 +28,13 @@ class Stream:
         batch: Batch axes of x.
         seed_batch: Those of the seeds, which broadcast to them.
         draw: What is drawn for an example.
+        rows: Of eight elements, that are drawn at a time: a thread each, or Triton joins them in shared memory.
     """
 
     def __init__(
-        self, block: Block, seeds: Any, batch: tuple[int, ...], seed_batch: tuple[int, ...], draw: Draw
+        self, block: Block, seeds: Any, batch: tuple[int, ...], seed_batch: tuple[int, ...], draw: Draw, rows: int
     ) -> None:
+        self.rows = rows
         at, strides = jnp.int32(0), strides_of(seed_batch)
         if block.example is not None:
             at = 4 * broadcast_index(block.example, batch, strides)
@@ -46,13 +47,13 @@ class Stream:
             first = high.astype(jnp.uint64) << jnp.asarray(29, jnp.uint64) | (low >> jnp.uint32(3)).astype(jnp.uint64)
             start = lax.div(block.start, jnp.full((), DRAWS, block.start.dtype))
             if draw.is_contiguous:
-                self.part, self.number = None, first + start.astype(jnp.uint64) + lax.iota(jnp.uint64, ROWS)
+                self.part, self.number = None, first + start.astype(jnp.uint64) + lax.iota(jnp.uint64, rows)
             else:
-                self.part, self.number = (draw, start + lax.iota(start.dtype, ROWS)), first
+                self.part, self.number = (draw, start + lax.iota(start.dtype, rows)), first
             self.low = self.number.astype(jnp.uint32)
 
     def uniform(self, turn: int, width: int) -> list[jax.Array]:
-        """The noise of the part `turn` of the block, float32 [ROWS, width] for each of its `columns(part, width)`."""
+        """The noise of the part `turn` of the block, float32 [rows, width] for each of its `columns(part, width)`."""
         words = self._words(turn)
         low = [(word << jnp.uint32(16)) + self.flip for word in words]
         high = [(word & jnp.uint32(0xFFFF0000)) ^ self.flip for word in words]
@@ -64,12 +65,12 @@ class Stream:
         """The low and the high word of the numbers of the Philox blocks of a part."""
         with jax.enable_x64(True):
             if self.part is None:
-                number = self.number + jnp.asarray(turn * ROWS, jnp.uint64)
+                number = self.number + jnp.asarray(turn * self.rows, jnp.uint64)
                 # The lower half of `number`, from which the compiler would make a product of 64 bits.
-                low = self.low + jnp.uint32(turn * ROWS)
+                low = self.low + jnp.uint32(turn * self.rows)
             else:
                 draw, place = self.part
-                number = self.number + block_number(place + jnp.full((), turn * ROWS, place.dtype), draw)
+                number = self.number + block_number(place + jnp.full((), turn * self.rows, place.dtype), draw)
                 low = number.astype(jnp.uint32)
             return low, (number >> jnp.asarray(32, jnp.uint64)).astype(jnp.uint32)
 

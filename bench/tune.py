@@ -1,0 +1,161 @@
+"""Finds the fastest block size and number of warps for each kernel on this machine's NVIDIA GPU.
+
+    python -m bench.tune                       # every operation and dtype, within 8 minutes; writes nothing
+    python -m bench.tune --store               # also writes the rows of kernels/tuning.py
+    python -m bench.tune --only drawn bfloat16 # cases by words in their names
+    python -m bench.tune --quick               # one dtype on small arrays, to see that it works
+
+Not every combination is tried. At first the elements of a thread vary, 8 to 64, with the warps of the default; then
+the warps, with the elements that were best. So what is tried has at least eight elements a thread, and at most as many
+as registers hold, in blocks of 1,024 to 16,384. Each must give the bits of the default. The best is compared with the
+default again, alone, and is kept where it takes 2% less time in every comparison.
+"""
+
+import argparse
+import datetime
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read when JAX is imported
+
+import jax
+
+from bench import device_time, machine, tune_table
+from bench.results import time_text
+from bench.runner import SHARE_OF_MEMORY
+from bench.timing import Jitted, Patience, Sweep, alternate
+from bench.tune_search import Case, Found, cases, search
+from intnumerics.kernels import KERNEL_DTYPES, tuning
+from intnumerics.kernels.tuning import Row
+
+SIZE, QUICK_SIZE = 1 << 26, 1 << 22
+BYTES = 48  # an element: inputs, twice, and results of the default, of what is compared with it and to spare
+COMPARISONS = 3
+PATIENCE = Patience(least=5, most=15, seconds=0.5)
+
+
+class Clock:
+    """The time of programs that take turns: the device's own where a profiler tells it of all, or else the wall's."""
+
+    def __init__(self) -> None:
+        self.sweep = Sweep(machine.last_level_cache())
+        self.kind = "device time"
+
+    def __call__(self, programs: Sequence[Jitted]) -> list[float]:
+        """Seconds of a call of each."""
+        by_wall = alternate(programs, PATIENCE, self.sweep)
+        by_device = device_time.by_name(programs)
+        if all(one.name in by_device for one in programs):
+            self.kind = "device time"
+            return [by_device[one.name] for one in programs]
+        self.kind = "wall time"
+        return [statistics.median(seconds) for seconds in by_wall]
+
+
+def size_that_fits(most: int, free: int) -> int:
+    """Elements of the arrays: a power of 2."""
+    while BYTES * most > SHARE_OF_MEMORY * free:
+        most //= 2
+    return most
+
+
+def stamp(size: int) -> str:
+    """When something was measured, with which versions and on how many elements."""
+    driver = machine.description()["clocks"].get("driver_version")
+    if driver is None:
+        sys.exit(
+            "nvidia-smi does not tell the driver's version, which rows name: put it on PATH. Nothing was measured."
+        )
+    exponent = size.bit_length() - 1
+    return f"{datetime.date.today().isoformat()}, JAX {jax.__version__}, driver {driver}, 2**{exponent} elements"
+
+
+def row_of(found: Found, device: str, where: str, clock: str) -> Row | None:
+    """The row of the table for what was found, if it is to have one."""
+    if found.gain is None:
+        return None
+    measured = f"{where}: {found.gain:.1%} less {clock}"
+    return Row(device, found.case.dtype, found.case.operation, found.best, measured)
+
+
+def lines_of(found: Found, clock: str) -> list[str]:
+    """What was measured, for a person."""
+    lines = [f"{found.case.name}: {clock}"]
+    for group in found.groups:
+        for c, seconds in group.items():
+            more = "the default" if c == found.default else f"{seconds / group[found.default] - 1:+.1%}"
+            lines.append(f"  block {c.block:>5}, {c.warps:>2} warps  {time_text(seconds):>8}  {more}")
+    lines += [f"  block {c.block:>5}, {c.warps:>2} warps  {why}" for c, why in (found.failed | found.wrong).items()]
+    if found.gain is None:
+        return [*lines, "  the default stays"]
+    return [*lines, f"  kept: block {found.best.block}, {found.best.warps} warps, {found.gain:.1%} less time"]
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    # fmt: off
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
+                        help="cases that have all these words in their names")
+    parser.add_argument("--quick", action="store_true", help="one dtype on small arrays: too short to be stored")
+    parser.add_argument("--store", action="store_true", help="write the rows of kernels/tuning.py, after each case")
+    parser.add_argument("--minutes", type=float, default=8.0, metavar="M",
+                        help="begin no case after this time (default: %(default)s)")
+    # fmt: on
+    options = parser.parse_args()
+    if options.quick and options.store:
+        parser.error("--quick measures too little to be stored: leave out one of --quick and --store")
+    return options
+
+
+def chosen(options: argparse.Namespace, size: int) -> list[Case]:
+    """The cases that are asked for."""
+    dtypes = ("bfloat16",) if options.quick else KERNEL_DTYPES
+    found = [case for case in cases(size, dtypes) if all(word in case.name for word in options.only)]
+    return found or sys.exit(f"--only {' '.join(options.only)}: no case has all these words in its name")
+
+
+def tune(options: argparse.Namespace, device: str) -> dict[str, Any]:
+    """Runs every case; returns what was wrong in which."""
+    begin = time.perf_counter()
+    size = size_that_fits(QUICK_SIZE if options.quick else SIZE, machine.free_memory())
+    where, clock, rows, wrong = stamp(size), Clock(), tuning.TABLE, {}
+    print(f"{device}; {where}")
+    todo = chosen(options, size)
+    for i, case in enumerate(todo):
+        if time.perf_counter() - begin > 60 * options.minutes:
+            print("no time was left for:", *(case.name for case in todo[i:]), sep="\n  ")
+            break
+        found = search(case, size, clock, 1 if options.quick else COMPARISONS)
+        print(*lines_of(found, clock.kind), sep="\n", flush=True)
+        row = row_of(found, device, where, clock.kind)
+        rows = tune_table.merged(rows, (device, case.dtype, case.operation), row)
+        wrong |= {case.name: found.wrong} if found.wrong else {}
+        if options.store:
+            tune_table.store(rows)
+    print(f"\nrows of kernels/tuning.py, {'' if options.store else 'not '}written:")
+    print(*(tune_table.text_of(row) for row in rows), sep="\n")
+    print(f"{time.perf_counter() - begin:.0f} s")
+    return wrong
+
+
+def main() -> None:
+    """Runs the command line; ends with status 1 without a GPU, or if a result is wrong."""
+    options, device = arguments(), tuning.device_kind()
+    if device is None:
+        sys.exit(
+            f"python -m bench.tune needs an NVIDIA GPU, and JAX found {jax.default_backend()} only: run it where there "
+            "is one, after pip install '.[cuda13]'. Nothing was measured, and nothing was written."
+        )
+    if wrong := tune(options, device):
+        sys.exit("wrong results:\n" + "\n".join(f"{name}: {found}" for name, found in wrong.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The search of `python -m bench.tune`: which operations there are, what is tried for each, and what is kept."""
+
+import dataclasses
+import functools
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench import arrays, machine
+from bench.aot.cases import MASKED, NEAREST
+from bench.runner import MOST_SETS
+from bench.timing import Jitted, Spares
+from intnumerics.kernels import Draw, QuantSpec, gpu, reference, tuning
+from intnumerics.kernels.tuning import Configuration
+
+PER_THREAD = (8, 16, 32, 64)  # elements
+WARPS = (1, 2, 4, 8, 16)
+BLOCKS = (1024, 16384)  # the smallest and the largest
+NOISE = 0.02  # of measurements: what is less is not taken for a gain
+INT8 = dataclasses.replace(NEAREST, integer_dtype=np.dtype(np.int8))
+
+Measure = Callable[[Sequence[Jitted]], list[float]]
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An operation of the kernels, on arrays of one dtype.
+
+    Attributes:
+        operation: What it is called in the table.
+        dtype: The dtype of x, or of the gradient.
+        takes: Names of its arrays, as `make` makes them.
+        function: The operation, given the arrays and how it is run.
+    """
+
+    operation: str
+    dtype: str
+    takes: tuple[str, ...]
+    function: Callable[..., Any]
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return f"{self.operation}, {self.dtype}"
+
+
+def _quantize(spec: QuantSpec, x: jax.Array, noise: jax.Array | None = None, **how: Any) -> Any:
+    return gpu.quantize(x, noise, spec, **how)
+
+
+def _from_x(g: jax.Array, x: jax.Array, **how: Any) -> jax.Array:
+    return gpu.clip_gradient_from_x(g, x, NEAREST, **how)
+
+
+def cases(size: int, dtypes: Iterable[str]) -> Iterator[Case]:
+    """Every operation in each dtype, on arrays of one size."""
+    draw = Draw("philox", (size,))
+    for dtype in dtypes:
+        for spec in (NEAREST, INT8, MASKED):
+            yield Case(tuning.quantization(spec, False), dtype, ("x",), functools.partial(_quantize, spec))
+        read = functools.partial(_quantize, NEAREST)
+        yield Case(tuning.quantization(NEAREST, True), dtype, ("x", "noise"), read)
+        for spec in (dataclasses.replace(spec, draw=draw) for spec in (NEAREST, INT8, MASKED)):
+            yield Case(tuning.quantization(spec, True), dtype, ("x", "seed"), functools.partial(_quantize, spec))
+        yield Case(tuning.FROM_MASK, dtype, ("g", "mask"), gpu.clip_gradient_from_mask)
+        yield Case(tuning.FROM_X, dtype, ("g", "x"), _from_x)
+
+
+def make(name: str, seed: int, size: int, dtype: str) -> jax.Array:
+    """One of the arrays that cases name: `"noise"`, `"seed"`, `"mask"`, and what `arrays.make` makes."""
+    if name == "noise":
+        return jax.random.uniform(jax.random.key(seed, impl="rbg"), (size,)) - jnp.float32(0.5)
+    if name == "seed":
+        return jnp.asarray([seed, 1, 0, 0], jnp.uint32)
+    if name == "mask":
+        return jax.jit(lambda x: reference.quantize(x, None, MASKED)[1])(arrays.make("x", seed, (size,), dtype))
+    return arrays.make(name, seed, (size,), dtype)
+
+
+# --- what is tried ----------------------------------------------------------------------------------------------------
+
+
+def with_warps(warps: Iterable[int], per_thread: Iterable[int]) -> list[Configuration]:
+    """The configurations with these numbers of warps and elements a thread, as far as their blocks are tried."""
+    sizes = [(tuning.WARP * w * n, w) for n in per_thread for w in warps]
+    return [Configuration(block, w) for block, w in sizes if BLOCKS[0] <= block <= BLOCKS[1]]
+
+
+def candidates() -> list[Configuration]:
+    """All that a search may try."""
+    return with_warps(WARPS, PER_THREAD)
+
+
+def first_group(default: Configuration) -> list[Configuration]:
+    """The default, then other numbers of elements a thread."""
+    return [default, *(c for c in with_warps((default.warps,), PER_THREAD) if c != default)]
+
+
+def second_group(default: Configuration, best: Configuration) -> list[Configuration]:
+    """The default, then the best so far with its own and other numbers of warps."""
+    return [default, *(c for c in with_warps(WARPS, (best.block // best.threads,)) if c != default)]
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+def fastest(seconds: Mapping[Configuration, float]) -> Configuration:
+    """The one that took the least time; of two the one that was tried first."""
+    return min(seconds, key=lambda c: seconds[c])
+
+
+def gain(comparisons: Sequence[tuple[float, float]]) -> float | None:
+    """The share of the default's time that is saved, the median; None if any comparison shows no more than noise.
+
+    Args:
+        comparisons: Seconds of the default, and of what is compared with it.
+    """
+    saved = [1 - other / default for default, other in comparisons]
+    return statistics.median(saved) if saved and min(saved) > NOISE else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        case: What was measured.
+        default: The configuration without a row in the table.
+        best: The fastest, the default included.
+        gain: The share of the default's time that it saves, or None where it saves none to speak of.
+        groups: Seconds of those that took turns with each other.
+        failed: Why others were not measured: they did not compile.
+        wrong: Those whose results are not those of the default.
+    """
+
+    case: Case
+    default: Configuration
+    best: Configuration
+    gain: float | None
+    groups: tuple[Mapping[Configuration, float], ...]
+    failed: Mapping[Configuration, str]
+    wrong: Mapping[Configuration, str]
+
+
+# --- the search -------------------------------------------------------------------------------------------------------
+
+
+def search(case: Case, size: int, measure: Measure, comparisons: int, interpret: bool = False) -> Found:
+    """Finds the fastest configuration of a case.
+
+    Args:
+        case: What is measured.
+        size: Elements of its arrays.
+        measure: Seconds of a call of each program, in turns with the others.
+        comparisons: How often the best is compared with the default.
+        interpret: Whether the kernels are interpreted, as where there is no GPU.
+    """
+    default = tuning.configuration(None, case.dtype, case.operation, size)
+    programs = Programs(case, size, default, interpret)
+    first = programs.times(first_group(default), measure)
+    second = programs.times(second_group(default, fastest(first)), measure)
+    best, pairs = fastest(second), []
+    if best != default:
+        again = (programs.times([default, best], measure) for _ in range(comparisons))
+        pairs = [(seconds[default], seconds[best]) for seconds in again]
+    return Found(case, default, best, gain(pairs), (first, second), programs.failed, programs.wrong)
+
+
+class Programs:
+    """The programs of a case, compiled when they are first asked for; those that give other bits are not used."""
+
+    def __init__(self, case: Case, size: int, default: Configuration, interpret: bool) -> None:
+        self.case, self.interpret, self.spares = case, interpret, Spares()
+        types = jax.eval_shape(lambda: [make(name, 0, size, case.dtype) for name in case.takes])
+        sets = max(1, min(MOST_SETS, -(-4 * machine.last_level_cache() // arrays.size_in_bytes(types))))
+        self.inputs = [tuple(make(name, seed, size, case.dtype) for name in case.takes) for seed in range(sets)]
+        self.ready = {default: self._compiled(default)}
+        self.expected = self.ready[default].results(0)
+        self.failed: dict[Configuration, str] = {}
+        self.wrong: dict[Configuration, str] = {}
+
+    def times(self, configurations: Iterable[Configuration], measure: Measure) -> dict[Configuration, float]:
+        """Seconds of a call of each that works."""
+        usable = [c for c in configurations if self._is_usable(c)]
+        return dict(zip(usable, measure([self.ready[c] for c in usable]), strict=True))
+
+    def _compiled(self, c: Configuration) -> Jitted:
+        function = functools.partial(self.case.function, configuration=c, interpret=self.interpret)
+        return Jitted(f"{c.block}, {c.warps}", function, self.inputs, self.spares, f"tune_{c.block}_{c.warps}")
+
+    def _is_usable(self, c: Configuration) -> bool:
+        if c in self.ready or c in self.failed or c in self.wrong:
+            return c in self.ready
+        try:
+            program = self._compiled(c)
+            results = program.results(0)
+            differing = int(differing_elements(self.expected, results))
+        except Exception as error:  # such as too much shared memory, which some devices say when a kernel starts
+            self.failed[c] = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            return False
+        self.spares.give(results)
+        if differing:
+            self.wrong[c] = f"WRONG: {differing} elements differ from those of the default"
+            return False
+        self.ready[c] = program
+        return True
+
+
+@jax.jit
+def differing_elements(a: Any, b: Any) -> jax.Array:
+    """How many elements of two results have other bits."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return sum((jnp.sum(_bits(x) != _bits(y)) for x, y in pairs), jnp.int32(0))
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))

@@ -1,0 +1,198 @@
+"""The tuner: what it tries, keeps and writes, on times that are made up, for there is no GPU here."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from conftest import missing_device
+from test_tuning import ROW, is_measured
+
+from bench import machine, tune, tune_search, tune_table
+from bench.tune_search import Case
+from intnumerics.kernels import tuning
+from intnumerics.kernels.tuning import Configuration, Row
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+# --- how it is made ---------------------------------------------------------------------------------------------------
+
+
+def test_the_fastest_is_kept_only_where_every_comparison_shows_more_than_noise() -> None:
+    assert tune_search.gain([(1.0, 0.9), (1.0, 0.95), (2.0, 1.94)]) == pytest.approx(0.05)
+    assert tune_search.gain([(1.0, 0.9), (1.0, 0.95), (1.0, 0.985)]) is None
+    assert tune_search.gain([(1.0, 1.1)]) is None
+    assert tune_search.gain([]) is None
+    a, b, c = Configuration(1024, 1), Configuration(2048, 1), Configuration(4096, 1)
+    assert tune_search.fastest({a: 3.0, b: 1.0, c: 2.0}) == b
+    assert tune_search.fastest({a: 1.0, b: 1.0}) == a
+
+
+def made_up(seconds: dict[tuple[int, int], float]) -> Callable[..., list[float]]:
+    """A clock that says what is made up, by block and warps, and 1 of all others."""
+    return lambda programs: [seconds.get(tuple(map(int, one.name.split(", "))), 1.0) for one in programs]
+
+
+def plain(x: jax.Array, configuration: Configuration, interpret: bool) -> jax.Array:
+    """Stands for a kernel: wrong with 8 warps, and does not compile with blocks of 1,024."""
+    if configuration.block == 1024:
+        raise NotImplementedError("no blocks of 1024")
+    return x + (configuration.warps == 8)
+
+
+@pytest.fixture
+def few_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "last_level_cache", lambda: 1 << 10)
+
+
+@pytest.mark.usefixtures("few_inputs")
+@pytest.mark.parametrize(
+    ("seconds", "best", "gain"),
+    [
+        ({(8192, 4): 0.9, (4096, 2): 0.8}, (4096, 2), 0.2),  # 64 elements a thread, then 2 warps
+        ({(2048, 4): 0.7, (8192, 16): 0.6}, (8192, 16), 0.4),  # 16 a thread
+        ({(16384, 16): 0.5}, (16384, 16), 0.5),  # 32 a thread, as the default has
+        ({(4096, 16): 0.1}, (4096, 4), None),  # 8 a thread, which was not the best with 4 warps
+        ({(8192, 4): 0.985}, (8192, 4), None),
+        ({}, (4096, 4), None),
+        ({(8192, 8): 0.1, (1024, 4): 0.1}, (4096, 4), None),  # wrong, and not compiled
+    ],
+)
+def test_the_search_varies_the_elements_of_a_thread_and_then_the_warps(
+    seconds: dict[tuple[int, int], float], best: tuple[int, int], gain: float | None
+) -> None:
+    case = Case("quantize", "float32", ("x",), plain)
+    found = tune_search.search(case, 1 << 21, made_up(seconds), comparisons=3)
+    assert (found.default, found.best) == (Configuration(4096, 4), Configuration(*best))
+    assert found.gain == (None if gain is None else pytest.approx(gain))
+    assert {c.block for c in found.failed} == {1024}
+    assert {c.warps for c in found.wrong} == {8}
+
+
+def test_what_is_tried_has_8_to_64_elements_a_thread_in_blocks_of_1024_to_16384() -> None:
+    expected = {(b, w) for b in (1024, 2048, 4096, 8192, 16384) for w in (1, 2, 4, 8, 16) if 8 <= b // (32 * w) <= 64}
+    assert {(c.block, c.warps) for c in tune_search.candidates()} == expected
+    for default in (*tuning.defaults("quantize"), *tuning.defaults("quantize, noise drawn")):
+        assert default in tune_search.candidates()
+
+
+def test_differing_elements_are_counted_by_their_bits() -> None:
+    a = (np.asarray([0.0, 1.0, np.nan], np.float32), np.asarray([1, 2], np.uint8))
+    b = (np.asarray([-0.0, 1.0, np.nan], np.float32), np.asarray([1, 3], np.uint8))
+    assert int(tune_search.differing_elements(a, a)) == 0
+    assert int(tune_search.differing_elements(a, b)) == 2
+
+
+# --- how it is written ------------------------------------------------------------------------------------------------
+
+
+def table_in(source: str) -> tuple[Row, ...]:
+    """The table of a module, run with the classes that are here."""
+    begin = source.index("TABLE: tuple[Row, ...] = (")
+    names: dict[str, Any] = {"Row": Row, "Configuration": Configuration}
+    exec(source[begin : source.index("# fmt: on")], names)
+    return names["TABLE"]
+
+
+def test_the_table_that_is_written_is_the_table_that_is_read_and_writing_it_again_changes_nothing() -> None:
+    source = tune_table.PATH.read_text()
+    long = dataclasses.replace(
+        ROW, device='NVIDIA "RTX" PRO 6000 Blackwell Workstation', operation="quantize to int8, noise drawn, with mask"
+    )
+    written = tune_table.rewritten(source, (long, ROW))
+    assert table_in(written) == (long, ROW)
+    assert max(map(len, written.splitlines())) <= 120
+    assert written == tune_table.rewritten(written, table_in(written))
+    assert source == tune_table.rewritten(source, tuning.TABLE)
+    assert "None yet" in tune_table.rewritten(written, ())
+    assert table_in(tune_table.rewritten(written, ())) == ()
+
+
+def test_a_table_that_has_lost_its_marks_is_not_written() -> None:
+    with pytest.raises(ValueError, match="lost its marks"):
+        tune_table.rewritten(tune_table.PATH.read_text().replace("# fmt: on", ""), (ROW,))
+
+
+def test_a_new_row_replaces_that_of_its_device_dtype_and_operation_and_none_takes_it_out() -> None:
+    other = dataclasses.replace(ROW, dtype="float32")
+    key = (ROW.device, ROW.dtype, ROW.operation)
+    better = dataclasses.replace(ROW, configuration=Configuration(2048, 2))
+    assert tune_table.merged((ROW, other), key, better) == (other, better)
+    assert tune_table.merged((ROW, other), key, None) == (other,)
+    assert tune_table.merged((), key, ROW) == (ROW,)
+
+
+@pytest.mark.usefixtures("few_inputs")
+def test_a_run_prints_what_it_finds_and_writes_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, description = tmp_path / "tuning.py", {"clocks": {"driver_version": "570.124.06"}}
+    path.write_text(tune_table.PATH.read_text())
+    monkeypatch.setattr(machine, "description", lambda: description)
+    monkeypatch.setattr(tune, "SIZE", 1 << 12)
+    monkeypatch.setattr(tune, "search", functools.partial(tune_search.search, interpret=True))
+    monkeypatch.setattr(tune_table, "store", functools.partial(tune_table.store, path=path))
+    monkeypatch.setattr(sys, "argv", ["tune", "--store", "--only", "gradient", "bfloat16"])
+    monkeypatch.setattr(tune.Clock, "__call__", lambda _, programs: made_up({(2048, 4): 0.75})(programs))
+    assert tune.tune(tune.arguments(), "a GPU") == {}
+    rows = [row for row in table_in(path.read_text()) if row.device == "a GPU"]
+    assert [(row.dtype, row.operation, row.configuration) for row in rows] == [
+        ("bfloat16", "clip gradient from mask", Configuration(2048, 4)),
+        ("bfloat16", "clip gradient from x", Configuration(2048, 4)),
+    ]
+    assert all(is_measured(row) for row in rows)
+    assert all("2**12 elements: 25.0% less device time" in row.measured for row in rows)
+    printed = capsys.readouterr().out
+    assert path.read_text().count("Row(") - tune_table.PATH.read_text().count("Row(") == 2
+    assert "kept: block 2048, 4 warps, 25.0% less time" in printed
+    assert all(tune_table.text_of(row) in printed for row in rows)
+
+
+@pytest.mark.usefixtures("few_inputs")
+def test_the_clock_of_a_device_without_a_profile_is_the_walls() -> None:
+    case, seen = Case("clip gradient from x", "bfloat16", ("g", "x"), lambda g, x, **_: g + x), tune.Clock()
+    found = tune_search.search(case, 1 << 12, seen, comparisons=1)
+    assert seen.kind == ("device time" if not missing_device("gpu") else "wall time")
+    assert all(seconds > 0 for group in found.groups for seconds in group.values())
+    assert tune.lines_of(found, seen.kind)[0] == f"clip gradient from x, bfloat16: {seen.kind}"
+
+
+def test_arrays_are_as_large_as_memory_allows_in_powers_of_2() -> None:
+    assert tune.size_that_fits(1 << 26, 70 << 30) == 1 << 26
+    assert tune.size_that_fits(1 << 26, 2 << 30) == 1 << 24
+
+
+def test_without_a_gpu_it_says_what_it_needs_and_writes_nothing() -> None:
+    before = tune_table.PATH.read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.tune", "--store"],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert re.search(r"needs an NVIDIA GPU, and JAX found cpu only: .*nothing was written", done.stderr)
+    assert tune_table.PATH.read_bytes() == before
+
+
+def test_a_quick_run_is_not_stored() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.tune", "--store", "--quick"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "leave out one of --quick and --store" in done.stderr
