@@ -69,6 +69,15 @@ def test_what_memory_speed_allows_follows_from_the_chips() -> None:
     assert f"about {h100:.0f}, {v5e:.1f} and {v6e:.1f} of them" in " ".join(README.split())
 
 
+def test_noise_of_rbg_keys_moves_the_bytes_it_says() -> None:
+    for chip in ("h100", *TPUS):
+        theirs, ours = (
+            moved(f"formula: {report.INT8} with rbg", chip),
+            moved(f"pallas: {report.INT8} with Philox", chip),
+        )
+        assert f"{theirs:g} bytes an element where a kernel moves {ours:g}." in " ".join(README.split()), chip
+
+
 def test_noise_is_free_where_it_says_so() -> None:
     assert "noise is free on an H100, and on TPUs from v5e on the hardware's is" in " ".join(README.split())
     free = [("h100", "Philox"), *((chip, "hardware noise") for chip in TPUS)]
