@@ -181,7 +181,7 @@ def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:
         "registers": max(k["registers"] for k in kernels),
         "spill_bytes": sum(k["spill_bytes"] for k in kernels),
         "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
-        "memory": dict(sum((collections.Counter(k["memory"]) for k in kernels), collections.Counter())),
+        "memory": dict(sorted(sum((collections.Counter(k["memory"]) for k in kernels), collections.Counter()).items())),
     }
 
 
