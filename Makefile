@@ -24,11 +24,11 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 # Two installs into one environment would trip over each other; pytest has its own workers.
 .NOTPARALLEL:
-.PHONY: help demo test test-aot test-gpu bench bench-report lint format types build clean
+.PHONY: help demo test test-aot test-gpu bench bench-report static-report lint format types build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name what; do \
-		printf '  make %-10s %s\n' "$$name" "$$what"; done
+		printf '  make %-13s %s\n' "$$name" "$$what"; done
 
 demo: $(VENV)/.demo ## train a small network at 8, 4, 2 and 1 bits beside float
 	$(VENV)/bin/python examples/digits.py $(ARGS)
@@ -48,6 +48,11 @@ bench: $(VENV)/.bench ## measure speed on the device that JAX finds: a table, an
 
 bench-report: $(VENV)/.bench ## write docs/benchmarks.md and its plots from bench/results
 	$(VENV)/bin/python -m bench.report
+
+static-report: $(AOT)/.aot $(VENV)/.bench ## compile for GPUs and TPUs, and write docs/static-report.md (half an hour)
+	$(AOT)/bin/python -m bench.aot cuda --store >/dev/null
+	$(AOT)/bin/python -m bench.aot tpu --store >/dev/null
+	$(VENV)/bin/python -m bench.aot.report
 
 lint: $(VENV)/.lint ## check style and format, changing nothing
 	$(VENV)/bin/ruff check --no-fix .

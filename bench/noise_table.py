@@ -32,12 +32,27 @@ ROWS: tuple[tuple[str, tuple[str, str] | None, str | None, str | None], ...] = (
     (
         "the formula, `jax.random.uniform` with threefry",
         (PHILOX, SEED),
-        f"formula: {INT8} with jax.random.uniform",
-        f"formula: {INT8} with jax.random.uniform",
+        f"formula: {INT8} with threefry",
+        f"formula: {INT8} with threefry",
     ),
-    ("the formula, `jax.random.uniform` with rbg", (PHILOX, f"{FORMULA}, rbg"), None, None),
-    ("the formula, `jax.random.uniform` with philox4x32", (PHILOX, f"{FORMULA}, philox4x32"), None, None),
-    ("the formula, a hash of the index in four lines", (PHILOX, f"{FORMULA}, hash"), None, None),
+    (
+        "the formula, `jax.random.uniform` with rbg",
+        (PHILOX, f"{FORMULA}, rbg"),
+        f"formula: {INT8} with rbg",
+        f"formula: {INT8} with rbg",
+    ),
+    (
+        "the formula, `jax.random.uniform` with philox4x32",
+        (PHILOX, f"{FORMULA}, philox4x32"),
+        f"formula: {INT8} with philox4x32",
+        f"formula: {INT8} with philox4x32",
+    ),
+    (
+        "the formula, a hash of the index in four lines",
+        (PHILOX, f"{FORMULA}, hash"),
+        f"formula: {INT8} with hash",
+        f"formula: {INT8} with hash",
+    ),
 )
 
 

@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from bench.aot.chips import CHIPS, count
+from bench.baselines import GENERATORS
+
 ROOT = pathlib.Path(__file__).parent.parent
 STORED = ROOT / "bench" / "aot" / "counts"
+SLOW_ON_V4 = ("int8", "bfloat16 with mask")  # where it takes at least twice the bundles of a v5e
 
 pytestmark = pytest.mark.aot
 
@@ -52,14 +56,46 @@ def ceilings(platform: str) -> dict[tuple[str, str], float]:
     return found
 
 
-def count(row: dict[str, Any]) -> float:
-    return row["instructions_per_element"] if "instructions_per_element" in row else row["bundles_per_1024"]
-
-
 def test_every_kernel_is_within_its_ceiling(report: dict[str, Any]) -> None:
     found, limits = rows(report), ceilings(report["platform"])
     over = {key: (count(found[key]), limit) for key, limit in limits.items() if count(found[key]) > limit}
     assert not over
+
+
+def is_bound_by_memory(row: dict[str, Any]) -> bool:
+    chip = CHIPS[row["chip"]]
+    return chip.arithmetic(row) <= chip.memory(row["bytes_per_element"])
+
+
+def test_memory_bounds_the_kernels_that_draw_nothing(report: dict[str, Any]) -> None:
+    operations = ("quantize {}", "quantize {} with mask", "clip gradient from mask, {}", "clip gradient from x, {}")
+    names = {f"pallas: {o.format(d)}" for o in operations for d in ("float32", "bfloat16")}
+    names.add("pallas: quantize bfloat16 -> int8")
+    found = [row for (case, _), row in rows(report).items() if case in names]
+    assert len(found) == len(names) * len({row["chip"] for row in found})
+    found = [row for row in found if row["chip"] != "v4" or not row["case"].endswith(SLOW_ON_V4)]
+    assert not [row for row in found if not is_bound_by_memory(row)]
+
+
+def test_memory_bounds_the_kernels_that_draw_on_their_chip(report: dict[str, Any]) -> None:
+    """Philox on a GPU, and what the generator of a TPU draws from v5e on: there noise is free."""
+    noise = {"cuda": "with Philox", "tpu": "with hardware noise"}[report["platform"]]
+    kinds = ("float32", "bfloat16", "bfloat16 -> int8")
+    found = [row for (case, _), row in rows(report).items() if case in {f"pallas: quantize {k} {noise}" for k in kinds}]
+    assert len(found) == 3 * len({row["chip"] for row in found})
+    found = [row for row in found if row["chip"] != "v4"]
+    assert found
+    assert not [row for row in found if not is_bound_by_memory(row)]
+
+
+def test_a_kernel_on_a_gpu_takes_fewer_instructions_than_any_noise_of_the_formula(report: dict[str, Any]) -> None:
+    if report["platform"] != "cuda":
+        pytest.skip("about GPUs")
+    found = rows(report)
+    ours = found["pallas: quantize bfloat16 -> int8 with Philox", "h100"]
+    for generator in GENERATORS:
+        theirs = found[f"formula: quantize bfloat16 -> int8 with {generator}", "h100"]
+        assert count(ours) < count(theirs), generator
 
 
 def test_no_count_grew_by_a_tenth_since_it_was_stored(report: dict[str, Any]) -> None:
@@ -67,7 +103,7 @@ def test_no_count_grew_by_a_tenth_since_it_was_stored(report: dict[str, Any]) ->
     if (stored["jax"], stored["compiler"]) != (report["jax"], report["compiler"]):
         pytest.skip(f"counts are stored for {stored['jax']}, {stored['compiler']}: `python -m bench.aot` stores others")
     before, now = rows(stored), rows(report)
-    assert set(before) == set(now), "the cases changed: store the counts again"
+    assert set(now) <= set(before), "the cases changed: store the counts again"
     counted = [key for key in now if key[0].startswith("pallas")]
     grown = {
         key: (count(before[key]), count(now[key])) for key in counted if count(now[key]) > 1.1 * count(before[key])
@@ -131,7 +167,7 @@ def test_xla_draws_noise_without_an_array_of_it(report: dict[str, Any]) -> None:
     fused = {key: row for key, row in drawing.items() if key[0].startswith("xla")}
     assert fused
     for key, row in fused.items():
-        assert row["temporary_bytes"] <= 1 << 20, key  # of 2**24 elements
+        assert row["temporary_bytes"] <= 1 << 20, key  # of 2**24 elements or more
 
 
 def test_xla_takes_several_times_the_bundles_for_philox_on_tpu(report: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ def platform(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def report(platform: str) -> list[Row]:
     """What was tried, compiled in a process of its own: the compilers read their environment once."""
-    command = [sys.executable, "-m", "bench.aot.sharded", platform]
+    command = [sys.executable, "-m", "bench.aot", platform, "--sharded"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)["cases"]

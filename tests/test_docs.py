@@ -1,6 +1,8 @@
 """What the pages in docs/ show runs as it stands, and the tests that they name are there."""
 
 import ast
+import html
+import json
 import os
 import pathlib
 import re
@@ -9,8 +11,13 @@ import sys
 
 import pytest
 
+from bench.aot import report
+from bench.aot.chips import CHIPS, Chip
+from bench.baselines import GENERATORS
+
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "sharding.md").read_text()
+STATIC = (ROOT / "docs" / "static-report.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -61,6 +68,30 @@ def test_each_row_of_the_table_is_held_by_tests_that_are_there(row: list[str]) -
         assert name in functions_in(path)
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", PAGE))))
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", PAGE + STATIC))))
 def test_links_lead_somewhere(link: str) -> None:
     assert (ROOT / "docs" / link).exists()
+
+
+def test_the_static_report_is_of_the_stored_counts() -> None:
+    assert report.page() == STATIC, "`python -m bench.aot.report` writes it"
+
+
+@pytest.mark.parametrize("chip", CHIPS.values(), ids=lambda chip: chip.title)
+def test_the_static_report_has_kernels_beside_every_baseline_for_each_chip(chip: Chip) -> None:
+    [section] = re.findall(rf"^## {chip.title}\n(.*?)(?=^## |\Z)", STATIC, re.DOTALL | re.MULTILINE)
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    forms = {title: [row[1] for row in table if row[0] == title] for title in dict.fromkeys(r[0] for r in table[2:])}
+    assert len(forms) == 9
+    for title, found in forms.items():
+        assert found[0].startswith("kernel")
+        assert any(form.startswith("XLA") for form in found)
+        if title.endswith("noise"):
+            assert found[-len(GENERATORS) :] == [f"formula, {name}" for name in GENERATORS]
+    for row in table[2:]:
+        assert row[-1].endswith("%") or f"- {row[0]}, {row[1]}: " in section, "neither counted nor explained"
+
+
+def test_the_plot_of_the_static_report_is_of_the_stored_counts() -> None:
+    [described] = re.findall(r"<dc:description>(.*?)</dc:description>", report.PLOT.read_text(), re.DOTALL)
+    assert json.loads(html.unescape(described)) == report.shares(), "`python -m bench.aot.report` draws it"

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from bench import bias, noise_table
-from bench.aot.table import table
+from bench.aot import report
+from bench.aot.chips import count
+from bench.aot.table import counts, table
+from bench.baselines import GENERATORS
 from intnumerics import kernels
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+TPUS = ("v5e", "v5p", "v6e")  # on a v4 the compiler cuts XLA's Philox into programs that cannot be counted
 
 
 def quick_start() -> str:
@@ -52,6 +56,103 @@ def test_what_it_says_of_dieharder_is_in_the_report() -> None:
     assert f"None failed; one of {len(results)} p-values was weak, {weak:.3f}, and passed on other words" in text
 
 
+def counted(case: str, chip: str) -> float:
+    return count(counts()[case, chip])
+
+
+def moved(case: str, chip: str) -> float:
+    return counts()[case, chip]["bytes_per_element"]
+
+
+def test_what_memory_speed_allows_follows_from_the_chips() -> None:
+    h100, v5e, v6e = (report.allows(chip) for chip in ("h100", "v5e", "v6e"))
+    assert f"about {h100:.0f}, {v5e:.1f} and {v6e:.1f} of them" in " ".join(README.split())
+
+
+def test_noise_of_rbg_keys_moves_the_bytes_it_says() -> None:
+    for chip in ("h100", *TPUS):
+        theirs, ours = (
+            moved(f"formula: {report.INT8} with rbg", chip),
+            moved(f"pallas: {report.INT8} with Philox", chip),
+        )
+        assert f"{theirs:g} bytes an element where a kernel moves {ours:g}." in " ".join(README.split()), chip
+
+
+def test_noise_is_free_where_it_says_so() -> None:
+    assert "noise is free on an H100, and on TPUs from v5e on the hardware's is" in " ".join(README.split())
+    free = [("h100", "Philox"), *((chip, "hardware noise") for chip in TPUS)]
+    for chip, noise in free:
+        assert counted(f"pallas: {report.INT8} with {noise}", chip) < report.allows(chip), chip
+
+
+@pytest.mark.parametrize(
+    ("claim", "ratios", "low", "high"),
+    [
+        (
+            "draws Philox noise in less than half of XLA's instructions",
+            [
+                counted(f"pallas: {case} with Philox", "h100") / counted(f"xla: {case} with Philox", "h100")
+                for case in ("quantize float32", "quantize bfloat16", report.INT8)
+            ],
+            0.3,
+            0.5,
+        ),
+        (
+            "XLA takes several times the instructions for Philox",
+            [
+                counted(f"xla: {report.INT8} with Philox", chip) / counted(f"pallas: {report.INT8} with Philox", chip)
+                for chip in TPUS
+            ],
+            3,
+            10,
+        ),
+        (
+            "and three to four times the bytes for the mask",
+            [
+                moved(f"xla: {case}", chip) / moved(f"pallas: {case}", chip)
+                for case in ("quantize bfloat16 with mask", "clip gradient from mask, bfloat16")
+                for chip in TPUS
+            ],
+            2.5,
+            4.5,
+        ),
+        (
+            "Philox noise takes it several times a kernel's instructions, twice those of threefry",
+            [
+                counted(f"xla: {report.INT8} with Philox", chip) / counted(f"xla: {report.INT8} with JaxUniform", chip)
+                for chip in TPUS
+            ],
+            1.5,
+            2.5,
+        ),
+        (
+            "is no match for a kernel on an H100",
+            [
+                counted(f"formula: {report.INT8} with {generator}", "h100")
+                / counted(f"pallas: {report.INT8} with Philox", "h100")
+                for generator in GENERATORS
+            ],
+            1.5,
+            10,
+        ),
+        (
+            "on those TPUs it costs less than Philox",
+            [
+                counted(f"formula: {report.INT8} with hash", chip) / counted(f"pallas: {report.INT8} with Philox", chip)
+                for chip in TPUS
+            ],
+            0.1,
+            1,
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_it_says_of_counts_is_so_in_those_stored(claim: str, ratios: list[float], low: float, high: float) -> None:
+    assert claim in " ".join(README.split())
+    assert low < min(ratios)
+    assert max(ratios) < high
+
+
 def test_the_example_of_stochastic_rounding_runs_after_the_quick_start_and_is_right_on_average() -> None:
     found = re.search(r"## Stochastic rounding\n.*?```python\n(.*?)```", README, re.DOTALL)
     assert found
@@ -74,8 +175,8 @@ def test_the_support_table_lists_every_implementation() -> None:
     assert all(set(kernels.KERNEL_DTYPES) <= set(row.dtypes) for row in kernels.TABLE)
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "test-aot", "test-gpu", "bench"])
+@pytest.mark.parametrize("target", ["demo", "test", "test-aot", "test-gpu", "bench", "static-report"])
 def test_the_make_targets_it_names_exist(target: str) -> None:
-    makefile = (pathlib.Path(__file__).parent.parent / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     assert f"make {target}" in README
     assert re.search(rf"^{target}:", makefile, re.MULTILINE)

@@ -7,12 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from intnumerics.kernels import Draw, QuantSpec, packed_shape, reference
+from bench import baselines
+from intnumerics.kernels import Draw, QuantSpec, packed_shape
 
 BFLOAT16, FLOAT16, FLOAT32 = jnp.bfloat16, jnp.float16, jnp.float32
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
 HALVES = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
 MASKED = dataclasses.replace(NEAREST, with_mask=True)
+
+
+class NotCountedError(Exception):
+    """A program that compiles, and whose instructions cannot be told from what the compiler writes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +29,30 @@ class Case:
         function: What is compiled.
         avals: The types of its arrays; the largest tells how many elements a count is divided by.
         everywhere: Whether it is compiled for every chip, and not for one of each kind alone.
+        tested: Whether `make test-aot` compiles it, and not `make static-report` alone.
     """
 
     name: str
     function: Callable[..., Any]
     avals: tuple[jax.ShapeDtypeStruct, ...]
     everywhere: bool = False
+    tested: bool = True
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it is ours, and not what it is compared with."""
+        return self.name.startswith("pallas")
+
+    @property
+    def elements(self) -> int:
+        """How many elements a count is divided by."""
+        return max(a.size for a in self.avals)
+
+    @property
+    def least_bytes_per_element(self) -> float:
+        """What any form must move: each argument read once, each result written once."""
+        arrays = (*self.avals, *jax.tree.leaves(jax.eval_shape(self.function, *self.avals)))
+        return sum(a.size * a.dtype.itemsize for a in arrays) / self.elements
 
 
 def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
@@ -55,19 +78,38 @@ def drawing(
     return quantize(module, dataclasses.replace(spec, draw=Draw(generator, shape, whole)), integer)
 
 
-def formula(integer: str | None = None) -> Callable[..., Any]:
-    """The formula as its source writes it, with `jax.random.uniform` of a threefry key, of whose words it is given."""
+def formula(generator: str | None, integer: str | None = None) -> Callable[..., Any]:
+    """FJFormer's formula, with noise of one of `baselines.GENERATORS` if one is named."""
 
-    def quantize_with_uniform(x: jax.Array, key_data: jax.Array) -> Any:
-        key = jax.random.wrap_key_data(key_data, impl="threefry2x32")
-        return quantize(reference, NEAREST, integer)(x, jax.random.uniform(key, x.shape) - 0.5)
+    def quantize_as_written(x: jax.Array, words: jax.Array | None = None) -> jax.Array:
+        noise = None if generator is None else baselines.uniform(generator, words, x.shape)
+        y = baselines.nearest(x, noise)
+        return y.astype(integer) if integer else y
 
-    return quantize_with_uniform
+    return quantize_as_written
 
 
-def operations(module: Any, name: str, shape: tuple[int, ...]) -> Iterator[Case]:
+def formulas(shape: tuple[int, ...], tested: tuple[str, ...]) -> Iterator[Case]:
+    """The formula without noise, with each that a user can draw, and its backward; `tested` names generators."""
+    words = array(jnp.uint32, 2)
+    for dtype, integer in ((FLOAT32, None), (BFLOAT16, None), (BFLOAT16, "int8")):
+        name, x = f"{jnp.dtype(dtype).name}{' -> int8' if integer else ''}", array(dtype, *shape)
+        yield Case(f"formula: quantize {name}", formula(None, integer), (x,), True, False)
+        if dtype == BFLOAT16 and not integer:
+            continue  # the formula casts the sum back to bfloat16, so the noise costs what it costs with int8
+        for generator in baselines.GENERATORS:
+            is_tested = bool(integer) and generator in tested
+            title = f"formula: quantize {name} with {generator}"
+            yield Case(title, formula(generator, integer), (x, words), True, is_tested)
+    x = array(BFLOAT16, *shape)
+    yield Case("formula: clip gradient from x, bfloat16", baselines.backward, (x, x), True, False)
+
+
+def operations(
+    module: Any, name: str, shape: tuple[int, ...], dtypes: tuple[Any, ...] = (FLOAT32, BFLOAT16, FLOAT16)
+) -> Iterator[Case]:
     """Every operation of an implementation in each dtype, on arrays of one shape."""
-    for dtype in (FLOAT32, BFLOAT16, FLOAT16):
+    for dtype in dtypes:
         d, x = jnp.dtype(dtype).name, array(dtype, *shape)
         packed = array(jnp.uint8, *packed_shape(shape))
         from_x = lambda g, x: module.clip_gradient_from_x(g, x, NEAREST)  # noqa: E731

@@ -1,8 +1,8 @@
 """H100: XLA writes PTX, `ptxas` makes machine code of it, and `nvdisasm` lists that.
 
-A kernel's instructions are divided by the elements that one thread stores; there are no loops in them. What XLA does
-once, in a kernel of one warp, such as work on a key, is counted as a kernel and not in that quotient.
-`h100.txtpb` describes an H100 SXM to XLA.
+A kernel's instructions are divided by the elements of the result that one thread sees to, which what it stores tells;
+there are no loops in them, and both ways of a branch count. What XLA does once, in a kernel of one warp, such as work
+on a key, is counted as a kernel and not in that quotient. `h100.txtpb` describes an H100 SXM to XLA.
 """
 
 import collections
@@ -28,19 +28,26 @@ from bench.aot.cases import (
     Case,
     array,
     drawing,
-    formula,
+    formulas,
     operations,
     quantize,
 )
+from bench.aot.hlo import OURS, traffic
+from bench.baselines import GENERATORS
 from intnumerics.kernels import gpu, xla
 
 SIZE, WARP = 1 << 24, 32
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
+ENTRY = re.compile(r"\.entry (\w+)")
 WIDTH = re.compile(r"^(?:LDG|STG)\.E(?:\.[SU]?(\d+))?")
+# What does not go through the ALU: floats and products, conversions, memory, the datapath that a warp shares, control.
+NOT_ALU = re.compile(
+    r"[FH](?:ADD|MUL|FMA)|IMAD|IDP|MUFU|F2F\b|F2I\b|I2F\b|FRND|LD|ST|U[A-Z]|R2UR|S2U?R|CS2R|EXIT|BAR|ACQBULK|DEPBAR"
+)
 
 
 def cases() -> Iterator[Case]:
-    """Every kernel, XLA's own fusion of the same operation, then shapes and dtypes that take another way."""
+    """Every kernel, XLA's own fusion of the same operation, the formula, then shapes that take another way."""
     yield from operations(gpu, "pallas", (SIZE,))
     yield from operations(xla, "xla", (SIZE,))
     x = array(BFLOAT16, SIZE)
@@ -57,10 +64,16 @@ def cases() -> Iterator[Case]:
         name = "x".join(map(str, shape))
         yield Case(f"pallas: quantize float32 with mask, {name}", quantize(gpu, MASKED), (array(FLOAT32, *shape),))
     yield from stochastic_cases()
+    yield from formulas((SIZE,), tested=GENERATORS)
+
+
+def jobs(everything: bool) -> list[tuple[Case, str]]:
+    """What to compile for which chip: what is tested, or all that is reported."""
+    return [(case, "h100") for case in cases() if everything or case.tested]
 
 
 def stochastic_cases() -> Iterator[Case]:
-    """Noise drawn in the pass: by the kernel, by XLA in its own fusion, and by the formula with jax's generator."""
+    """Noise drawn in the pass: by the kernel, and by XLA in its own fusion."""
     seed, shape = array(jnp.uint32, 4), (SIZE,)
     for dtype in (FLOAT32, BFLOAT16, FLOAT16):
         d, x = jnp.dtype(dtype).name, array(dtype, *shape)
@@ -68,9 +81,6 @@ def stochastic_cases() -> Iterator[Case]:
             name = f"quantize {d}{to} with Philox"
             yield Case(f"pallas: {name}", drawing(gpu, NEAREST, shape, integer), (x, seed))
             yield Case(f"xla: {name}", drawing(xla, NEAREST, shape, integer), (x, seed))
-            yield Case(
-                f"formula: quantize {d}{to} with jax.random.uniform", formula(integer), (x, array(jnp.uint32, 2))
-            )
     x = array(BFLOAT16, *shape)
     yield Case("pallas: quantize bfloat16 with Philox and mask", drawing(gpu, MASKED, shape), (x, seed))
     yield Case("pallas: quantize bfloat16 -> int32 with Philox", drawing(gpu, NEAREST, shape, "int32"), (x, seed))
@@ -123,15 +133,18 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def kernels_in(dump: pathlib.Path) -> Iterator[dict[str, Any]]:
     """What the machine code of each dumped kernel does."""
     for ptx in sorted(dump.glob("*.ptx")):
-        if ".entry" not in ptx.read_text():
+        text = ptx.read_text()
+        if not ENTRY.search(text):
             continue
-        cubin, threads = str(ptx.with_suffix(".cubin")), re.search(r"\.(?:req|max)ntid (\d+)", ptx.read_text())
+        cubin, threads = str(ptx.with_suffix(".cubin")), re.search(r"\.(?:req|max)ntid (\d+)", text)
         log = run(tool("ptxas"), "-arch=sm_90a", "-v", "-O3", str(ptx), "-o", cubin).stderr
         listing = run(tool("nvdisasm"), "-c", cubin).stdout.splitlines()
         found = [m.group(1) for m in map(INSTRUCTION.match, listing) if m]
         code = [name for name in found if name not in ("NOP", "BRA")]
         yield {
+            "name": ENTRY.search(text).group(1),
             "instructions": len(code),
+            "alu": sum(not NOT_ALU.match(name) for name in code),
             "threads": int(threads.group(1)),
             "registers": int(re.search(r"Used (\d+) registers", log).group(1)),
             "spill_bytes": sum(map(int, re.findall(r"(\d+) bytes spill", log))),
@@ -144,33 +157,34 @@ def bits(memory: dict[str, int], kind: str) -> int:
     return sum(int(WIDTH.match(name).group(1) or 32) * n for name, n in memory.items() if name.startswith(kind))
 
 
-def measure(case: Case, dump: pathlib.Path) -> dict[str, Any]:
+def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:
     """Compiles one case and counts."""
-    for old in dump.iterdir():
-        old.unlink()
-    analysis = compile_for_h100(case).memory_analysis()
-    results = jax.tree.leaves(jax.eval_shape(case.function, *case.avals))
-    per_element = 8 * sum(a.size * a.dtype.itemsize for a in results) / max(a.size for a in results)
+    compiled = compile_for_h100(case)
+    moved = traffic(compiled.as_text())
     kernels = list(kernels_in(dump))
-    counts = [k["instructions"] * per_element / bits(k["memory"], "STG") for k in kernels if k["threads"] > WARP]
+    totals = {"instructions": 0.0, "alu": 0.0}
+    for kernel in kernels:
+        if kernel["threads"] > WARP:
+            name = OURS if kernel["name"].startswith(OURS) else kernel["name"]
+            threads = 8 * moved[name][1] / bits(kernel["memory"], "STG")
+            for what in totals:
+                totals[what] += kernel[what] * threads / case.elements
     return {
         "case": case.name,
-        "chip": "h100",
-        "instructions_per_element": round(sum(counts), 2),
+        "chip": chip,
+        "instructions_per_element": round(totals["instructions"], 2),
+        "alu_per_element": round(totals["alu"], 2),
+        "bytes_per_element": round(sum(map(sum, moved.values())) / case.elements, 2),
+        "least_bytes_per_element": round(case.least_bytes_per_element, 2),
         "kernels": len(kernels),
         "kernels_of_one_warp": sum(k["threads"] <= WARP for k in kernels),
         "registers": max(k["registers"] for k in kernels),
         "spill_bytes": sum(k["spill_bytes"] for k in kernels),
-        "temporary_bytes": analysis.temp_size_in_bytes,
-        "memory": dict(sum((collections.Counter(k["memory"]) for k in kernels), collections.Counter())),
+        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
+        "memory": dict(sorted(sum((collections.Counter(k["memory"]) for k in kernels), collections.Counter()).items())),
     }
 
 
-def report(dump: pathlib.Path) -> dict[str, Any]:
-    """The counts of every case; the compiler dumps to `dump`."""
-    rows = []
-    for case in cases():
-        rows.append(measure(case, dump))
-        print(rows[-1], file=sys.stderr)
-    version = run(tool("ptxas"), "--version").stdout.split()[-1]
-    return {"jax": jax.__version__, "compiler": f"ptxas {version}", "cases": rows}
+def compiler() -> str:
+    """The compiler and its version."""
+    return f"ptxas {run(tool('ptxas'), '--version').stdout.split()[-1]}"

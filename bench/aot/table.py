@@ -3,9 +3,12 @@
 python -m bench.aot.table
 """
 
+import functools
 import json
 import pathlib
 from typing import Any
+
+from bench.aot.chips import count
 
 COUNTS = pathlib.Path(__file__).parent / "counts"
 CHIPS = ("h100", "v5e", "v6e", "v5p")
@@ -20,15 +23,25 @@ CASES = (
 )
 
 
+@functools.cache
+def reports() -> tuple[dict[str, Any], ...]:
+    """What is stored, for GPUs and for TPUs."""
+    return tuple(json.loads((COUNTS / f"{platform}.json").read_text()) for platform in ("cuda", "tpu"))
+
+
 def counts() -> dict[tuple[str, str], dict[str, Any]]:
     """Every stored row by its case and chip."""
-    reports = [json.loads((COUNTS / f"{platform}.json").read_text()) for platform in ("cuda", "tpu")]
-    return {(row["case"], row["chip"]): row for report in reports for row in report["cases"]}
+    return {(row["case"], row["chip"]): row for report in reports() for row in report["cases"]}
+
+
+def compilers() -> str:
+    """What the counts are of."""
+    return " and ".join(f"{report['compiler']} with JAX {report['jax']}" for report in reports())
 
 
 def cell(row: dict[str, Any] | None) -> str:
-    """A count, or a dash where the case was not compiled for the chip."""
-    return str(row.get("instructions_per_element") or row.get("bundles_per_1024")) if row else "-"
+    """A count, or a dash where there is none for the chip."""
+    return str(count(row)) if row and "error" not in row else "-"
 
 
 def table() -> str:

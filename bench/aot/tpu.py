@@ -2,17 +2,16 @@
 
 A count is of one grid step, all of it, times the steps: blocks that reach over an array's edge and the few dozen
 bundles around a block are in it. There are no loops in a step. The count of an XLA program is the sum over its fusions,
-each with the steps that the compiled program names. Two of these at once fail on libtpu's lock.
+each with the steps that the compiled program names, and over the numbers that the chip's own generator draws outside of
+them. A chip of two cores shares the bundles between them. Two of these at once fail on libtpu's lock.
 """
 
 import dataclasses
 import functools
 import importlib.metadata
-import importlib.util
 import math
 import pathlib
 import re
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,9 +26,10 @@ from bench.aot.cases import (
     MASKED,
     NEAREST,
     Case,
+    NotCountedError,
     array,
     drawing,
-    formula,
+    formulas,
     operations,
     quantize,
 )
@@ -39,8 +39,11 @@ from intnumerics.kernels import xla_tpu as xla
 TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 BOTH_KINDS = ("v5e", "v6e")  # without bfloat16 arithmetic, and with it
 SHAPE = (128 * 128, 1024)
+LARGE = (1 << 18, 1024)  # larger than the memory of a chip's core, where XLA could put a temporary array
 FUSION = re.compile(r'%?([\w.-]+) = .* fusion\(.*"iteration_bounds":\[([^\]]*)\]')
+DRAWING = re.compile(r"%(rng-bit-generator[\w.-]*) = u32\[([\d,]+)\]")
 SCHEDULED = re.compile(r"total scheduled bundles:\s+(\d+)")
+IN_LOOP = re.compile(r"^\s*0x[0-9a-f]+\s+\w*\s*: >")
 
 
 def cases() -> Iterator[Case]:
@@ -52,19 +55,29 @@ def cases() -> Iterator[Case]:
     yield Case("pallas: quantize bfloat16 -> int32", quantize(tpu, NEAREST, "int32"), (x,))
     shared = array(FLOAT32, 1, SHAPE[1])
     yield Case("pallas: quantize bfloat16 with shared noise", quantize(tpu, NEAREST), (x, shared))
-    for dtype in (BFLOAT16, FLOAT16):  # larger than the memory of a chip's core, where XLA could put a temporary array
+    for dtype in (BFLOAT16, FLOAT16):
         name = f"pallas: quantize {jnp.dtype(dtype).name}, 262144x1024"
-        yield Case(name, quantize(tpu, NEAREST), (array(dtype, 1 << 18, 1024),))
+        yield Case(name, quantize(tpu, NEAREST), (array(dtype, *LARGE),))
     for shape in ((1 << 24,), (10_000_019,), (1,), (3, 50257), (512, 197, 768), (7, 5, 130)):
         name = "x".join(map(str, shape))
         x, packed = array(BFLOAT16, *shape), array(jnp.uint8, *packed_shape(shape))
         yield Case(f"pallas: quantize bfloat16 -> int8 with mask, {name}", quantize(tpu, MASKED, "int8"), (x,))
         yield Case(f"pallas: clip gradient from mask, bfloat16, {name}", tpu.clip_gradient_from_mask, (x, packed))
-    x, packed = array(BFLOAT16, *SHAPE), array(jnp.uint8, *packed_shape(SHAPE))
     yield from drawing_cases()
-    yield Case("xla: quantize bfloat16", quantize(xla, NEAREST), (x,))
-    yield Case("xla: quantize bfloat16 with mask", quantize(xla, MASKED), (x,))
-    yield Case("xla: clip gradient from mask, bfloat16", xla.clip_gradient_from_mask, (x, packed))
+    tested = ("quantize bfloat16", "quantize bfloat16 with mask", "clip gradient from mask, bfloat16")
+    for case in operations(xla, "xla", LARGE, (FLOAT32, BFLOAT16)):
+        yield dataclasses.replace(case, tested=case.name.removeprefix("xla: ") in tested)
+    yield from formulas(LARGE, tested=("threefry", "hash"))
+
+
+def jobs(everything: bool) -> list[tuple[Case, str]]:
+    """What to compile for which chip: what is tested, or all that is reported."""
+    return [
+        (case, chip)
+        for case in cases()
+        for chip in (TOPOLOGIES if case.everywhere and (everything or case.is_kernel) else BOTH_KINDS)
+        if everything or case.tested
+    ]
 
 
 def drawing_cases() -> Iterator[Case]:
@@ -73,21 +86,20 @@ def drawing_cases() -> Iterator[Case]:
     for generator, name in generators:
         for dtype, integer in ((FLOAT32, None), (BFLOAT16, None), (BFLOAT16, "int8")):
             to = f" -> {integer}" if integer else ""
-            case = drawing_case(tpu, generator, dtype, integer, SHAPE, f"{jnp.dtype(dtype).name}{to} {name}")
-            yield dataclasses.replace(case, everywhere=True)
+            title = f"{jnp.dtype(dtype).name}{to} {name}"
+            yield drawing_case(tpu, generator, dtype, integer, SHAPE, title, everywhere=True)
     for generator, name in generators:
         for shape, batch in (((1 << 24,), 0), ((20_000, 1003), 0), ((8, 2048, 1024), 1)):
             title = f"bfloat16 -> int8 with mask {name}, {'batched ' if batch else ''}{'x'.join(map(str, shape))}"
             yield drawing_case(tpu, generator, BFLOAT16, "int8", shape, title, batch, MASKED)
-    yield drawing_case(xla, "philox", BFLOAT16, "int8", SHAPE, "bfloat16 -> int8 with Philox")
-    yield drawing_case(xla, "threefry_23_bits", BFLOAT16, "int8", SHAPE, "bfloat16 -> int8 with JaxUniform")
+    yield drawing_case(xla, "philox", FLOAT32, None, LARGE, "float32 with Philox", everywhere=True, tested=False)
+    for generator, name in (("philox", "Philox"), ("threefry_23_bits", "JaxUniform")):
+        yield drawing_case(xla, generator, BFLOAT16, "int8", LARGE, f"bfloat16 -> int8 with {name}", everywhere=True)
     part, whole = (SHAPE[0] // 4, SHAPE[1]), (SHAPE[0] // 2, 8 * SHAPE[1])
     for name, module in (("pallas", tpu), ("xla", xla)):
         of_part = drawing(module, NEAREST, part, "int8", whole=whole)
         avals = (array(BFLOAT16, *part), array(jnp.uint32, 4))
         yield Case(f"{name}: quantize bfloat16 -> int8 with Philox, a part", of_part, avals)
-    avals = (array(BFLOAT16, *SHAPE), array(jnp.uint32, 2))
-    yield Case("formula: quantize bfloat16 -> int8 with jax.random.uniform", formula("int8"), avals)
 
 
 def drawing_case(
@@ -99,11 +111,12 @@ def drawing_case(
     title: str,
     batch: int = 0,
     spec: QuantSpec = NEAREST,
+    **when: bool,
 ) -> Case:
     """A quantization with a seed, one for each example of a batch."""
     name = "pallas" if module is tpu else "xla"
     avals = (array(dtype, *shape), array(jnp.uint32, *shape[:batch], 4))
-    return Case(f"{name}: quantize {title}", drawing(module, spec, shape[batch:], integer, generator), avals)
+    return Case(f"{name}: quantize {title}", drawing(module, spec, shape[batch:], integer, generator), avals, **when)
 
 
 @functools.cache
@@ -130,39 +143,44 @@ def steps(case: Case) -> int:
 
 def scheduled(dump: pathlib.Path, name: str) -> int:
     """The bundles of one step of what the compiler dumped under a name."""
-    [schedule] = dump.glob(f"*-{name}*schedule-analysis_final_bundles.txt")
-    return int(SCHEDULED.search(schedule.read_text()).group(1))
+    schedules = list(dump.glob(f"*-{name}*schedule-analysis_final_bundles.txt"))
+    if len(schedules) != 1:
+        raise NotCountedError(f"not counted: the compiler cut {name.rstrip('-')} into {len(schedules)} programs")
+    return int(SCHEDULED.search(schedules[0].read_text()).group(1))
 
 
-def bundles(compiled: Any, case: Case, dump: pathlib.Path) -> int:
-    """The bundles of all steps of a kernel, or of all fusions of an XLA program."""
-    if case.name.startswith("pallas"):
+def drawn(dump: pathlib.Path, name: str) -> float:
+    """The bundles for 1,024 numbers of the chip's own generator, outside of fusions: a loop around it, one for each."""
+    [listing] = [p for p in dump.glob(f"*-{name}-*final_bundles.txt") if "schedule" not in p.name]
+    loop = [line for line in listing.read_text().splitlines() if IN_LOOP.match(line)]
+    return len(loop) / sum(line.count("= vrng") for line in loop)
+
+
+def bundles(compiled: Any, case: Case, dump: pathlib.Path) -> float:
+    """The bundles of all steps of a kernel, or of all that XLA made of a program."""
+    if case.is_kernel:
         return steps(case) * scheduled(dump, "intnumerics_")
-    fusions = FUSION.findall(compiled.as_text())
-    return sum(math.prod(int(n.strip('"')) for n in grid.split(",")) * scheduled(dump, f"{f}-") for f, grid in fusions)
+    text, total = compiled.as_text(), 0.0
+    for fusion, grid in FUSION.findall(text):
+        total += math.prod(int(n.strip('"')) for n in grid.split(",")) * scheduled(dump, f"{fusion}-")
+    for generator, shape in DRAWING.findall(text):
+        total += math.prod(map(int, shape.split(","))) / 1024 * drawn(dump, generator)
+    return total
 
 
-def measure(chip: str, case: Case, dump: pathlib.Path) -> dict[str, Any]:
+def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:
     """Compiles one case and counts its bundles."""
-    for old in dump.iterdir():
-        old.unlink()
     compiled = compile_for(chip, case)
-    row: dict[str, Any] = {"case": case.name, "chip": chip}
-    row["bundles_per_1024"] = round(bundles(compiled, case, dump) / (case.avals[0].size / 1024), 2)
-    row["bytes_per_element"] = round(compiled.cost_analysis()["bytes accessed"] / case.avals[0].size, 2)
-    row["temporary_bytes"] = compiled.memory_analysis().temp_size_in_bytes
-    return row
+    return {
+        "case": case.name,
+        "chip": chip,
+        "bundles_per_1024": round(bundles(compiled, case, dump) / (case.elements / 1024), 2),
+        "bytes_per_element": round(compiled.cost_analysis()["bytes accessed"] / case.elements, 2),
+        "least_bytes_per_element": round(case.least_bytes_per_element, 2),
+        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
+    }
 
 
-def report(dump: pathlib.Path) -> dict[str, Any]:
-    """The counts of every case; the compiler dumps to `dump`."""
-    if importlib.util.find_spec("libtpu") is None:
-        sys.exit(
-            "libtpu, the compiler for TPUs, is not there: `make test-aot` installs it, as does pip install jax[tpu]"
-        )
-    rows = []
-    for case in cases():
-        for chip in TOPOLOGIES if case.everywhere else BOTH_KINDS:
-            rows.append(measure(chip, case, dump))
-            print(rows[-1], file=sys.stderr)
-    return {"jax": jax.__version__, "compiler": f"libtpu {importlib.metadata.version('libtpu')}", "cases": rows}
+def compiler() -> str:
+    """The compiler and its version."""
+    return f"libtpu {importlib.metadata.version('libtpu')}"

@@ -1,0 +1,129 @@
+"""How a compiled program becomes a count, and a count a time; nothing is compiled here."""
+
+import importlib
+import pathlib
+import re
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from bench.aot import cuda, hlo, tpu
+from bench.aot.__main__ import measured
+from bench.aot.cases import NotCountedError
+from bench.aot.chips import CHIPS
+from bench.aot.table import counts, reports
+
+TARGET = (pathlib.Path(cuda.__file__).parent / "h100.txtpb").read_text()
+
+PROGRAM = """HloModule jit_f
+
+%fused (p: u32[2]) -> u32[1000] {
+  ROOT %p = u32[1000]{0} iota(), iota_dimension=0
+}
+
+ENTRY %main.4 (x.1: bf16[1000], w.1: u32[2]) -> (s8[1000], pred[3]) {
+  %x.1 = bf16[1000]{0} parameter(0), sharding={replicated}
+  %w.1 = u32[2]{0} parameter(1)
+  %loop_xor_fusion.2 = (u32[250]{0}, u32[750]{0}) fusion(%w.1), kind=kLoop, calls=%fused, metadata={op_name="f(x)"}
+  %get-tuple-element.3 = u32[750]{0} get-tuple-element(%loop_xor_fusion.2), index=1
+  %pallas_call.3 = f32[10,100]{1,0} custom-call(%x.1, /*index=1*/%get-tuple-element.3), custom_call_target="triton"
+  ROOT %tuple.1 = (s8[1000]{0}, pred[3]{0}) tuple(%pallas_call.3)
+}
+"""
+
+LISTING = """= control target key start
+LH: loop header
+     0   :  { %v4_v0 = vlaneseq }
+   0x1   :  { %293 = set.rngseed %v292_v44 }
+   0x2   :  { %v294_v45 = vrng }
+   0x3 LB: > { %s1 = sadd.s32 4294967295, %s2 }
+   0x4   : > { %v332_v46 = vrng  ;;  %s3 = smov [#allocation5] }
+   0x5   : > { %333 = vst [vmem:[%s4] sm:$0xff] %v332_v46  ;;  %v334_v47 = vrng }
+   0x6   : > { %335 = vst [vmem:[%s4 + $0x8] sm:$0xff] %v334_v47 }
+   0x7   :  { %336 = vsyncpa [#allocation6], 1 }
+"""
+
+
+def stated(name: str) -> float:
+    [found] = re.findall(rf"\b{name}: ([\d.]+)", TARGET)
+    return float(found)
+
+
+def test_the_h100_of_the_report_is_the_one_that_xla_compiles_for() -> None:
+    chip = CHIPS["h100"]
+    assert chip.bandwidth == stated("memory_bandwidth")
+    assert chip.clock == pytest.approx(1e9 * stated("clock_rate_ghz"))
+    assert chip.units * chip.batch == stated("core_count") * stated("fpus_per_core")
+
+
+@pytest.mark.parametrize("name", CHIPS)
+def test_a_clock_gives_the_peak_that_the_vendor_states(name: str) -> None:
+    chip = CHIPS[name]
+    assert 2 * chip.multipliers * chip.clock == pytest.approx(chip.peak, rel=0.01)
+
+
+def test_a_time_is_of_the_bytes_or_of_the_slower_of_two_rates() -> None:
+    gpu, two_cores = CHIPS["h100"], CHIPS["v5p"]
+    assert gpu.memory(3.352) == pytest.approx(1)
+    row = {"instructions_per_element": 16.896, "alu_per_element": 5.0}  # the lanes of an H100, in thousands
+    assert gpu.arithmetic(row) == pytest.approx(1 / 1.98)
+    assert gpu.arithmetic(row | {"alu_per_element": 16.896}) == pytest.approx(2 / 1.98)
+    assert two_cores.arithmetic({"bundles_per_1024": 7.0}) == pytest.approx(7e3 / 1.75 / 2048)
+    assert gpu.arithmetic({"instructions_per_element": gpu.allows(3)}) == pytest.approx(gpu.memory(3))
+
+
+def test_traffic_is_what_each_kernel_reads_and_writes() -> None:
+    assert hlo.traffic(PROGRAM) == {"loop_xor_fusion_2": (8, 4000), hlo.OURS: (2000 + 3000, 4000)}
+    assert hlo.size_of("(u8[3]{0}, pred[5]{0}, f8e4m3fn[7], u64[])") == 3 + 5 + 7 + 8
+
+
+@pytest.mark.parametrize("name", ["LOP3.LUT", "IADD3", "SHF.R.U32.HI", "PRMT", "FSETP.GT.AND", "FMNMX", "SEL"])
+def test_integers_and_comparisons_go_through_the_alu(name: str) -> None:
+    assert not cuda.NOT_ALU.match(name)
+
+
+@pytest.mark.parametrize("name", ["FADD.FTZ", "FFMA", "HFMA2.MMA", "IMAD.WIDE.U32", "LDG.E.128", "ULDC", "EXIT"])
+def test_products_and_what_a_warp_shares_do_not(name: str) -> None:
+    assert cuda.NOT_ALU.match(name)
+
+
+def test_a_loop_that_draws_counts_for_each_number_it_draws(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "17-rng-bit-generator-66-final_bundles.txt").write_text(LISTING)
+    (tmp_path / "17-rng-bit-generator-65-schedule-analysis_final_bundles.txt").write_text("total scheduled bundles: 9")
+    assert tpu.drawn(tmp_path, "rng-bit-generator") == 4 / 2
+
+
+def test_a_program_that_the_compiler_cut_up_is_not_counted(tmp_path: pathlib.Path) -> None:
+    for part in range(2):
+        (tmp_path / f"{part}-fusion.1-66-schedule-analysis_final_bundles.txt").write_text("total scheduled bundles: 9")
+    with pytest.raises(NotCountedError, match="2 programs"):
+        tpu.scheduled(tmp_path, "fusion.1-")
+
+
+@pytest.mark.parametrize("error", [NotCountedError, NotImplementedError, jax.errors.JaxRuntimeError])
+def test_what_does_not_compile_is_reported_unless_it_is_a_kernel(tmp_path: pathlib.Path, error: type) -> None:
+    def refuse(case: SimpleNamespace, chip: str, dump: pathlib.Path) -> None:
+        raise error(f"{case.name} is too large\nand more")
+
+    def platform(name: str) -> SimpleNamespace:
+        case = SimpleNamespace(name=name, is_kernel=name == "pallas")
+        return SimpleNamespace(jobs=lambda everything: [(case, "v4")], measure=refuse, compiler=lambda: "none")
+
+    report = measured(platform("formula"), True, tmp_path)
+    assert report["cases"] == [{"case": "formula", "chip": "v4", "error": "formula is too large"}]
+    with pytest.raises(error, match="pallas is too large"):
+        measured(platform("pallas"), True, tmp_path)
+
+
+@pytest.mark.parametrize(("platform", "stored"), list(zip(("cuda", "tpu"), reports(), strict=True)))
+def test_all_cases_are_stored_and_no_others(platform: str, stored: dict) -> None:
+    jobs = importlib.import_module(f"bench.aot.{platform}").jobs(everything=True)
+    named = [(case.name, chip) for case, chip in jobs]
+    assert len(named) == len(set(named))
+    assert {(row["case"], row["chip"]) for row in stored["cases"]} == set(named)
+
+
+def test_nothing_moves_less_than_it_must() -> None:
+    rows = [row for row in counts().values() if "error" not in row]
+    assert all(row["bytes_per_element"] >= 0.99 * row["least_bytes_per_element"] for row in rows)
