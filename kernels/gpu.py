@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import body, gpu_noise
-from .gpu_blocks import LARGE_BLOCK, Block, Columns, columns, for_each_block
+from .gpu_blocks import Block, Columns, columns, for_each_block
+from .gpu_shapes import LARGE_BLOCK, ROWS, draws_in_kernel, pad_rows, padded_for_mask, ragged
 from .noise import drawn as draw_array
 from .spec import Draw, QuantSpec, packed_shape, strides_of
 
@@ -37,15 +38,6 @@ def unpack(packed: jax.Array) -> jax.Array:
     return (bits & 1).reshape(-1) == 1
 
 
-def _ragged(shape: tuple[int, ...]) -> int:
-    """By how much rows must grow for the packed mask of the flattened array to be that of the rows."""
-    return 0 if math.prod(shape) == shape[-1] else -shape[-1] % 8
-
-
-def _pad_rows(x: jax.Array, by: int, fill: float) -> jax.Array:
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, by)], constant_values=fill) if by else x
-
-
 # --- the operations --------------------------------------------------------------------------------------------------
 
 
@@ -62,9 +54,7 @@ def quantize(
             return _quantize_drawing(x, noise, spec, spec.draw, interpret)
         noise, spec = draw_array(spec.draw, noise), dataclasses.replace(spec, draw=None)
     if spec.with_mask:
-        if noise is not None and noise.shape[-1] == shape[-1]:
-            noise = _pad_rows(noise, _ragged(shape), 0.0)
-        x = _pad_rows(x, _ragged(shape), jnp.nan)  # NaN is outside
+        x, noise = padded_for_mask(x, noise)
     noise_shape = x.shape if noise is None else noise.shape
 
     def kernel(block: Block, x_ref: Any, *refs: Any) -> None:
@@ -90,15 +80,6 @@ def quantize(
     return (y, packed[0].reshape(packed_shape(shape))) if spec.with_mask else y
 
 
-def draws_in_kernel(x: jax.Array, seed: jax.Array, spec: QuantSpec) -> bool:
-    """Whether the kernel draws the noise that `spec` asks for, or reads it from an array that is drawn before."""
-    if spec.draw is None or spec.draw.generator != "philox":
-        return False
-    inner = x.shape[seed.ndim - 1 :]
-    moved = spec.with_mask and _ragged(inner)  # by padding
-    return spec.draw.shape == inner and spec.draw.is_in_blocks_of_8 and not moved
-
-
 def _quantize_drawing(
     x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, interpret: bool
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
@@ -110,7 +91,7 @@ def _quantize_drawing(
 
     def kernel(block: Block, x_ref: Any, seed_ref: Any, y_ref: Any, *mask_ref: Any) -> None:
         stream = gpu_noise.Stream(block, seed_ref, shape[:rank], seed.shape[:rank], draw)
-        for turn, part in enumerate(block.parts(8 * gpu_noise.ROWS)):
+        for turn, part in enumerate(block.parts(8 * ROWS)):
             places = columns(part, width)
             values = [place.load(x_ref) for place in places]  # first, so that the stream hides their latency
             noise = stream.uniform(turn, width)
@@ -144,7 +125,7 @@ def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, *, interpret: bool 
     shape = g.shape
     if not g.size:
         return g
-    g = _pad_rows(g, _ragged(shape), 0.0)
+    g = pad_rows(g, ragged(shape), 0.0)
 
     def kernel(block: Block, g_ref: Any, packed_ref: Any, out_ref: Any) -> None:
         values = block.load(g_ref)

@@ -16,10 +16,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
-WARPS = 4
-SMALL_BLOCK, LARGE_BLOCK = 1024, 4096  # 8 elements a thread keep all cores busy; 32 spread the set-up thin
-BUSY = 512  # blocks from which 132 cores are busy
-INT32_END = 1 << 31
+from .gpu_shapes import INT32_END, LARGE_BLOCK, WARPS, block_size, index_dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +124,7 @@ def for_each_block(
     name: str,
     interpret: bool,
     examples: int = 1,
-    sizes: Sequence[int] = (LARGE_BLOCK,),
+    sizes: tuple[int, ...] = (LARGE_BLOCK,),
 ) -> list[jax.Array]:
     """Runs `kernel(block, *refs)` for every block of arrays, which are `examples` times `n` elements.
 
@@ -136,7 +133,7 @@ def for_each_block(
     for array in (*inputs, *outputs):
         check_addressable(array)
     total = n * examples
-    size = next((size for size in sizes if n >= size and total >= BUSY * size), SMALL_BLOCK)
+    size = block_size(n, total, sizes)
     blocks = pl.cdiv(n, size)
 
     def program(*refs: Any) -> None:
@@ -166,11 +163,6 @@ def for_each_block(
         name=name,
         interpret=interpret,
     )(*inputs)
-
-
-def index_dtype(n: int) -> np.dtype:
-    """What indices of an array of `n` elements are made of: 64 bits where 32 do not reach."""
-    return np.dtype(np.int32 if n < INT32_END else np.int64)
 
 
 def indices(dtype: np.dtype) -> contextlib.AbstractContextManager[Any]:
