@@ -16,8 +16,10 @@ import sys
 import tempfile
 from typing import Any
 
+XLA_DUMPS = {"XLA_FLAGS": "--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_emitter_re=.*"}
 ENVIRONMENT = {  # read by the compilers and JAX when they are first used, so set before either is imported
-    "cuda": {"XLA_FLAGS": "--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_emitter_re=.*"},
+    "cuda": XLA_DUMPS,
+    "triton": XLA_DUMPS | {"JAX_TRITON_DUMP_DIR": "{dump}"},
     "tpu": {
         "LIBTPU_INIT_ARGS": "--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true",
         "TPU_SKIP_MDS_QUERY": "1",
