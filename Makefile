@@ -24,11 +24,11 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 # Two installs into one environment would trip over each other; pytest has its own workers.
 .NOTPARALLEL:
-.PHONY: help demo test test-aot test-gpu bench lint format types build clean
+.PHONY: help demo test test-aot test-triton test-gpu bench lint format types build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name what; do \
-		printf '  make %-10s %s\n' "$$name" "$$what"; done
+		printf '  make %-11s %s\n' "$$name" "$$what"; done
 
 demo: $(VENV)/.demo ## train a small network at 8, 4, 2 and 1 bits beside float
 	$(VENV)/bin/python examples/digits.py $(ARGS)
@@ -38,6 +38,9 @@ test: $(VENV)/.test ## run the tests, but for those of test-aot
 
 test-aot: $(AOT)/.aot ## compile the kernels for GPUs and TPUs that need not be there (installs gigabytes)
 	$(AOT)/bin/python -m pytest -m aot tests $(ARGS)
+
+test-triton: $(AOT)/.aot ## run the kernels of implementation="triton" in Triton's interpreter
+	TRITON_INTERPRET=1 $(AOT)/bin/python -m pytest $(WORKERS) -m interpreted tests $(ARGS)
 
 test-gpu: ## run the tests that need a GPU, on PYTHON and the JAX that it has
 	PYTHONPATH=. $(PYTHON) -m pytest -m gpu tests $(ARGS)
@@ -73,7 +76,7 @@ $(VENV)/.test: PACKAGES = -e '.[demo]' --group test
 $(VENV)/.bench: PACKAGES = -e '.[bench]'
 $(VENV)/.lint: PACKAGES = --group lint
 $(VENV)/.types: PACKAGES = -e . --group types
-$(AOT)/.aot: PACKAGES = -e . --group test --group aot
+$(AOT)/.aot: PACKAGES = -e '.[triton]' --group test --group aot
 
 $(STAMPS): pyproject.toml $(VENV)/$(INSTALLER)
 $(AOT)/.aot: pyproject.toml $(AOT)/$(INSTALLER)

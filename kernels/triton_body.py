@@ -56,12 +56,11 @@ def to_integers(y, dtype: tl.constexpr, plan: tl.constexpr):
     y = clamp(y, plan)
     if plan.rounding == "floor_plus_half":
         y = tl.floor(y)
-    if dtype == tl.int32:
-        bits = (tl.where(y == y, y, 0.0) + SIGNED_WHOLE).to(tl.uint32, bitcast=True) - SIGNED_WHOLE_BITS
-    else:  # the least number that is above all sums and ends in zeros: as bits, every NaN is above it
-        bits = tl.minimum(
-            (y + SIGNED_WHOLE).to(tl.uint32, bitcast=True), SIGNED_WHOLE_BITS + (1 << dtype.primitive_bitwidth)
-        )
+    # The least number that is above all sums and ends as that of 0 does: as bits, every NaN is above it.
+    end: tl.constexpr = SIGNED_WHOLE_BITS + (1 << min(dtype.primitive_bitwidth, 23))
+    bits = tl.minimum((y + SIGNED_WHOLE).to(tl.uint32, bitcast=True), end)
+    if dtype == tl.int32:  # 23 bits of the sum are the number, so that the rest goes, and of NaN all
+        bits = ((bits - SIGNED_WHOLE_BITS) << 9).to(tl.int32, bitcast=True) >> 9
     return bits.to(dtype)
 
 
