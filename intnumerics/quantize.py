@@ -108,6 +108,7 @@ def quantize(
         TypeError: x is not made of floats, numerics is no IntNumerics, or the key is no key.
         ValueError: A noise function without a key, noise that does not broadcast to x, a part that is not within the
             whole, or an implementation that is unknown, does not take the dtype or does not run on the platform.
+        ImportError: `implementation="triton"` without jax-triton, or with versions that do not work together.
 
     Example:
         >>> import jax, jax.numpy as jnp

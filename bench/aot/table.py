@@ -22,7 +22,7 @@ CASES = (
 
 def counts() -> dict[tuple[str, str], dict[str, Any]]:
     """Every stored row by its case and chip."""
-    reports = [json.loads((COUNTS / f"{platform}.json").read_text()) for platform in ("cuda", "tpu")]
+    reports = [json.loads((COUNTS / f"{platform}.json").read_text()) for platform in ("cuda", "triton", "tpu")]
     return {(row["case"], row["chip"]): row for report in reports for row in report["cases"]}
 
 
@@ -35,12 +35,13 @@ def table() -> str:
     """The table."""
     rows = counts()
     lines = [
-        "| kernel | H100, instructions | v5e, bundles | v6e, bundles | v5p, bundles | XLA's fusion, H100 |",
-        "|---|---|---|---|---|---|",
+        "| kernel | H100, instructions | v5e, bundles | v6e, bundles | v5p, bundles "
+        "| jax-triton, H100 | XLA's fusion, H100 |",
+        "|---|---|---|---|---|---|---|",
     ]
     for case in CASES:
         cells = [cell(rows.get((f"pallas: {case}", chip))) for chip in CHIPS]
-        cells.append(cell(rows.get((f"xla: {case}", "h100"))))
+        cells += [cell(rows.get((f"{name}: {case}", "h100"))) for name in ("triton", "xla")]
         lines.append(f"| {case} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
