@@ -51,11 +51,18 @@ def clamp(y, plan: tl.constexpr):
 
 
 @triton.jit
+def floor(y):
+    """The floor. Triton's own takes subnormal numbers for 0, so that it is above the negative ones."""
+    below = tl.floor(y)
+    return below - tl.where(below > y, 1.0, 0.0)
+
+
+@triton.jit
 def to_integers(y, dtype: tl.constexpr, plan: tl.constexpr):
     """Clips, rounds, and takes the integer from the low bits of the sum with `SIGNED_WHOLE`; NaN gives 0."""
     y = clamp(y, plan)
     if plan.rounding == "floor_plus_half":
-        y = tl.floor(y)
+        y = floor(y)
     # The least number that is above all sums and ends as that of 0 does: as bits, every NaN is above it.
     end: tl.constexpr = SIGNED_WHOLE_BITS + (1 << min(dtype.primitive_bitwidth, 23))
     bits = tl.minimum((y + SIGNED_WHOLE).to(tl.uint32, bitcast=True), end)
@@ -80,7 +87,7 @@ def nearest(magnitude, plan: tl.constexpr):
 def to_floats(y, narrow, dtype: tl.constexpr, plan: tl.constexpr):
     """Clips and rounds, NaN and the sign of -0.0 staying; `narrow` is y in the dtype of x, which has its sign."""
     if plan.rounding == "floor_plus_half":
-        result = (tl.floor(clamp(y, plan) if plan.clip else y) + 0.5).to(dtype)
+        result = (floor(clamp(y, plan) if plan.clip else y) + 0.5).to(dtype)
     else:
         result = with_sign_of(nearest(tl.abs(y), plan).to(dtype), narrow)
     return result

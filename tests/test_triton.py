@@ -184,6 +184,15 @@ def test_a_part_of_a_larger_array_has_the_noise_of_its_rows(whole: tuple[int, in
     assert_is_formula(run(x, streams.seed(KEY, first), spec), x, np.stack(rows), spec)
 
 
+@pytest.mark.gpu
+@pytest.mark.jax_triton
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=["float32", "bfloat16"])
+def test_the_floor_of_a_negative_subnormal_number_is_minus_1(dtype: Any) -> None:
+    x = np.asarray([-1e-40, 1e-40, -0.0, -(2.0**-126)], dtype)
+    spec = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
+    assert_same_bits(jax.jit(lambda x: triton.quantize(x, None, spec))(x), np.asarray([-0.5, 0.5, 0.5, -0.5], dtype))
+
+
 def test_indices_have_64_bits_where_32_do_not_reach() -> None:
     assert not triton.Plan(n=2**31 - 1, size=4096).is_wide
     assert triton.Plan(n=2**31, size=4096).is_wide
