@@ -24,7 +24,7 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 # Two installs into one environment would trip over each other; pytest has its own workers.
 .NOTPARALLEL:
-.PHONY: help demo test test-aot test-gpu bench bench-report static-report lint format types build clean
+.PHONY: help demo test test-aot test-triton test-gpu bench bench-report static-report lint format types build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name what; do \
@@ -38,6 +38,9 @@ test: $(VENV)/.test ## run the tests, but for those of test-aot
 
 test-aot: $(AOT)/.aot ## compile the kernels for GPUs and TPUs that need not be there (installs gigabytes)
 	$(AOT)/bin/python -m pytest -m aot tests $(ARGS)
+
+test-triton: $(AOT)/.aot ## run the kernels of implementation="triton" in Triton's interpreter
+	TRITON_INTERPRET=1 $(AOT)/bin/python -m pytest $(WORKERS) -m interpreted tests $(ARGS)
 
 test-gpu: ## run the tests that need a GPU, on PYTHON and the JAX that it has
 	PYTHONPATH=. $(PYTHON) -m pytest -m gpu tests $(ARGS)
@@ -82,7 +85,7 @@ $(VENV)/.test: PACKAGES = -e '.[demo]' --group test
 $(VENV)/.bench: PACKAGES = -e '.[bench]' --group baselines
 $(VENV)/.lint: PACKAGES = --group lint
 $(VENV)/.types: PACKAGES = -e . --group types
-$(AOT)/.aot: PACKAGES = -e . --group test --group aot
+$(AOT)/.aot: PACKAGES = -e '.[triton]' --group test --group aot
 
 $(STAMPS): pyproject.toml $(VENV)/$(INSTALLER)
 $(AOT)/.aot: pyproject.toml $(AOT)/$(INSTALLER)

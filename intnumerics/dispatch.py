@@ -72,20 +72,21 @@ def operations(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], 
         if row.platform in (None, call.interpret or platform):
             _check_unpartitioned(row, partitioned and call.interpret is None)
             return row.operations(interpret=call.interpret is not None)
+    interpretable = " or ".join(f"{row.platform!r}" for row in rows if row.interpretable)
     raise ValueError(
         f"implementation={call.implementation!r} does not run on the platform {platform!r}, only on "
         + " and ".join(f"{row.platform!r} ({row.install})" for row in rows)
-        + "; use implementation=None for the fastest of each platform, or interpret="
-        + " or ".join(f"{row.platform!r}" for row in rows if row.interpretable)
-        + " to try a kernel out on a CPU, slowly"
+        + "; use implementation=None for the fastest of each platform"
+        + (f", or interpret={interpretable} to try a kernel out on a CPU, slowly" if interpretable else "")
     )
 
 
 def _check_unpartitioned(row: Implementation, partitioned: bool) -> None:
     """Refuses a kernel in a program that XLA splits: it cannot split the kernel, or gathers all operands for it."""
-    if partitioned and row.interpretable:
+    if partitioned and row.is_kernel:
+        kernels = " or ".join(dict.fromkeys(repr(row.name) for row in TABLE if row.is_kernel))
         raise ValueError(
-            "a kernel (implementation='pallas', or HardwareUniform) cannot be in a program that XLA splits over "
+            f"a kernel (implementation={kernels}, or HardwareUniform) cannot be in a program that XLA splits over "
             "several devices, as on TPUs with Auto axes, and in a jax.shard_map along some axes of a mesh and not all: "
             "make the mesh with jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Explicit, ...)), "
             "or call it inside jax.shard_map along all axes, or use implementation=None and PhiloxUniform"

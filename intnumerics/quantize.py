@@ -97,8 +97,8 @@ def quantize(
             x has that array's noise. It is for the shards inside a `jax.shard_map`, whose place only you know, as in
             `offset=(jax.lax.axis_index("rows") * x.shape[0], 0)`. Under `jit` alone a sharded array needs none.
         global_shape: The shape of that array, or None where x is no part of one.
-        implementation: `"reference"`, `"xla"` or `"pallas"`, or None for the fastest known on the platform that the
-            function is compiled for. A named implementation runs or raises.
+        implementation: `"reference"`, `"xla"`, `"pallas"` or `"triton"`, or None for the fastest known on the platform
+            that the function is compiled for. A named implementation runs or raises.
         interpret: `"cuda"` or `"tpu"` runs that platform's kernel in Pallas' interpret mode on a CPU, slowly, for
             tests; needs `implementation="pallas"`.
 
@@ -109,6 +109,7 @@ def quantize(
         TypeError: x is not made of floats, numerics is no IntNumerics, or the key is no key.
         ValueError: A noise function without a key, noise that does not broadcast to x, a part that is not within the
             whole, or an implementation that is unknown, does not take the dtype or does not run on the platform.
+        ImportError: `implementation="triton"` without jax-triton, or with versions that do not work together.
 
     Example:
         >>> import jax, jax.numpy as jnp

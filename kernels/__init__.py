@@ -46,7 +46,8 @@ class Implementation:
         platform: The platform that it is lowered for, as JAX names it, or None for every one.
         module: The module's name in this package; it is imported when it is first used.
         dtypes: Names of the dtypes that it takes.
-        interpretable: Whether `interpret=True` runs it on a CPU.
+        is_kernel: Whether it calls a kernel, which XLA can neither split over devices nor fuse.
+        interpretable: Whether it is a kernel that `interpret=True` runs on a CPU.
         install: What a user without the platform or package would install.
         generators: Names of the generators whose noise it draws while it quantizes, or before (see `spec.Draw`).
     """
@@ -55,6 +56,7 @@ class Implementation:
     platform: str | None
     module: str
     dtypes: tuple[str, ...]
+    is_kernel: bool = False
     interpretable: bool = False
     install: str = ""
     generators: tuple[Generator, ...] = noise.PLAIN
@@ -81,8 +83,9 @@ TABLE = (
     Implementation("xla", "cpu", "xla_cpu", ALL_DTYPES),
     Implementation("xla", "tpu", "xla_tpu", ALL_DTYPES),
     Implementation("xla", None, "xla", ALL_DTYPES),
-    Implementation("pallas", "cuda", "gpu", KERNEL_DTYPES, True, "pip install 'intnumerics[cuda13]'"),
+    Implementation("pallas", "cuda", "gpu", KERNEL_DTYPES, True, True, "pip install 'intnumerics[cuda13]'"),
     Implementation(
-        "pallas", "tpu", "tpu", KERNEL_DTYPES, True, "pip install 'intnumerics[tpu]'", (*noise.PLAIN, "hardware")
+        "pallas", "tpu", "tpu", KERNEL_DTYPES, True, True, "pip install 'intnumerics[tpu]'", (*noise.PLAIN, "hardware")
     ),
+    Implementation("triton", "cuda", "triton", KERNEL_DTYPES, True, False, "pip install 'intnumerics[triton]'"),
 )

@@ -10,6 +10,7 @@ from jax import lax
 
 from . import body, gpu_noise, tuning
 from .gpu_blocks import Block, Columns, columns, for_each_block
+from .gpu_shapes import draws_in_kernel, pad_rows, padded_for_mask, ragged
 from .noise import drawn as draw_array
 from .spec import Draw, QuantSpec, packed_shape, strides_of
 from .tuning import Configuration
@@ -38,15 +39,6 @@ def unpack(packed: jax.Array) -> jax.Array:
     return (bits & 1).reshape(-1) == 1
 
 
-def _ragged(shape: tuple[int, ...]) -> int:
-    """By how much rows must grow for the packed mask of the flattened array to be that of the rows."""
-    return 0 if math.prod(shape) == shape[-1] else -shape[-1] % 8
-
-
-def _pad_rows(x: jax.Array, by: int, fill: float) -> jax.Array:
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, by)], constant_values=fill) if by else x
-
-
 # --- the operations --------------------------------------------------------------------------------------------------
 
 
@@ -68,9 +60,7 @@ def quantize(
             return _quantize_drawing(x, noise, spec, spec.draw, interpret, configuration)
         noise, spec = draw_array(spec.draw, noise), dataclasses.replace(spec, draw=None)
     if spec.with_mask:
-        if noise is not None and noise.shape[-1] == shape[-1]:
-            noise = _pad_rows(noise, _ragged(shape), 0.0)
-        x = _pad_rows(x, _ragged(shape), jnp.nan)  # NaN is outside
+        x, noise = padded_for_mask(x, noise)
     noise_shape = x.shape if noise is None else noise.shape
 
     def kernel(block: Block, x_ref: Any, *refs: Any) -> None:
@@ -97,15 +87,6 @@ def quantize(
     y, *packed = for_each_block(kernel, x.size, inputs, outputs, "intnumerics_quantize", interpret, chosen)
     y = y.reshape(x.shape)[..., : shape[-1]]
     return (y, packed[0].reshape(packed_shape(shape))) if spec.with_mask else y
-
-
-def draws_in_kernel(x: jax.Array, seed: jax.Array, spec: QuantSpec) -> bool:
-    """Whether the kernel draws the noise that `spec` asks for, or reads it from an array that is drawn before."""
-    if spec.draw is None or spec.draw.generator != "philox":
-        return False
-    inner = x.shape[seed.ndim - 1 :]
-    moved = spec.with_mask and _ragged(inner)  # by padding
-    return spec.draw.shape == inner and spec.draw.is_in_blocks_of_8 and not moved
 
 
 def _quantize_drawing(
@@ -156,7 +137,7 @@ def clip_gradient_from_mask(
     shape = g.shape
     if not g.size:
         return g
-    g = _pad_rows(g, _ragged(shape), 0.0)
+    g = pad_rows(g, ragged(shape), 0.0)
 
     def kernel(block: Block, g_ref: Any, packed_ref: Any, out_ref: Any) -> None:
         values = block.load(g_ref)

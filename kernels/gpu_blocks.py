@@ -16,9 +16,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from .gpu_shapes import INT32_END, index_dtype
 from .tuning import Configuration
-
-INT32_END = 1 << 31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,11 +160,6 @@ def for_each_block(
         name=name,
         interpret=interpret,
     )(*inputs)
-
-
-def index_dtype(n: int) -> np.dtype:
-    """What indices of an array of `n` elements are made of: 64 bits where 32 do not reach."""
-    return np.dtype(np.int32 if n < INT32_END else np.int64)
 
 
 def indices(dtype: np.dtype) -> contextlib.AbstractContextManager[Any]:

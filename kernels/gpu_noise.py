@@ -11,12 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import philox
-from .gpu_blocks import INT32_END, Block, indices
+from .gpu_blocks import Block, indices
+from .gpu_shapes import FLIP, INT32_END, UNIT, kept_groups
 from .numbering import DRAWS
 from .spec import Draw, strides_of
-
-FLIP = 0x80008000  # makes of a draw, in the upper half of a word, the signed integer `(draw + 0.5 - 32768) * 65536`
-UNIT = 2.0**-32  # of that integer
 
 
 class Stream:
@@ -120,20 +118,3 @@ def broadcast_index(i: jax.Array, shape: tuple[int, ...], strides: tuple[int, ..
                 along = lax.rem(along, jnp.full_like(i, size))
             index = index + along * jnp.full_like(i, other_stride)
         return index
-
-
-def kept_groups(shape: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """The runs of axes along which another array is not shared: (stride, size, stride in the other) of each."""
-    groups: list[tuple[int, int, int]] = []
-    stride = 1
-    joins = False  # whether the axis just seen, to the right, is the first of a group
-    for size, other in zip(reversed(shape), reversed(strides), strict=True):
-        if size == 1:
-            continue
-        if other:
-            joins = joins and groups[-1][1] * groups[-1][2] == other
-            start, length, step = groups.pop() if joins else (stride, 1, other)
-            groups.append((start, length * size, step))
-        joins = other > 0
-        stride = stride * size
-    return groups

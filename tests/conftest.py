@@ -9,6 +9,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 
 import jax
 import pytest
+import triton_interpreter
 
 
 @functools.cache
@@ -35,6 +36,10 @@ def reason_to_skip(item: pytest.Item) -> str | None:
     for platform in ("gpu", "tpu"):
         if item.get_closest_marker(platform) and (reason := missing_device(platform)):
             return reason
+    if item.get_closest_marker("interpreted") and (reason := triton_interpreter.reason_to_skip()):
+        return reason
+    if item.get_closest_marker("jax_triton") and importlib.util.find_spec("jax_triton") is None:
+        return "needs jax-triton: pip install 'intnumerics[triton]'"
     return missing_compiler() if item.get_closest_marker("aot") else None
 
 

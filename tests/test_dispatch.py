@@ -139,9 +139,10 @@ def test_so_is_one_in_a_shard_map_along_some_axes(platform: str) -> None:
     x = jax.ShapeDtypeStruct(TILES.shape, TILES.dtype, sharding=NamedSharding(on, P("rows")))
     split = {"mesh": on, "in_specs": P("rows"), "out_specs": P("rows"), "axis_names": {"rows"}, "check_vma": False}
     assert kernels_in(jax.shard_map(with_philox, **split), platform, x) == 0
-    by_name = jax.shard_map(lambda x: forward(x, implementation="pallas"), **split)
-    with pytest.raises(ValueError, match="cannot be in a program that XLA splits over several devices"):
-        kernels_in(by_name, platform, x)
+    for name in {row.name for row in kernels.TABLE if row.is_kernel and row.platform == platform}:
+        by_name = jax.shard_map(lambda x, name=name: forward(x, implementation=name), **split)
+        with pytest.raises(ValueError, match=f"{name!r}.* cannot be in a program that XLA splits over several devices"):
+            kernels_in(by_name, platform, x)
 
 
 @pytest.mark.parametrize("implementation", ["reference", "xla"])

@@ -206,25 +206,28 @@ def test_noise_that_is_no_array_is_refused(noise: Any) -> None:
 def test_an_unknown_implementation_is_refused_with_the_known_ones(function: Callable[..., Any], name: Any) -> None:
     calls = []
     n = numerics(noise_fn=lambda shape, key: calls.append(shape))
-    with refused(ValueError, f"implementation={name!r}", "'reference'", "'xla'", "'pallas'", "None"):
+    with refused(ValueError, f"implementation={name!r}", "'reference'", "'xla'", "'pallas'", "'triton'", "None"):
         function(X, n, key=KEY, implementation=name)
     assert not calls
 
 
 @public_function
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs a machine where CPU is the default platform")
-def test_an_implementation_without_its_platform_is_refused_with_what_to_install(function: Callable[..., Any]) -> None:
-    words = ("implementation='pallas'", "'cpu'", "intnumerics[cuda13]", "intnumerics[tpu]", "implementation=None")
+@pytest.mark.parametrize(("name", "extras"), [("pallas", ("[cuda13]", "[tpu]")), ("triton", ("[triton]",))])
+def test_a_kernel_without_its_platform_is_refused_with_what_to_install(
+    function: Callable[..., Any], name: str, extras: tuple[str, ...]
+) -> None:
+    words = (f"implementation={name!r}", "'cpu'", *extras, "implementation=None")
     with refused(ValueError, *words):
-        function(X, numerics(), implementation="pallas")
+        function(X, numerics(), implementation=name)
     with refused(ValueError, *words):
-        jax.jit(lambda x: function(x, numerics(), implementation="pallas")).lower(X)
+        jax.jit(lambda x: function(x, numerics(), implementation=name)).lower(X)
     with refused(ValueError, *words):
-        jax.jit(jax.vmap(jax.grad(lambda x: quantize(x, numerics(), implementation="pallas")))).lower(X)
+        jax.jit(jax.vmap(jax.grad(lambda x: quantize(x, numerics(), implementation=name)))).lower(X)
 
 
 @public_function
-@pytest.mark.parametrize("implementation", [None, "xla", "reference"])
+@pytest.mark.parametrize("implementation", [None, "xla", "reference", "triton"])
 def test_interpret_without_a_kernel_is_refused(function: Callable[..., Any], implementation: Any) -> None:
     with refused(ValueError, "interpret='cuda'", f"implementation={implementation!r}", "'pallas'", "leave interpret"):
         function(X, numerics(), implementation=implementation, interpret="cuda")

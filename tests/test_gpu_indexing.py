@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from intnumerics.kernels import QuantSpec, gpu, gpu_blocks, gpu_noise
+from intnumerics.kernels import QuantSpec, gpu, gpu_blocks, gpu_noise, gpu_shapes
 from intnumerics.kernels.spec import strides_of
 
 
@@ -68,7 +68,7 @@ def test_the_noise_of_an_element_is_found_along_its_unshared_axes(
     flat = np.unique(np.random.default_rng(0).integers(0, n, 200)) if n > 200 else np.arange(n)
     flat = np.concatenate([flat, [0, n - 1]])
     along = [np.where(size == 1, 0, at) for size, at in zip(noise_shape, np.unravel_index(flat, shape), strict=True)]
-    dtype = gpu_blocks.index_dtype(n)
+    dtype = gpu_shapes.index_dtype(n)
     with jax.enable_x64(dtype == np.int64):
         found = gpu_noise.broadcast_index(jax.numpy.asarray(flat, dtype), shape, strides_of(noise_shape))
     np.testing.assert_array_equal(found, np.ravel_multi_index(along, noise_shape))

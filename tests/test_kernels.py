@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import oracle
 import pytest
+import triton_interpreter
 from oracle import assert_same_bits
 
 from intnumerics import kernels
@@ -29,6 +30,8 @@ class Where:
     device: str
 
     def operations(self) -> kernels.Operations:
+        if (self.name, self.device) == ("triton", "cpu"):
+            return triton_interpreter.operations()
         [row] = [row for row in kernels.TABLE if (row.name, row.platform) == (self.name, self.platform)]
         return row.operations(interpret=row.interpretable and self.device == "cpu")
 
@@ -48,13 +51,24 @@ ON_DEVICE = {
     "reference on a GPU": Where("reference", None, "gpu"),
     "xla on a GPU": Where("xla", None, "gpu"),
     "pallas on a GPU": Where("pallas", "cuda", "gpu"),
+    "triton on a GPU": Where("triton", "cuda", "gpu"),
     "reference on a TPU": Where("reference", None, "tpu"),
     "xla on a TPU": Where("xla", "tpu", "tpu"),
     "pallas on a TPU": Where("pallas", "tpu", "tpu"),
 }
+
+
+def marks(where: Where) -> list[pytest.MarkDecorator]:
+    """What tests of an implementation need."""
+    needed = [] if where.device == "cpu" else [getattr(pytest.mark, where.device)]
+    if where.name == "triton":
+        needed.append(pytest.mark.interpreted if where.device == "cpu" else pytest.mark.jax_triton)
+    return needed
+
+
+INTERPRETED = {"triton-gpu": Where("triton", "cuda", "cpu")}
 PARAMETERS = [
-    *(pytest.param(where, id=name) for name, where in ON_CPU.items()),
-    *(pytest.param(where, id=name, marks=getattr(pytest.mark, where.device)) for name, where in ON_DEVICE.items()),
+    pytest.param(where, id=name, marks=marks(where)) for name, where in (ON_CPU | INTERPRETED | ON_DEVICE).items()
 ]
 every_implementation = pytest.mark.parametrize("where", PARAMETERS)
 every_dtype = pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)

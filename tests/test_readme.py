@@ -175,7 +175,9 @@ def test_the_support_table_lists_every_implementation() -> None:
     assert all(set(kernels.KERNEL_DTYPES) <= set(row.dtypes) for row in kernels.TABLE)
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "test-aot", "test-gpu", "bench", "static-report"])
+@pytest.mark.parametrize(
+    "target", ["demo", "test", "test-aot", "test-triton", "test-gpu", "bench", "bench-report", "static-report"]
+)
 def test_the_make_targets_it_names_exist(target: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert f"make {target}" in README

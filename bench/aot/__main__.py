@@ -19,13 +19,17 @@ import sys
 import tempfile
 from typing import Any
 
-ENVIRONMENT = {  # read by the compilers and JAX when they are first used, so set before either is imported
+# Read by the compilers and JAX when they are first used, so set before either is imported.
+ENVIRONMENT = {
     "cuda": {},
+    "triton": {},
     "tpu": {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"},
 }
-DUMP = {
-    "cuda": ("XLA_FLAGS", "--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_emitter_re=.*"),
-    "tpu": ("LIBTPU_INIT_ARGS", "--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true"),
+XLA_DUMPS = {"XLA_FLAGS": "--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_emitter_re=.*"}
+DUMPS = {
+    "cuda": XLA_DUMPS,
+    "triton": XLA_DUMPS | {"JAX_TRITON_DUMP_DIR": "{dump}"},
+    "tpu": {"LIBTPU_INIT_ARGS": "--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true"},
 }
 COUNTS = pathlib.Path(__file__).parent / "counts"
 
@@ -45,8 +49,9 @@ def measured(platform: Any, everything: bool, dump: pathlib.Path) -> dict[str, A
 
     rows = []
     for case, chip in platform.jobs(everything):
-        for old in dump.iterdir():
-            old.unlink()
+        for old in dump.rglob("*"):
+            if old.is_file():
+                old.unlink()
         try:
             row = platform.measure(case, chip, dump)
         except (jax.errors.JaxRuntimeError, NotImplementedError, NotCountedError) as error:
@@ -75,8 +80,7 @@ def main() -> None:
         sys.stdout.write(as_text(importlib.import_module("bench.aot.shards").report(platform)))
         return
     with tempfile.TemporaryDirectory() as dump:
-        name, value = DUMP[platform]
-        os.environ[name] = value.format(dump=dump)
+        os.environ |= {name: value.format(dump=dump) for name, value in DUMPS[platform].items()}
         module = importlib.import_module(f"bench.aot.{platform}")
         report = as_text(measured(module, arguments.store, pathlib.Path(dump)))
     if arguments.store:

@@ -41,7 +41,7 @@ class Case:
     @property
     def is_kernel(self) -> bool:
         """Whether it is ours, and not what it is compared with."""
-        return self.name.startswith("pallas")
+        return self.name.startswith(("pallas", "triton"))
 
     @property
     def elements(self) -> int:

@@ -47,23 +47,16 @@ NOT_ALU = re.compile(
 
 
 def cases() -> Iterator[Case]:
-    """Every kernel, XLA's own fusion of the same operation, the formula, then shapes that take another way."""
-    yield from operations(gpu, "pallas", (SIZE,))
+    """Every kernel, XLA's own fusion of the same operations, and the formula."""
+    yield from kernel_cases("pallas", gpu)
     yield from operations(xla, "xla", (SIZE,))
-    x = array(BFLOAT16, SIZE)
-    yield Case("pallas: quantize bfloat16 -> int16", quantize(gpu, NEAREST, "int16"), (x,))
-    yield Case("pallas: quantize bfloat16 -> int32", quantize(gpu, NEAREST, "int32"), (x,))
-    rows, shared = array(BFLOAT16, SIZE // 4096, 4096), array(FLOAT32, 1, 4096)
-    yield Case("pallas: quantize bfloat16 with shared noise", quantize(gpu, NEAREST), (rows, shared))
-    large, wide = array(BFLOAT16, (1 << 31) + 5), array(BFLOAT16, (1 << 20) + 1, 4096)
-    packed = array(jnp.uint8, (1 << 28) + 1)
-    yield Case("pallas: quantize bfloat16 with mask, 2**31 + 5", quantize(gpu, MASKED), (large,))
-    yield Case("pallas: clip gradient from mask, bfloat16, 2**31 + 5", gpu.clip_gradient_from_mask, (large, packed))
-    yield Case("pallas: quantize bfloat16 with shared noise, 2**32 + 4096", quantize(gpu, NEAREST), (wide, shared))
-    for shape in ((1,), (10_000_019,), (3, 50257)):
-        name = "x".join(map(str, shape))
-        yield Case(f"pallas: quantize float32 with mask, {name}", quantize(gpu, MASKED), (array(FLOAT32, *shape),))
-    yield from stochastic_cases()
+    yield from stochastic_cases("xla", xla)
+    seed, shape, x = array(jnp.uint32, 4), (SIZE,), array(BFLOAT16, SIZE)
+    jax_uniform = drawing(xla, NEAREST, shape, "int8", "threefry_23_bits")
+    yield Case("xla: quantize bfloat16 -> int8 with JaxUniform", jax_uniform, (x, seed))
+    to_int8 = drawing(xla, NEAREST, shape, "int8")
+    chain = lambda x, seed: to_int8(jax.nn.gelu(x) * 16, seed)  # noqa: E731
+    yield Case("xla: chain of gelu and quantize bfloat16 -> int8 with Philox", chain, (x, seed))
     yield from formulas((SIZE,), tested=GENERATORS)
 
 
@@ -72,32 +65,44 @@ def jobs(everything: bool) -> list[tuple[Case, str]]:
     return [(case, "h100") for case in cases() if everything or case.tested]
 
 
-def stochastic_cases() -> Iterator[Case]:
-    """Noise drawn in the pass: by the kernel, and by XLA in its own fusion."""
+def kernel_cases(name: str, module: Any) -> Iterator[Case]:
+    """Every operation of a module of kernels, then shapes and dtypes that take another way."""
+    yield from operations(module, name, (SIZE,))
+    x = array(BFLOAT16, SIZE)
+    yield Case(f"{name}: quantize bfloat16 -> int16", quantize(module, NEAREST, "int16"), (x,))
+    yield Case(f"{name}: quantize bfloat16 -> int32", quantize(module, NEAREST, "int32"), (x,))
+    rows, shared = array(BFLOAT16, SIZE // 4096, 4096), array(FLOAT32, 1, 4096)
+    yield Case(f"{name}: quantize bfloat16 with shared noise", quantize(module, NEAREST), (rows, shared))
+    large, wide = array(BFLOAT16, (1 << 31) + 5), array(BFLOAT16, (1 << 20) + 1, 4096)
+    packed, from_mask = array(jnp.uint8, (1 << 28) + 1), module.clip_gradient_from_mask
+    yield Case(f"{name}: quantize bfloat16 with mask, 2**31 + 5", quantize(module, MASKED), (large,))
+    yield Case(f"{name}: clip gradient from mask, bfloat16, 2**31 + 5", from_mask, (large, packed))
+    yield Case(f"{name}: quantize bfloat16 with shared noise, 2**32 + 4096", quantize(module, NEAREST), (wide, shared))
+    for shape in ((1,), (10_000_019,), (3, 50257)):
+        of_shape = f"{name}: quantize float32 with mask, {'x'.join(map(str, shape))}"
+        yield Case(of_shape, quantize(module, MASKED), (array(FLOAT32, *shape),))
+    yield from stochastic_cases(name, module)
     seed, shape = array(jnp.uint32, 4), (SIZE,)
-    for dtype in (FLOAT32, BFLOAT16, FLOAT16):
-        d, x = jnp.dtype(dtype).name, array(dtype, *shape)
-        for to, integer in (("", None), (" -> int8", "int8")):
-            name = f"quantize {d}{to} with Philox"
-            yield Case(f"pallas: {name}", drawing(gpu, NEAREST, shape, integer), (x, seed))
-            yield Case(f"xla: {name}", drawing(xla, NEAREST, shape, integer), (x, seed))
-    x = array(BFLOAT16, *shape)
-    yield Case("pallas: quantize bfloat16 with Philox and mask", drawing(gpu, MASKED, shape), (x, seed))
-    yield Case("pallas: quantize bfloat16 -> int32 with Philox", drawing(gpu, NEAREST, shape, "int32"), (x, seed))
-    jax_uniform = drawing(xla, NEAREST, shape, "int8", "threefry_23_bits")
-    yield Case("xla: quantize bfloat16 -> int8 with JaxUniform", jax_uniform, (x, seed))
-    batch, inner, large = 64, SIZE // 64, (1 << 31) + 5
+    yield Case(f"{name}: quantize bfloat16 with Philox and mask", drawing(module, MASKED, shape), (x, seed))
+    yield Case(f"{name}: quantize bfloat16 -> int32 with Philox", drawing(module, NEAREST, shape, "int32"), (x, seed))
+    batch, inner = 64, SIZE // 64
     seeds, examples = array(jnp.uint32, batch, 4), array(BFLOAT16, batch, inner)
-    yield Case("pallas: quantize bfloat16 with Philox, 64 seeds", drawing(gpu, NEAREST, (inner,)), (examples, seeds))
-    x_large = array(BFLOAT16, large)
-    yield Case("pallas: quantize bfloat16 with Philox, 2**31 + 5", drawing(gpu, NEAREST, (large,)), (x_large, seed))
+    of_batch = drawing(module, NEAREST, (inner,))
+    yield Case(f"{name}: quantize bfloat16 with Philox, 64 seeds", of_batch, (examples, seeds))
+    of_large = drawing(module, NEAREST, large.shape)
+    yield Case(f"{name}: quantize bfloat16 with Philox, 2**31 + 5", of_large, (large, seed))
+
+
+def stochastic_cases(name: str, module: Any) -> Iterator[Case]:
+    """Noise drawn in the pass, by a kernel or by XLA in its own fusion."""
+    seed = array(jnp.uint32, 4)
+    for dtype in (FLOAT32, BFLOAT16, FLOAT16):
+        for to, integer in (("", None), (" -> int8", "int8")):
+            of_dtype = f"{name}: quantize {jnp.dtype(dtype).name}{to} with Philox"
+            yield Case(of_dtype, drawing(module, NEAREST, (SIZE,), integer), (array(dtype, SIZE), seed))
     part, whole = (4096, SIZE // 4096), (8192, SIZE // 2048)
-    for name, module in (("pallas", gpu), ("xla", xla)):
-        of_part = drawing(module, NEAREST, part, "int8", whole=whole)
-        yield Case(f"{name}: quantize bfloat16 -> int8 with Philox, a part", of_part, (array(BFLOAT16, *part), seed))
-    to_int8 = drawing(xla, NEAREST, shape, "int8")
-    chain = lambda x, seed: to_int8(jax.nn.gelu(x) * 16, seed)  # noqa: E731
-    yield Case("xla: chain of gelu and quantize bfloat16 -> int8 with Philox", chain, (x, seed))
+    of_part = drawing(module, NEAREST, part, "int8", whole=whole)
+    yield Case(f"{name}: quantize bfloat16 -> int8 with Philox, a part", of_part, (array(BFLOAT16, *part), seed))
 
 
 @functools.cache
@@ -132,7 +137,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 def kernels_in(dump: pathlib.Path) -> Iterator[dict[str, Any]]:
     """What the machine code of each dumped kernel does."""
-    for ptx in sorted(dump.glob("*.ptx")):
+    for ptx in sorted(dump.rglob("*.ptx")):
         text = ptx.read_text()
         if not ENTRY.search(text):
             continue

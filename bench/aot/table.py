@@ -48,12 +48,13 @@ def table() -> str:
     """The table."""
     rows = counts()
     lines = [
-        "| kernel | H100, instructions | v5e, bundles | v6e, bundles | v5p, bundles | XLA's fusion, H100 |",
-        "|---|---|---|---|---|---|",
+        "| kernel | H100, instructions | v5e, bundles | v6e, bundles | v5p, bundles "
+        "| jax-triton, H100 | XLA's fusion, H100 |",
+        "|---|---|---|---|---|---|---|",
     ]
     for case in CASES:
         cells = [cell(rows.get((f"pallas: {case}", chip))) for chip in CHIPS]
-        cells.append(cell(rows.get((f"xla: {case}", "h100"))))
+        cells += [cell(rows.get((f"{name}: {case}", "h100"))) for name in ("triton", "xla")]
         lines.append(f"| {case} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

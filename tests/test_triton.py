@@ -1,0 +1,243 @@
+"""The kernels of jax-triton: versions that work together, blocks and numbers of every kind, programs around them."""
+
+import dataclasses
+import pathlib
+import re
+import tomllib
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import meshes
+import ml_dtypes
+import numpy as np
+import oracle
+import pytest
+import streams
+import triton_interpreter
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+from oracle import assert_same_bits
+from test_kernels import assert_is_formula
+
+from intnumerics import IntNumerics, quantize, quantize_to_int
+from intnumerics.kernels import Draw, QuantSpec, gpu_shapes, triton, triton_versions, tuning
+from intnumerics.stochastic_rounding import PhiloxUniform
+
+NUMERICS = IntNumerics(8, True, True, True, True, True, None)
+STOCHASTIC = NUMERICS.replace(noise_fn=PhiloxUniform())
+NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
+KEY = (0x243F6A88, 0x85A308D3)
+FOUND = {"jax": "0.11.2", "jax-triton": "0.3.1", "triton": "3.6.0"}
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The versions that seem to be installed."""
+    versions = dict(FOUND)
+
+    def version(package: str) -> str:
+        if package not in versions:
+            raise metadata.PackageNotFoundError(package)
+        return versions[package]
+
+    monkeypatch.setattr(triton_versions.metadata, "version", version)
+    return versions
+
+
+def lower(function: Callable[..., Any], *avals: jax.ShapeDtypeStruct) -> str:
+    return jax.jit(function).trace(*avals).lower(lowering_platforms=("cuda",)).as_text()
+
+
+def by_name(x: jax.Array) -> jax.Array:
+    return quantize(x, NUMERICS, implementation="triton")
+
+
+WORKING = [
+    ("0.10.2", "0.3.1", "3.6.0"),
+    ("0.11.2", "0.3.1", "3.6.0"),
+    ("0.12.0.1", "0.3.1", "3.6.0"),
+    ("0.11.2", "0.4.1", "3.7.0"),
+    ("0.11.2", "0.4.1", "3.10.0"),
+    ("0.11.3.dev20260101+abc", "0.4.1", "3.9.0+git1"),
+]
+
+
+@pytest.mark.parametrize("versions", WORKING, ids=" ".join)
+def test_versions_that_work_together_are_taken(found: dict[str, str], versions: tuple[str, ...]) -> None:
+    found.update(zip(FOUND, versions, strict=True))
+    assert triton_versions.check()[:2] == tuple(map(int, versions[1].split(".")[:2]))
+
+
+BROKEN = [
+    ("0.12.0.1", "0.4.1", "3.9.0"),
+    ("0.10.2", "0.4.1", "3.9.0"),
+    ("0.11.2", "0.4.1", "3.6.0"),
+    ("0.11.2", "0.3.0", "3.6.0"),
+    ("0.11.2", "0.3.1", "3.5.1"),
+    ("0.13.0", "0.3.1", "3.6.0"),
+    ("0.11.2", "0.5.0", "3.9.0"),
+]
+
+
+@pytest.mark.parametrize("versions", BROKEN, ids=" ".join)
+def test_others_are_refused_with_those_found_and_wanted_before_anything_is_compiled(
+    found: dict[str, str], versions: tuple[str, ...]
+) -> None:
+    found.update(zip(FOUND, versions, strict=True))
+    words = [*versions, "jax-triton 0.3.1", "JAX 0.10.2", "triton 3.6 or newer", "jax-triton 0.4", "JAX 0.11", "3.7"]
+    with pytest.raises(ImportError, match="do not work together") as error:
+        lower(by_name, jax.ShapeDtypeStruct((16,), jnp.float32))
+    assert all(word in str(error.value) for word in [*words, "pip install 'intnumerics[triton]'"])
+
+
+@pytest.mark.parametrize("package", ["jax-triton", "triton"])
+def test_a_missing_package_is_named_with_how_to_install_it(found: dict[str, str], package: str) -> None:
+    del found[package]
+    with pytest.raises(ImportError, match=rf"needs {package}, which is not installed: pip install 'intnumerics\["):
+        lower(by_name, jax.ShapeDtypeStruct((16,), jnp.float32))
+
+
+def test_what_the_extra_installs_works_with_every_line_of_jax_that_is_tested(found: dict[str, str]) -> None:
+    project = tomllib.loads((pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    lowest = dict(requirement.split(",")[0].split(">=") for requirement in project["optional-dependencies"]["triton"])
+    assert set(lowest) == {"jax-triton", "triton"}
+    for jax_version in ("0.10.2", "0.11.2", "0.12.0.1"):
+        found.update(lowest | {"jax": jax_version})
+        triton_versions.check()
+
+
+# --- blocks and numbers, interpreted ----------------------------------------------------------------------------------
+
+interpreted = pytest.mark.interpreted
+
+
+def numbers(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    return (np.random.default_rng(7).normal(size=shape) * 100).astype(dtype)
+
+
+def run(x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec) -> Any:
+    return jax.tree.map(np.asarray, triton_interpreter.operations().quantize(x, noise, spec))
+
+
+@pytest.fixture(params=["32 bits", "64 bits"])
+def small_numbers_are_large(request: pytest.FixtureRequest) -> Any:
+    """Small arrays in the large blocks of large ones, and with the 64-bit indices of those beyond 2**31."""
+    end = gpu_shapes.INT32_END if request.param == "32 bits" else 64
+    with mock.patch.object(tuning, "BUSY", 2), mock.patch.object(gpu_shapes, "INT32_END", end):
+        yield
+
+
+@interpreted
+@pytest.mark.usefixtures("small_numbers_are_large")
+@pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(20_003,), (3, 6_664), (16_384,)], ids=str)
+def test_large_blocks_and_their_tail(shape: tuple[int, ...], dtype: np.dtype) -> None:
+    x, plain, masked = numbers(shape, dtype), NEAREST, dataclasses.replace(NEAREST, with_mask=True)
+    assert_is_formula(run(x, None, plain), x, None, plain)
+    y, packed = run(x, None, masked)
+    assert_is_formula((y, packed), x, None, masked)
+    g, operations = numbers(shape, dtype)[..., ::-1].copy(), triton_interpreter.operations()
+    expected = np.where(oracle.mask(x, NEAREST), g, np.zeros_like(g))
+    assert_same_bits(operations.clip_gradient_from_mask(g, packed), expected)
+    assert_same_bits(operations.clip_gradient_from_x(g, x, NEAREST), expected)
+
+
+@interpreted
+@pytest.mark.usefixtures("small_numbers_are_large")
+@pytest.mark.parametrize(
+    ("dtype", "integer"),
+    [(np.float32, "int8"), (ml_dtypes.bfloat16, None), (ml_dtypes.bfloat16, "int32")],
+    ids=["float32 to int8", "bfloat16", "bfloat16 to int32"],
+)
+def test_noise_of_several_large_blocks_and_examples(dtype: Any, integer: str | None) -> None:
+    x = numbers((2, 2 * 8192 + 24), dtype)
+    keys = [(1, 2), KEY]
+    seeds = np.stack([streams.seed(key, 8 * (2**32 - 1)) for key in keys])
+    noise = np.stack([streams.uniform(x.shape[1:], key, 2**32 - 1) for key in keys])
+    integer_dtype = None if integer is None else np.dtype(integer)
+    spec = dataclasses.replace(NEAREST, with_mask=True, integer_dtype=integer_dtype, draw=Draw("philox", x.shape[1:]))
+    assert_is_formula(run(x, seeds, spec), x, noise, spec)
+
+
+@interpreted
+@pytest.mark.usefixtures("small_numbers_are_large")
+def test_noise_that_broadcasts_in_large_blocks() -> None:
+    x = numbers((5, 3, 4096), np.float32)
+    noise = np.random.default_rng(8).uniform(-0.5, 0.5, (5, 1, 4096)).astype(np.float32)
+    for spec in (NEAREST, dataclasses.replace(NEAREST, with_mask=True)):
+        assert_is_formula(run(x, noise, spec), x, np.broadcast_to(noise, x.shape), spec)
+
+
+@interpreted
+@pytest.mark.parametrize("whole", [(8, 64), (16, 1 << 33), (1 << 30, 1 << 30)], ids=str)
+def test_a_part_of_a_larger_array_has_the_noise_of_its_rows(whole: tuple[int, int]) -> None:
+    x = numbers((8, 32), np.float32)
+    spec = dataclasses.replace(NEAREST, with_mask=True, draw=Draw("philox", x.shape, whole))
+    first = 3 * whole[1] + 16
+    rows = [streams.uniform((32,), KEY, (first + row * whole[1]) // 8) for row in range(8)]
+    assert_is_formula(run(x, streams.seed(KEY, first), spec), x, np.stack(rows), spec)
+
+
+@pytest.mark.gpu
+@pytest.mark.jax_triton
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=["float32", "bfloat16"])
+def test_the_floor_of_a_negative_subnormal_number_is_minus_1(dtype: Any) -> None:
+    x = np.asarray([-1e-40, 1e-40, -0.0, -(2.0**-126)], dtype)
+    spec = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
+    assert_same_bits(jax.jit(lambda x: triton.quantize(x, None, spec))(x), np.asarray([-0.5, 0.5, 0.5, -0.5], dtype))
+
+
+def test_indices_have_64_bits_where_32_do_not_reach() -> None:
+    assert not triton.Plan(n=2**31 - 1, size=4096).is_wide
+    assert triton.Plan(n=2**31, size=4096).is_wide
+    assert triton.Plan(n=2**20, size=4096, examples=2**11).is_wide
+    assert not triton.Sharing.of((8, 4), (2**20, 1)).is_wide
+    assert triton.Sharing.of((9, 4), (2**28, 1)).is_wide
+
+
+# --- programs, compiled for an H100 -----------------------------------------------------------------------------------
+
+
+def with_philox(x: jax.Array) -> jax.Array:
+    return quantize(x, STOCHASTIC, key=jax.random.key(0), implementation="triton")
+
+
+def gradient(x: jax.Array) -> jax.Array:
+    return jax.grad(lambda x: with_philox(x).astype(jnp.float32).sum())(x)
+
+
+def to_int(x: jax.Array) -> jax.Array:
+    return quantize_to_int(x, STOCHASTIC, key=jax.random.key(0), implementation="triton")
+
+
+def in_shard_map(x: jax.Array) -> jax.Array:
+    split = P("rows", "lanes")
+    return jax.shard_map(gradient, mesh=meshes.mesh(AxisType.Auto), in_specs=split, out_specs=split)(x)
+
+
+@pytest.mark.aot
+@pytest.mark.jax_triton
+@pytest.mark.parametrize(
+    ("program", "kernels"),
+    [
+        (by_name, 1),
+        (with_philox, 1),
+        (to_int, 1),
+        (gradient, 2),
+        (jax.vmap(gradient), 2),
+        (jax.checkpoint(gradient), 2),
+        (in_shard_map, 2),
+    ],
+    ids=["forward", "with noise", "to int", "gradient", "vmap", "checkpoint", "shard_map"],
+)
+def test_a_program_calls_the_kernels(program: Callable[..., Any], kernels: int) -> None:
+    text = lower(program, jax.ShapeDtypeStruct((64, 1024), jnp.bfloat16))
+    calls = [name for name in re.findall(r"custom_call @([\w.$]+)\(", text) if "triton" in name]
+    assert len(calls) == kernels
+    assert not [name for name in calls if name.startswith("__gpu$xla")], "Pallas' kernels"
