@@ -170,7 +170,7 @@ def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:
     totals = {"instructions": 0.0, "alu": 0.0}
     for kernel in kernels:
         if kernel["threads"] > WARP:
-            name = OURS if kernel["name"].startswith(OURS) else kernel["name"]
+            name = kernel["name"] if kernel["name"] in moved else OURS
             threads = 8 * moved[name][1] / bits(kernel["memory"], "STG")
             for what in totals:
                 totals[what] += kernel[what] * threads / case.elements

@@ -4,7 +4,7 @@ import re
 
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)", re.MULTILINE)
 ARRAY = re.compile(r"([a-z]+)(\d*)\w*\[([\d,]*)\]")
-OURS = "intnumerics"  # how the machine code of our kernels is called, which has another name in the program
+OURS = "intnumerics"  # for the machine code of our kernels, which has no name in the program
 FREE = {"parameter", "constant", "bitcast", "get-tuple-element", "tuple"}  # move nothing
 
 
@@ -29,6 +29,6 @@ def traffic(program: str) -> dict[str, tuple[int, int]]:
     found = {}
     for name, kind, operation, operands in instructions:
         if operation not in FREE:
-            read = sum(sizes[operand] for operand in re.findall(r"%([\w.-]+)", operands))
+            read = sum(sizes[operand] for operand in set(re.findall(r"%([\w.-]+)", operands)))
             found[OURS if operation == "custom-call" else re.sub(r"[.-]", "_", name)] = (read, size_of(kind))
     return found

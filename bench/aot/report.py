@@ -13,14 +13,21 @@ from bench.baselines import GENERATORS
 PAGE = pathlib.Path(__file__).parent.parent.parent / "docs" / "static-report.md"
 PLOT = PAGE.with_suffix(".svg")
 
-PLAIN = (("kernel", "pallas: {}"), ("XLA's fusion", "xla: {}"), ("formula", "formula: {}"))
+PLAIN = (
+    ("kernel", "pallas: {}"),
+    ("kernel, jax-triton", "triton: {}"),
+    ("XLA's fusion", "xla: {}"),
+    ("formula", "formula: {}"),
+)
 NOISY = (
     ("kernel, Philox", "pallas: {} with Philox"),
+    ("kernel, jax-triton, Philox", "triton: {} with Philox"),
     ("kernel, the chip's generator", "pallas: {} with hardware noise"),
     ("XLA's fusion, Philox", "xla: {} with Philox"),
     *((f"formula, {name}", f"formula: {{}} with {name}") for name in GENERATORS),
 )
 INT8 = "quantize bfloat16 -> int8"
+DRAWN = (("kernel, no noise", "pallas: {}"), *NOISY)
 
 # What is done, what the case is called, and in which forms it is compiled.
 OPERATIONS = (
@@ -43,9 +50,10 @@ are exact and the same each time. **The times are bounds, not measurements**: no
 
 Compiled by {compilers}, for arrays of 2^24 elements, and of 2^28 where XLA for a TPU compiled plain jnp.
 
-- **kernel**: ours. **XLA's fusion**: our plain form, `implementation="xla"`. **formula**: FJFormer's under `jit`, as
-  [`bench/baselines.py`](../bench/baselines.py) writes it, with noise of `jax.random.uniform` from keys of three kinds
-  and with that of a cheap hash of the index. It has no packed mask.
+- **kernel**: ours, in Pallas; **kernel, jax-triton**: that of `implementation="triton"`. **XLA's fusion**: our plain
+  form, `implementation="xla"`. **formula**: FJFormer's under `jit`, as [`bench/baselines.py`](../bench/baselines.py)
+  writes it, with noise of `jax.random.uniform` from keys of three kinds and with that of a cheap hash of the index. It
+  has no packed mask.
 - **Instructions an element**: machine instructions of one thread, divided by the elements that it sees to; both ways of
   a branch count. **ALU**: those of them for integers, bits, comparisons and selections, of which a scheduler begins one
   every other cycle. **Bundles**: VLIW bundles for 1,024 elements; two cores of a chip share them.
@@ -129,10 +137,10 @@ def page() -> str:
 
 def shares() -> dict[str, dict[str, float]]:
     """What the plot shows: by chip and by form, the share of memory speed in bfloat16 to int8."""
-    rows, forms = counts(), (("kernel, no noise", "pallas: {}"), *NOISY)
+    rows = counts()
     found: dict[str, dict[str, float]] = {}
     for name, chip in CHIPS.items():
-        kept = ((form, rows.get((pattern.format(INT8), name))) for form, pattern in forms)
+        kept = ((form, rows.get((pattern.format(INT8), name))) for form, pattern in DRAWN)
         found[chip.title] = {form: round(share(chip, row), 3) for form, row in kept if row and "error" not in row}
     return found
 
@@ -142,7 +150,7 @@ def main() -> None:
     from bench.aot.report_plot import plot
 
     PAGE.write_text(page())
-    plot(shares(), PLOT)
+    plot(shares(), [form for form, _ in DRAWN], PLOT)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,11 @@ from matplotlib.figure import Figure
 COLOURS = {"kernel": "#0072B2", "XLA": "#56B4E9", "formula": "#D55E00"}
 
 
-def plot(shares: dict[str, dict[str, float]], output: Path) -> None:
-    """Writes a panel for each chip, with a bar for each form; the same shares give the same bytes.
+def plot(shares: dict[str, dict[str, float]], forms: list[str], output: Path) -> None:
+    """Writes a panel for each chip, with a bar for each of its forms; the same shares give the same bytes.
 
     The shares themselves are in the file as its description, so that a test can tell an old plot.
     """
-    forms = list(max(shares.values(), key=len))  # the order of a chip that has all
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     panels = figure.subplots(1, len(shares), sharex=True, sharey=True)
     for axes, (chip, by_form) in zip(panels, shares.items(), strict=True):

@@ -25,8 +25,8 @@ CASES = (
 
 @functools.cache
 def reports() -> tuple[dict[str, Any], ...]:
-    """What is stored, for GPUs and for TPUs."""
-    return tuple(json.loads((COUNTS / f"{platform}.json").read_text()) for platform in ("cuda", "tpu"))
+    """What is stored: for a GPU, for one through jax-triton, and for TPUs."""
+    return tuple(json.loads((COUNTS / f"{platform}.json").read_text()) for platform in ("cuda", "triton", "tpu"))
 
 
 def counts() -> dict[tuple[str, str], dict[str, Any]]:
