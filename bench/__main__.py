@@ -11,6 +11,7 @@ The results are checked against NumPy, and are kept as JSON.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import sys
@@ -18,16 +19,19 @@ import time
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read when JAX is imported; PyTorch needs memory too
 
-from tqdm import tqdm
-
 from bench import cases, libraries, machine, results
 from bench.runner import Runner
 from bench.timing import Patience
 
+try:
+    from tqdm import tqdm
+except ImportError:  # it measures without a progress bar too, where nothing can be installed
+    tqdm = None
+
 OUT = pathlib.Path("out") / "bench"
 PATIENCE = Patience()
 QUICK = Patience(least=5, most=5, seconds=0.2)
-QUICK_SECONDS = 105.0
+QUICK_MINUTES = 1.75
 
 
 def arguments() -> argparse.Namespace:
@@ -37,7 +41,7 @@ def arguments() -> argparse.Namespace:
     )
     # fmt: off
     parser.add_argument("--quick", action="store_true",
-                        help=f"one size, one dtype, few repeats, and no case begun after {QUICK_SECONDS:.0f} seconds")
+                        help="one size, one dtype, few repeats, within two minutes")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
                         help="operations that have all these words in their names")
     parser.add_argument("--sizes", type=int, nargs="+", choices=range(10, 33), metavar="N",
@@ -52,6 +56,8 @@ def arguments() -> argparse.Namespace:
                              f"{PATIENCE.least} and at most {PATIENCE.most} rounds")
     parser.add_argument("--longest", type=float, default=5.0, metavar="S",
                         help="leave out calls that would take longer (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, metavar="M",
+                        help=f"begin no case after so many, and name those left out (--quick: {QUICK_MINUTES})")
     parser.add_argument("--out", type=pathlib.Path, default=OUT, metavar="FOLDER",
                         help="where <device>/<date>.json goes (default: %(default)s; bench/results is what the "
                              "documentation shows)")
@@ -88,14 +94,15 @@ def main() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:  # better now than when there is something to lose
         sys.exit(f"--out {options.out}: {error.strerror}; give a folder that can be written to")
-    late = []
-    for case in tqdm(chosen, unit="case", disable=not sys.stderr.isatty()):
-        if options.quick and time.perf_counter() - begin > QUICK_SECONDS:
+    minutes, late = options.minutes or (QUICK_MINUTES if options.quick else float("inf")), []
+    for case in tqdm(chosen, unit="case", disable=not sys.stderr.isatty()) if tqdm else chosen:
+        if time.perf_counter() - begin > 60 * minutes:
             late.append(case.name)
             continue
         report["cases"].append(found := runner.run(case))
         results.write(path, report)
-        tqdm.write(results.table(found) + "\n", file=sys.stdout)
+        say = functools.partial(tqdm.write, file=sys.stdout) if tqdm else print
+        say(results.table(found) + "\n")
     print("".join(f"not measured, for lack of time: {name}\n" for name in late), end="")
     print(f"{len(report['cases'])} cases in {time.perf_counter() - begin:.0f} s, kept in {path}")
     wrong = [f"{results.title(c)}: {name}" for c in report["cases"] for name, r in c["results"].items() if "wrong" in r]

@@ -89,6 +89,13 @@ def test_the_report_of_a_run_is_a_page_with_its_plots_and_the_same_bytes_each_ti
         assert name.suffix == ".md" or f"]({name})" in page
 
 
+def test_it_measures_where_nothing_but_jax_can_be_installed() -> None:
+    absent = "import sys; sys.modules |= dict.fromkeys(['tqdm', 'matplotlib', 'aqt', 'qwix', 'torch'])"
+    code = f"{absent}; import bench.__main__, bench.tune; from bench.libraries import missing; print(len(missing()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("3\n", 0), done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

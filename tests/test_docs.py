@@ -2,6 +2,7 @@
 
 import ast
 import html
+import importlib
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ import pytest
 from bench.aot import report
 from bench.aot.chips import CHIPS, Chip
 from bench.baselines import GENERATORS
+from bench.results import STORED
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "sharding.md").read_text()
@@ -95,3 +97,15 @@ def test_the_static_report_has_kernels_beside_every_baseline_for_each_chip(chip:
 def test_the_plot_of_the_static_report_is_of_the_stored_counts() -> None:
     [described] = re.findall(r"<dc:description>(.*?)</dc:description>", report.PLOT.read_text(), re.DOTALL)
     assert json.loads(html.unescape(described)) == report.shares(), "`python -m bench.aot.report` draws it"
+
+
+# --- docs/benchmarks.md -----------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_benchmarks_is_what_the_stored_results_give(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("matplotlib", reason="the report draws plots: pip install 'intnumerics[bench]'")
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert importlib.import_module("bench.report").page(STORED, tmp_path) == page
+    images = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.svg")}
+    assert images == {pathlib.Path(link) for link in re.findall(r"!\[[^]]+\]\((\S+)\)", page)}
+    assert images == {path.relative_to(ROOT / "docs") for path in (ROOT / "docs" / "benchmarks").iterdir()}

@@ -43,6 +43,16 @@ def test_the_numbers_shown_are_those_stored(table: Callable[[], str]) -> None:
     assert table() in README
 
 
+def test_the_machine_that_it_names_is_that_of_the_stored_run() -> None:
+    run = noise_table.shown()
+    assert f"on {run['device']}, with JAX {run['versions']['jax']}" in " ".join(README.split())
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:|#)([^)#]+)", README))))
+def test_links_lead_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()
+
+
 def test_what_it_says_of_dieharder_is_in_the_report() -> None:
     [path] = re.findall(r"\[report\]\((bench/results/dieharder-[\d-]+\.txt)\)", README)
     first, again = (ROOT / path).read_text().split("bytes (", 1)[0], (ROOT / path).read_text().split(" written", 1)[1]
