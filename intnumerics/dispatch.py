@@ -112,9 +112,13 @@ def _check_hardware(call: Call, platform: str | None) -> None:
 def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool) -> Implementation:
     """The row that serves `call` best on `platform`.
 
-    No kernel has been timed on a device yet; this is what the compilers say (`bench/aot/counts`). XLA makes one pass
-    over memory of a quantization, on GPU and TPU, and fuses it with its neighbours, which a kernel keeps apart. On a
-    GPU it draws Philox noise in that pass too: more instructions than a kernel takes, fewer than a pass of its own.
+    On a CPU it is what was measured (`docs/benchmarks.md`): "xla", but for float32 that stays float32, which XLA clips
+    and rounds with an instruction each, so that the formula as it stands is as quick, and quicker for small arrays;
+    unless there is Philox noise, which only "xla" draws in lanes of 64 bits.
+
+    No kernel has been timed on a device yet; for GPU and TPU this is what the compilers say (`bench/aot/counts`). XLA
+    makes one pass over memory of a quantization there, and fuses it with its neighbours, which a kernel keeps apart. On
+    a GPU it draws Philox noise in that pass too: more instructions than a kernel takes, fewer than a pass of its own.
 
     On a TPU a kernel draws that noise in a sixth of XLA's instructions, and packs and unpacks a mask in a third of the
     bytes. It is XLA all the same where it would have to copy the array for a kernel that packs, because of its layout,
@@ -123,11 +127,20 @@ def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], par
     rows, x = {row.name: row for row in reversed(TABLE) if row.platform in (None, platform)}, arrays[0]
     if call.draw is not None and call.draw.generator == "hardware":
         return rows["pallas"]
+    if platform == "cpu" and _is_quick_as_written(call, x):
+        return rows["reference"]
     if platform == "tpu" and not partitioned:
         packs_well = call.packing is not None and _is_in_whole_tiles(call.rows(x.shape), x.dtype)
         if packs_well or _is_drawn_well_on_tpu(call.draw, x):
             return rows["pallas"]
     return rows["xla"]
+
+
+def _is_quick_as_written(call: Call, x: jax.Array) -> bool:
+    """Whether XLA for CPU does the formula as it stands in as few instructions as any other form."""
+    if call.operation != "quantize" or x.dtype != jnp.float32:
+        return False
+    return call.static[0].integer_dtype is None and (call.draw is None or call.draw.generator != "philox")
 
 
 def _is_drawn_well_on_tpu(draw: Draw | None, x: jax.Array) -> bool:

@@ -116,7 +116,7 @@ def test_what_does_not_compile_is_reported_unless_it_is_a_kernel(tmp_path: pathl
         measured(platform("pallas"), True, tmp_path)
 
 
-@pytest.mark.parametrize(("platform", "stored"), list(zip(("cuda", "tpu"), reports(), strict=True)))
+@pytest.mark.parametrize(("platform", "stored"), list(zip(("cuda", "triton", "tpu"), reports(), strict=True)))
 def test_all_cases_are_stored_and_no_others(platform: str, stored: dict) -> None:
     jobs = importlib.import_module(f"bench.aot.{platform}").jobs(everything=True)
     named = [(case.name, chip) for case, chip in jobs]

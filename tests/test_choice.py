@@ -83,10 +83,10 @@ def test_a_run_has_every_operation_at_sizes_from_small_to_large(run: results.Rep
 
 
 def test_a_choice_that_is_slower_is_found() -> None:
-    """On made-up times, for on a CPU it is "xla"."""
+    """On made-up times."""
     quartiles = {"quick": [0.9, 1.1], "slow": [1.9, 2.1]}
     times = {kind: {"median_s": sum(q) / 2, "quartiles_s": q, "rounds": 7} for kind, q in quartiles.items()}
-    case = {"operation": "quantize", "dtype": "float32", "shape": [4096], "least_bytes": 1, "baseline": "none"}
+    case = {"operation": "quantize to int8", "dtype": "float32", "shape": [4096], "least_bytes": 1, "baseline": "none"}
     by_name = lambda xla, reference: {f"{OURS}, xla": times[xla], f"{OURS}, reference": times[reference]}  # noqa: E731
     for xla, reference, count in (("quick", "slow", 0), ("slow", "quick", 1)):
         run = {"platform": "cpu", "cases": [case | {"results": by_name(xla, reference)}]}
@@ -95,3 +95,20 @@ def test_a_choice_that_is_slower_is_found() -> None:
 
 def test_the_calls_in_a_chain_are_found() -> None:
     assert chosen("gelu, quantize to int8, dot", "cpu", "bfloat16", (4, 8, 1024)) == "xla"
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "expected"),
+    [
+        ("quantize", "float32", "reference"),
+        ("quantize", "bfloat16", "xla"),
+        ("quantize to int8", "float32", "xla"),
+        ("quantize with JaxUniform", "float32", "reference"),
+        ("quantize with PhiloxUniform", "float32", "xla"),
+        ("quantize, keeping the mask", "float32", "reference"),
+    ],
+)
+def test_on_a_cpu_the_formula_as_it_stands_is_chosen_where_xla_has_instructions_for_it(
+    name: str, dtype: str, expected: str
+) -> None:
+    assert chosen(name, "cpu", dtype, (4096,)) == expected

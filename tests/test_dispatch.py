@@ -73,7 +73,7 @@ def test_the_mask_is_packed_and_unpacked_by_kernels_on_tpu_only(platform: str, c
 )
 def test_each_platform_has_its_form_of_plain_jnp(platform: str | None, module: str, name: str | None) -> None:
     call = Call("quantize", (NUMERICS.spec(),), True, name)
-    chosen: Any = operations(call, platform, (jnp.zeros(8),), partitioned=False)
+    chosen: Any = operations(call, platform, (jnp.zeros(8, jnp.bfloat16),), partitioned=False)
     assert chosen.__name__ == f"intnumerics.kernels.{module}"
 
 
