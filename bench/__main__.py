@@ -1,6 +1,6 @@
 """Measures every operation on the device that JAX finds, beside what could be used instead, and prints the table.
 
-    python -m bench                                  # everything; on two cores of a CPU about an hour
+    python -m bench                                  # everything; on two cores of a CPU half an hour
     python -m bench --quick                          # within two minutes
     python -m bench --only Philox int8 --sizes 24 27 # operations by words in their names, sizes as powers of 2
 
@@ -54,7 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, metavar="S",
                         help=f"how long to repeat a case (default: {PATIENCE.seconds}), for at least "
                              f"{PATIENCE.least} and at most {PATIENCE.most} rounds")
-    parser.add_argument("--longest", type=float, default=5.0, metavar="S",
+    parser.add_argument("--longest", type=float, default=1.5, metavar="S",
                         help="leave out calls that would take longer (default: %(default)s)")
     parser.add_argument("--minutes", type=float, metavar="M",
                         help=f"begin no case after so many, and name those left out (--quick: {QUICK_MINUTES})")

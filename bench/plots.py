@@ -27,7 +27,7 @@ SHOWN = (
     "backward from the mask",
     "gelu, quantize to int8, dot with PhiloxUniform",
 )
-LINEAR_FROM = 1 << 18  # elements from which a slope is fitted: below, starting a program takes the time
+LINEAR_FROM = 1 << 20  # elements from which a slope is fitted: below, starting a program takes the time
 WIDTH = 9.5
 
 
@@ -78,12 +78,9 @@ def against_size(report: Report, path: pathlib.Path, dtype: str = "bfloat16") ->
 
 def largest(report: Report) -> list[Measured]:
     """Of each operation and dtype the case with the most elements in which ours and the baseline were measured."""
-    found: dict[tuple[str, str], Measured] = {}
-    for case in sorted(report["cases"], key=results.elements):
-        if results.ratio(case, OURS) and (len(case["shape"]) == 1 or "quantize to int8" in case["operation"]):
-            found[case["operation"], case["dtype"]] = case
-    order = {key: i for i, key in enumerate(dict.fromkeys((c["operation"], c["dtype"]) for c in report["cases"]))}
-    return [found[key] for key in order if key in found]
+    order = dict.fromkeys((case["operation"], case["dtype"]) for case in report["cases"])
+    found = ([c for c in series(report, *key) if results.ratio(c, OURS)] for key in order)
+    return [cases[-1] for cases in found if cases]
 
 
 def roofline(report: Report, path: pathlib.Path) -> None:
@@ -136,5 +133,5 @@ def scaling(report: Report, path: pathlib.Path, dtype: str = "bfloat16") -> None
     axes.set(xlabel="elements", ylabel="seconds")
     axes.legend(frameon=False)
     tidy(axes)
-    axes.set_title(f"Time against size: {report['device']}, {dtype}; slopes from 2^18 elements on", loc="left")
+    axes.set_title(f"Time against size: {report['device']}, {dtype}; slopes from 2^20 elements on", loc="left")
     save(figure, path)

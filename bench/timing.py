@@ -99,7 +99,7 @@ class Patience:
 
     least: int = 7
     most: int = 31
-    seconds: float = 4.0
+    seconds: float = 3.0
 
 
 def alternate(variants: Sequence[Prepared], patience: Patience, between: Callable[[], Any]) -> list[list[float]]:

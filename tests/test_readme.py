@@ -48,6 +48,14 @@ def test_the_machine_that_it_names_is_that_of_the_stored_run() -> None:
     assert f"on {run['device']}, with JAX {run['versions']['jax']}" in " ".join(README.split())
 
 
+def test_a_hash_is_the_quickest_noise_on_a_cpu() -> None:
+    assert "on a CPU it is the quickest noise of all" in " ".join(README.split())
+    rows = [on_cpu for _, on_cpu, _, _ in noise_table.ROWS if on_cpu and on_cpu[0] != "quantize"]
+    for dtype in noise_table.DTYPES:
+        speeds = {row: noise_table.speed(noise_table.shown(), *row, dtype) for row in rows}
+        assert max(speeds, key=lambda row: speeds[row]) == (noise_table.PHILOX, f"{noise_table.FORMULA}, hash")
+
+
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:|#)([^)#]+)", README))))
 def test_links_lead_somewhere(link: str) -> None:
     assert (ROOT / link).exists()
