@@ -194,9 +194,9 @@ def test_the_floor_of_a_negative_subnormal_number_is_minus_1(dtype: Any) -> None
 
 
 def test_indices_have_64_bits_where_32_do_not_reach() -> None:
-    assert not triton.Plan(n=2**31 - 1, size=4096).is_wide
-    assert triton.Plan(n=2**31, size=4096).is_wide
-    assert triton.Plan(n=2**20, size=4096, examples=2**11).is_wide
+    assert not triton.Plan(n=2**31 - 1, size=4096, warps=4).is_wide
+    assert triton.Plan(n=2**31, size=4096, warps=4).is_wide
+    assert triton.Plan(n=2**20, size=4096, warps=4, examples=2**11).is_wide
     assert not triton.Sharing.of((8, 4), (2**20, 1)).is_wide
     assert triton.Sharing.of((9, 4), (2**28, 1)).is_wide
 
