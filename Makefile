@@ -37,7 +37,7 @@ test: $(VENV)/.test ## run the tests, but for those of test-aot
 	$(VENV)/bin/python -m pytest $(WORKERS) -m "not aot" $(ARGS)
 
 test-aot: $(AOT)/.aot ## compile the kernels for GPUs and TPUs that need not be there (installs gigabytes)
-	$(AOT)/bin/python -m pytest $(WORKERS) -m aot tests $(ARGS)
+	$(AOT)/bin/python -m pytest -m aot tests $(ARGS)
 
 test-triton: $(AOT)/.aot ## run the kernels of implementation="triton" in Triton's interpreter
 	TRITON_INTERPRET=1 $(AOT)/bin/python -m pytest $(WORKERS) -m interpreted tests $(ARGS)

@@ -28,14 +28,7 @@ def compile_all(platform: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-# One worker of pytest-xdist for each compiler: two of libtpu at once fail on its lock.
-COMPILERS = [
-    pytest.param(platform, marks=pytest.mark.xdist_group(group))
-    for platform, group in (("cuda", "ptxas"), ("triton", "ptxas"), ("tpu", "libtpu"))
-]
-
-
-@pytest.fixture(scope="module", params=COMPILERS)
+@pytest.fixture(scope="module", params=["cuda", "triton", "tpu"])
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     return compile_all(request.param) | {"platform": request.param}
 

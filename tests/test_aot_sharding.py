@@ -15,14 +15,7 @@ pytestmark = pytest.mark.aot
 Row = dict[str, Any]
 
 
-# One worker of pytest-xdist for each compiler, as in test_aot.py.
-COMPILERS = [
-    pytest.param(platform, marks=pytest.mark.xdist_group(group))
-    for platform, group in (("cuda", "ptxas"), ("tpu", "libtpu"))
-]
-
-
-@pytest.fixture(scope="module", params=COMPILERS)
+@pytest.fixture(scope="module", params=["cuda", "tpu"])
 def platform(request: pytest.FixtureRequest) -> str:
     return request.param
 
