@@ -80,9 +80,11 @@ def is_bound_by_memory(row: dict[str, Any]) -> bool:
 
 def test_memory_bounds_the_kernels_that_draw_nothing(report: dict[str, Any]) -> None:
     operations = ("quantize {}", "quantize {} with mask", "clip gradient from mask, {}", "clip gradient from x, {}")
-    names = {f"pallas: {o.format(d)}" for o in operations for d in ("float32", "bfloat16")}
-    names.add("pallas: quantize bfloat16 -> int8")
+    ours = kernels_of(report)
+    names = {f"{ours}: {o.format(d)}" for o in operations for d in ("float32", "bfloat16")}
+    names.add(f"{ours}: quantize bfloat16 -> int8")
     found = [row for (case, _), row in rows(report).items() if case in names]
+    assert found
     assert len(found) == len(names) * len({row["chip"] for row in found})
     found = [row for row in found if row["chip"] != "v4" or not row["case"].endswith(SLOW_ON_V4)]
     assert not [row for row in found if not is_bound_by_memory(row)]
@@ -90,9 +92,10 @@ def test_memory_bounds_the_kernels_that_draw_nothing(report: dict[str, Any]) -> 
 
 def test_memory_bounds_the_kernels_that_draw_on_their_chip(report: dict[str, Any]) -> None:
     """Philox on a GPU, and what the generator of a TPU draws from v5e on: there noise is free."""
-    noise = {"cuda": "with Philox", "tpu": "with hardware noise"}[report["platform"]]
+    noise = "with hardware noise" if report["platform"] == "tpu" else "with Philox"
     kinds = ("float32", "bfloat16", "bfloat16 -> int8")
-    found = [row for (case, _), row in rows(report).items() if case in {f"pallas: quantize {k} {noise}" for k in kinds}]
+    names = {f"{kernels_of(report)}: quantize {kind} {noise}" for kind in kinds}
+    found = [row for (case, _), row in rows(report).items() if case in names]
     assert len(found) == 3 * len({row["chip"] for row in found})
     found = [row for row in found if row["chip"] != "v4"]
     assert found
@@ -181,7 +184,7 @@ def test_xla_draws_noise_without_an_array_of_it(report: dict[str, Any]) -> None:
     if report["platform"] == "triton":
         pytest.skip("about XLA, whose counts are with those of Pallas")
     drawing = {key: row for key, row in rows(report).items() if key[0].endswith(("Philox", "JaxUniform"))}
-    fused = {key: row for key, row in drawing.items() if key[0].startswith("xla")}
+    fused = {key: row for key, row in drawing.items() if key[0].startswith("xla") and "error" not in row}
     assert fused
     for key, row in fused.items():
         assert row["temporary_bytes"] <= 1 << 20, key  # of 2**24 elements or more
