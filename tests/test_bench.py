@@ -190,6 +190,8 @@ def test_variants_take_turns_each_on_fresh_inputs() -> None:
     assert [turn for name, turn in calls[3:] if name != "between"] == list(range(18))
 
 
+# JAX makes a type of its profiler's in a way that Python 3.12 warns of, and aborts if the warning is an error.
+@pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
 def test_the_device_time_of_a_program_is_that_of_all_its_kernels() -> None:
     """Two kernels of one program, one of another, in the form in which JAX's profiler gives them."""
     calls = device_time.CALLS
