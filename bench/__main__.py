@@ -75,7 +75,7 @@ def main() -> None:
     """Runs the command line; ends with status 1 if a result is wrong."""
     options, begin = arguments(), time.perf_counter()
     about = machine.description()
-    platform = {"gpu": "cuda"}.get(about["platform"], about["platform"])
+    platform = about["platform"]
     sizes = options.sizes or (cases.QUICK_EXPONENTS if options.quick else cases.EXPONENTS)
     dtypes = options.dtypes or (cases.QUICK_DTYPES if options.quick else cases.DTYPES)
     chosen = list(cases.select(platform, sizes, dtypes, options.only, options.every_rank))

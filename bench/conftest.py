@@ -6,7 +6,6 @@ pytest bench --benchmark-only --benchmark-compare --size 24 -k "Philox and bfloa
 
 from typing import Any
 
-import jax
 import pytest
 
 from bench import cases, machine
@@ -20,8 +19,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test for each way to do each operation."""
     if "variant" not in metafunc.fixturenames:
         return
-    backend = jax.default_backend()
-    platform = {"gpu": "cuda"}.get(backend, backend)
+    platform = machine.platform_name()
     found = [
         (case, name)
         for case in cases.select(platform, [metafunc.config.getoption("--size")])

@@ -18,6 +18,12 @@ UNKNOWN_CACHE = 64 << 20  # more than a GPU or TPU of today has
 NVIDIA_SMI = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit")
 
 
+def platform_name() -> str:
+    """What JAX calls the platform where it lowers programs for it, and so `kernels.TABLE`."""
+    backend = jax.default_backend()
+    return "cuda" if backend == "gpu" else backend
+
+
 def device_name() -> str:
     """What the device is called: a CPU by its model and the cores that this process may use."""
     device = jax.devices()[0]
@@ -68,7 +74,7 @@ def description() -> dict[str, Any]:
     on_cpu = jax.devices()[0].platform == "cpu"
     return {
         "device": device_name(),
-        "platform": jax.devices()[0].platform,
+        "platform": platform_name(),
         "last_level_cache_bytes": last_level_cache(),
         "clocks": _cpu_clocks() if on_cpu else _nvidia_smi(),
         "system": platform.platform(),

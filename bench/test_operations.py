@@ -3,7 +3,6 @@
 import itertools
 from typing import Any
 
-import jax
 import pytest
 
 from bench import arrays, machine, runner
@@ -17,8 +16,7 @@ def sweep() -> Sweep:
 
 
 def test_operation(benchmark: Any, case: Case, variant: str, sweep: Sweep) -> None:
-    backend = jax.default_backend()
-    variants = case.operation.variants(implementations({"gpu": "cuda"}.get(backend, backend)))
+    variants = case.operation.variants(implementations(machine.platform_name()))
     pool = arrays.pool(variants[variant].takes, case.shape, case.dtype, machine.last_level_cache())
     one = runner.prepare(variant, variants[variant], pool, Spares(), "bench")
     turns = itertools.count()

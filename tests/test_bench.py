@@ -89,6 +89,15 @@ def test_the_report_of_a_run_is_a_page_with_its_plots_and_the_same_bytes_each_ti
         assert name.suffix == ".md" or f"]({name})" in page
 
 
+def test_pytest_benchmark_runs_the_same_cases() -> None:
+    words = "backward and from and x and bfloat16 and xla and not mask"
+    done = run(
+        "bench", "--benchmark-only", "-q", "--size", "12", "-k", words, "-p", "no:cacheprovider", module="pytest"
+    )
+    assert done.returncode == 0, done.stdout
+    assert "benchmark 'backward from x, bfloat16 [4096]': 1 tests" in done.stdout
+
+
 def test_it_measures_where_nothing_but_jax_can_be_installed() -> None:
     absent = "import sys; sys.modules |= dict.fromkeys(['tqdm', 'matplotlib', 'aqt', 'qwix', 'torch'])"
     code = f"{absent}; import bench.__main__, bench.tune; from bench.libraries import missing; print(len(missing()))"

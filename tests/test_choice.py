@@ -43,7 +43,7 @@ def chosen(name: str, platform: str, dtype: str, shape: tuple[int, ...]) -> str:
 
 def too_slow(run: results.Report) -> list[str]:
     """The cases in which another implementation than the chosen one is faster by more than times differ by chance."""
-    platform = {"gpu": "cuda"}.get(run["platform"], run["platform"])
+    platform = run["platform"]
     found = []
     for case in run["cases"]:
         ours = {name: r for name, r in case["results"].items() if name.startswith(f"{OURS}, ") and "median_s" in r}
