@@ -235,6 +235,13 @@ def test_ratios_are_of_one_kind_of_time() -> None:
     assert results.ratio(case, "a") == 1.0
 
 
+def test_the_share_of_copy_speed_is_of_the_quicker_copy() -> None:
+    seconds = dict(zip((*results.COPIES, "a"), (1.0, 2.0, 4.0), strict=True))
+    case = {"baseline": "a", "results": {name: {"median_s": s} for name, s in seconds.items()}}
+    assert results.of_copy(case, "a") == 0.25
+    assert results.of_copy({"baseline": "a", "results": {"a": {"median_s": 4.0}}}, "a") is None
+
+
 # --- baselines --------------------------------------------------------------------------------------------------------
 
 
