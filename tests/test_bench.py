@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -26,8 +27,10 @@ BRIEF = Patience(least=2, most=2, seconds=0.0)
 
 
 def run(*arguments: str, module: str = "bench") -> subprocess.CompletedProcess[str]:
+    """Runs a module as from a shell: pytest-benchmark measures nothing where it finds pytest-xdist's variables."""
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def measure(**changes: Any) -> results.Measured:
