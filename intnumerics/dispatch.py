@@ -112,9 +112,9 @@ def _check_hardware(call: Call, platform: str | None) -> None:
 def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool) -> Implementation:
     """The row that serves `call` best on `platform`.
 
-    On a CPU it is what was measured (`docs/benchmarks.md`): "xla", but for float32 that stays float32, which XLA clips
-    and rounds with an instruction each, so that the formula as it stands is as quick, and quicker for small arrays;
-    unless there is Philox noise, which only "xla" draws in lanes of 64 bits.
+    On a CPU it is what was measured (`docs/benchmarks.md`): "xla", but for small arrays of float32 that become
+    integers. The formula as it stands has the fewer operations there, so that XLA starts no threads for it; those of
+    "xla" make fewer instructions.
 
     No kernel has been timed on a device yet; for GPU and TPU this is what the compilers say (`bench/aot/counts`). XLA
     makes one pass over memory of a quantization there, and fuses it with its neighbours, which a kernel keeps apart. On
@@ -127,7 +127,7 @@ def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], par
     rows, x = {row.name: row for row in reversed(TABLE) if row.platform in (None, platform)}, arrays[0]
     if call.draw is not None and call.draw.generator == "hardware":
         return rows["pallas"]
-    if platform == "cpu" and _is_quick_as_written(call, x):
+    if platform == "cpu" and _is_quick_on_one_thread(call, x):
         return rows["reference"]
     if platform == "tpu" and not partitioned:
         packs_well = call.packing is not None and _is_in_whole_tiles(call.rows(x.shape), x.dtype)
@@ -136,11 +136,11 @@ def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], par
     return rows["xla"]
 
 
-def _is_quick_as_written(call: Call, x: jax.Array) -> bool:
-    """Whether XLA for CPU does the formula as it stands in as few instructions as any other form."""
-    if call.operation != "quantize" or x.dtype != jnp.float32:
+def _is_quick_on_one_thread(call: Call, x: jax.Array) -> bool:
+    """Whether XLA for CPU does the formula as it stands sooner than it starts threads for another form."""
+    if call.operation != "quantize" or call.static[0].integer_dtype is None:
         return False
-    return call.static[0].integer_dtype is None and (call.draw is None or call.draw.generator != "philox")
+    return x.dtype == jnp.float32 and x.size <= 1 << 16 and (call.draw is None or call.draw.generator != "philox")
 
 
 def _is_drawn_well_on_tpu(draw: Draw | None, x: jax.Array) -> bool:

@@ -1,13 +1,15 @@
 """Plain jnp for XLA to fuse: on CPU, and wherever a fusion with the neighbours is worth more than a kernel.
 
 XLA for CPU emulates bfloat16 and float16 an operation at a time; one trip through float32 and back is several times
-faster, and exact here. float64 takes the reference's way.
+faster, and exact here. It counts operations to tell whether threads are worth their start, so there are few: for small
+arrays they are not. float64 takes the reference's way.
 """
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from . import body, philox, reference
@@ -25,17 +27,17 @@ def quantize(
     if x.dtype == jnp.float64 or (noise is not None and noise.dtype == jnp.float64):
         return reference.quantize(x, noise, spec)
     compute, bound = spec.compute_dtype(x.dtype), spec.bound_in(x.dtype)
-    y = body.widen(x)
+    y = x.astype(jnp.float32)
     if noise is not None:
-        y = body.widen(_rounded(y + body.widen(noise), compute))
+        y = _rounded(y + noise.astype(jnp.float32), compute).astype(jnp.float32)
     if spec.integer_dtype is not None:
         y = body.to_integers(y, bound, spec)
     else:
-        y = body.clip_and_round(y, bound, spec)
-        if compute != x.dtype or spec.rounding == "floor_plus_half":
-            y = _rounded(y, x.dtype, may_be_subnormal=spec.rounding is None)
-        else:
+        y = _clip_and_round(y, bound, spec)
+        if _is_exact(spec, bound, x.dtype):
             y = _narrow(y, x.dtype)
+        else:
+            y = _rounded(y, x.dtype, may_be_subnormal=spec.rounding is None)
     return (y, reference.pack(body.inside(x, spec))) if spec.with_mask else y
 
 
@@ -44,6 +46,23 @@ def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Arr
     if x.dtype == jnp.float64:
         return reference.clip_gradient_from_x(g, x, spec)
     return jnp.where(body.inside(x, spec), g, jnp.zeros_like(g))
+
+
+def _clip_and_round(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:
+    """Clips and rounds float32 as the reference does, in an operation each."""
+    if spec.clip:
+        y = lax.clamp(jnp.float32(-bound), y, jnp.float32(bound))
+    if spec.rounding == "half_to_even":
+        return lax.round(y, lax.RoundingMethod.TO_NEAREST_EVEN)
+    return jnp.floor(y) + jnp.float32(0.5) if spec.rounding == "floor_plus_half" else y
+
+
+def _is_exact(spec: QuantSpec, bound: float, dtype: np.dtype) -> bool:
+    """Whether `dtype` holds every result of `_clip_and_round` exactly."""
+    if spec.compute_dtype(dtype) == dtype and spec.rounding != "floor_plus_half":
+        return True  # what is clipped was of this dtype, and so is its bound, and what it is rounded to
+    step = {"half_to_even": 1.0, "floor_plus_half": 0.5, None: 0.0}[spec.rounding]
+    return spec.clip and bound + step <= step * 2.0 ** (jnp.finfo(dtype).nmant + 1)
 
 
 def _rounded(y: jax.Array, dtype: jnp.dtype, may_be_subnormal: bool = True) -> jax.Array:

@@ -3,10 +3,12 @@
 import functools
 import importlib.util
 import os
+from collections.abc import Iterator
 
 # Several CPU devices, for tests of sharding: read when JAX starts.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 
+import compilers
 import jax
 import pytest
 import triton_interpreter
@@ -46,3 +48,12 @@ def reason_to_skip(item: pytest.Item) -> str | None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if reason := reason_to_skip(item):
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def compiled(request: pytest.FixtureRequest) -> Iterator[compilers.Compilers]:
+    """What the `report` of any test asks for, all begun when the first of them runs."""
+    calls = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    running = compilers.Compilers(params["report"] for params in calls if params.get("report") in compilers.ARGUMENTS)
+    yield running
+    running.close()

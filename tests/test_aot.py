@@ -2,13 +2,10 @@
 
 import json
 import pathlib
-import subprocess
-import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from compilers import Compilers
 
 from bench.aot.chips import CHIPS, count
 from bench.baselines import GENERATORS
@@ -24,26 +21,9 @@ pytestmark = pytest.mark.aot
 Rows = dict[tuple[str, str], dict[str, Any]]
 
 
-def compile_all(platform: str) -> dict[str, Any]:
-    """Runs the compiler in a process of its own, for it reads its environment once."""
-    command = [sys.executable, "-m", "bench.aot", platform]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
-
-
-@pytest.fixture(scope="module")
-def reports(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[dict[str, Any]]]]:
-    """What is asked for, two compilers side by side, for each keeps one core busy; that for TPUs takes the longest."""
-    calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
-    asked = {call.params["report"] for call in calls if "report" in call.params}
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        yield {platform: pool.submit(compile_all, platform) for platform in reversed(PLATFORMS) if platform in asked}
-
-
 @pytest.fixture(scope="module", params=PLATFORMS)
-def report(request: pytest.FixtureRequest, reports: dict[str, Future[dict[str, Any]]]) -> dict[str, Any]:
-    return reports[request.param].result() | {"platform": request.param}
+def report(request: pytest.FixtureRequest, compiled: Compilers) -> dict[str, Any]:
+    return compiled.report(request.param) | {"platform": request.param}
 
 
 def rows(report: dict[str, Any]) -> Rows:

@@ -1,32 +1,24 @@
 """Sharded programs through the real compilers: each device has its shard, and nothing moves between devices."""
 
-import json
-import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import pytest
-
-ROOT = pathlib.Path(__file__).parent.parent
+from compilers import Compilers
 
 pytestmark = pytest.mark.aot
 
 Row = dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=["cuda", "tpu"])
+@pytest.fixture(scope="module", params=["cuda --sharded", "tpu --sharded"])
+def report(request: pytest.FixtureRequest, compiled: Compilers) -> list[Row]:
+    """What was tried."""
+    return compiled.report(request.param)["cases"]
+
+
+@pytest.fixture
 def platform(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def report(platform: str) -> list[Row]:
-    """What was tried, compiled in a process of its own: the compilers read their environment once."""
-    command = [sys.executable, "-m", "bench.aot", platform, "--sharded"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)["cases"]
+    return request.node.callspec.params["report"].split()[0]
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_a_choice_that_is_slower_is_found() -> None:
     """On made-up times."""
     quartiles = {"quick": [0.9, 1.1], "slow": [1.9, 2.1]}
     times = {kind: {"median_s": sum(q) / 2, "quartiles_s": q, "rounds": 7} for kind, q in quartiles.items()}
-    case = {"operation": "quantize to int8", "dtype": "float32", "shape": [4096], "least_bytes": 1, "baseline": "none"}
+    case = {"operation": "quantize to int8", "dtype": "bfloat16", "shape": [4096], "least_bytes": 1, "baseline": "none"}
     by_name = lambda xla, reference: {f"{OURS}, xla": times[xla], f"{OURS}, reference": times[reference]}  # noqa: E731
     for xla, reference, count in (("quick", "slow", 0), ("slow", "quick", 1)):
         run = {"platform": "cpu", "cases": [case | {"results": by_name(xla, reference)}]}
@@ -98,17 +98,18 @@ def test_the_calls_in_a_chain_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype", "expected"),
+    ("name", "dtype", "elements", "expected"),
     [
-        ("quantize", "float32", "reference"),
-        ("quantize", "bfloat16", "xla"),
-        ("quantize to int8", "float32", "xla"),
-        ("quantize with JaxUniform", "float32", "reference"),
-        ("quantize with PhiloxUniform", "float32", "xla"),
-        ("quantize, keeping the mask", "float32", "reference"),
+        ("quantize to int8", "float32", 1 << 16, "reference"),
+        ("quantize to int8", "float32", 1 << 17, "xla"),
+        ("quantize to int8", "bfloat16", 4096, "xla"),
+        ("quantize", "float32", 4096, "xla"),
+        ("quantize to int8 with JaxUniform", "float32", 4096, "reference"),
+        ("quantize to int8 with PhiloxUniform", "float32", 4096, "xla"),
+        ("backward from x", "float32", 4096, "xla"),
     ],
 )
-def test_on_a_cpu_the_formula_as_it_stands_is_chosen_where_xla_has_instructions_for_it(
-    name: str, dtype: str, expected: str
+def test_on_a_cpu_small_arrays_that_become_integers_are_left_to_one_thread(
+    name: str, dtype: str, elements: int, expected: str
 ) -> None:
-    assert chosen(name, "cpu", dtype, (4096,)) == expected
+    assert chosen(name, "cpu", dtype, (elements,)) == expected
