@@ -38,14 +38,19 @@ def quantize(
             y = _narrow(y, x.dtype)
         else:
             y = _rounded(y, x.dtype, may_be_subnormal=spec.rounding is None)
-    return (y, reference.pack(body.inside(x, spec))) if spec.with_mask else y
+    return (y, reference.pack(_inside(x, spec))) if spec.with_mask else y
 
 
 def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Array:
     """`reference.clip_gradient_from_x`, in float32."""
     if x.dtype == jnp.float64:
         return reference.clip_gradient_from_x(g, x, spec)
-    return jnp.where(body.inside(x, spec), g, jnp.zeros_like(g))
+    return jnp.where(_inside(x, spec), g, jnp.zeros_like(g))
+
+
+def _inside(x: jax.Array, spec: QuantSpec) -> jax.Array:
+    """The clip mask; False for NaN."""
+    return jnp.abs(x.astype(jnp.float32)) <= spec.bound_in(x.dtype)
 
 
 def _clip_and_round(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:
