@@ -127,7 +127,7 @@ def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], par
     rows, x = {row.name: row for row in reversed(TABLE) if row.platform in (None, platform)}, arrays[0]
     if call.draw is not None and call.draw.generator == "hardware":
         return rows["pallas"]
-    if platform == "cpu" and _is_quick_on_one_thread(call, x):
+    if platform == "cpu" and (_is_quick_on_one_thread(call, x) or _masks_by_bfloat16(call, arrays)):
         return rows["reference"]
     if platform == "tpu" and not partitioned:
         packs_well = call.packing is not None and _is_in_whole_tiles(call.rows(x.shape), x.dtype)
@@ -141,6 +141,11 @@ def _is_quick_on_one_thread(call: Call, x: jax.Array) -> bool:
     if call.operation != "quantize" or call.static[0].integer_dtype is None:
         return False
     return x.dtype == jnp.float32 and x.size <= 1 << 16 and (call.draw is None or call.draw.generator != "philox")
+
+
+def _masks_by_bfloat16(call: Call, arrays: tuple[jax.Array, ...]) -> bool:
+    """Whether a gradient is masked by the x that it is of, in bfloat16 both."""
+    return call.operation == "clip_gradient_from_x" and all(array.dtype == jnp.bfloat16 for array in arrays)
 
 
 def _is_drawn_well_on_tpu(draw: Draw | None, x: jax.Array) -> bool:

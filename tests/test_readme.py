@@ -48,12 +48,15 @@ def test_the_machine_that_it_names_is_that_of_the_stored_run() -> None:
     assert f"on {run['device']}, with JAX {run['versions']['jax']}" in " ".join(README.split())
 
 
-def test_a_hash_is_the_quickest_noise_on_a_cpu() -> None:
-    assert "on a CPU it is the quickest noise of all" in " ".join(README.split())
+def test_a_hash_is_the_quickest_noise_for_float32_on_a_cpu_and_no_slower_for_bfloat16() -> None:
+    assert "on a CPU it is the quickest noise for float32, and for bfloat16 about as quick as the others" in " ".join(
+        README.split()
+    )
     rows = [on_cpu for _, on_cpu, _, _ in noise_table.ROWS if on_cpu and on_cpu[0] != "quantize"]
-    for dtype in noise_table.DTYPES:
+    for dtype, margin in (("float32", 2), ("bfloat16", 0.8)):
         speeds = {row: noise_table.speed(noise_table.shown(), *row, dtype) for row in rows}
-        assert max(speeds, key=lambda row: speeds[row]) == (noise_table.PHILOX, f"{noise_table.FORMULA}, hash")
+        hashed = speeds.pop((noise_table.PHILOX, f"{noise_table.FORMULA}, hash"))
+        assert hashed > margin * max(speeds.values())
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:|#)([^)#]+)", README))))

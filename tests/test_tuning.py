@@ -216,7 +216,7 @@ def numbers(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.nda
 BLOCKS = sorted({configuration.block for configuration in tune_search.candidates()})  # no warps where interpreted
 
 
-@pytest.mark.parametrize(("block", "dtype"), zip(BLOCKS, itertools.cycle(oracle.DTYPES), strict=False), ids=str)
+@pytest.mark.parametrize(("block", "dtype"), list(zip(BLOCKS, itertools.cycle(oracle.DTYPES), strict=False)), ids=str)
 def test_every_block_that_is_tried_gives_the_formula_in_whole_blocks_and_in_a_tail(block: int, dtype: np.dtype) -> None:
     shape = (block + 13,)
     check_all(*numbers(shape, dtype), shape, Configuration(block, 4))
