@@ -57,7 +57,7 @@ ROWS: tuple[tuple[str, tuple[str, str] | None, str | None, str | None], ...] = (
 
 
 def shown() -> Report:
-    """Of the stored runs on a CPU, the newest of the newest JAX."""
+    """Of the stored runs on a CPU with the newest JAX, the first by name and date."""
     on_cpu = [report for _, report in results.load() if report["platform"] == "cpu"]
     return max(on_cpu, key=lambda report: [int(n) for n in report["versions"]["jax"].split(".")])
 

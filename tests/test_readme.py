@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bench import bias, noise_table
+from bench import bias, noise_table, results
 from bench.aot import report
 from bench.aot.chips import count
 from bench.aot.table import counts, table
@@ -48,15 +48,19 @@ def test_the_machine_that_it_names_is_that_of_the_stored_run() -> None:
     assert f"on {run['device']}, with JAX {run['versions']['jax']}" in " ".join(README.split())
 
 
-def test_a_hash_is_the_quickest_noise_for_float32_on_a_cpu_and_no_slower_for_bfloat16() -> None:
-    assert "on a CPU it is the quickest noise for float32, and for bfloat16 about as quick as the others" in " ".join(
-        README.split()
-    )
+@pytest.mark.parametrize("run", [pytest.param(r, id=r["device"]) for _, r in results.load() if r["platform"] == "cpu"])
+def test_on_a_cpu_a_hash_is_the_quickest_noise_for_float32_and_not_by_much_if_at_all_for_bfloat16(
+    run: results.Report,
+) -> None:
+    said = "on a CPU it is the quickest noise for float32, while for bfloat16 ours come near it or pass it"
+    assert said in " ".join(README.split())
+    hashed = (noise_table.PHILOX, f"{noise_table.FORMULA}, hash")
     rows = [on_cpu for _, on_cpu, _, _ in noise_table.ROWS if on_cpu and on_cpu[0] != "quantize"]
-    for dtype, margin in (("float32", 2), ("bfloat16", 0.8)):
-        speeds = {row: noise_table.speed(noise_table.shown(), *row, dtype) for row in rows}
-        hashed = speeds.pop((noise_table.PHILOX, f"{noise_table.FORMULA}, hash"))
-        assert hashed > margin * max(speeds.values())
+    speeds = {dtype: {row: noise_table.speed(run, *row, dtype) for row in rows} for dtype in noise_table.DTYPES}
+    others = {dtype: max(s for row, s in speeds[dtype].items() if row != hashed) for dtype in speeds}
+    ours = max(s for row, s in speeds["bfloat16"].items() if row[1] == noise_table.OURS)
+    assert speeds["float32"][hashed] > others["float32"]
+    assert ours > 0.75 * speeds["bfloat16"][hashed]
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:|#)([^)#]+)", README))))
