@@ -57,9 +57,9 @@ ROWS: tuple[tuple[str, tuple[str, str] | None, str | None, str | None], ...] = (
 
 
 def shown() -> Report:
-    """Of the stored runs on a CPU with the newest JAX, the first by name and date."""
-    on_cpu = [report for _, report in results.load() if report["platform"] == "cpu"]
-    return max(on_cpu, key=lambda report: [int(n) for n in report["versions"]["jax"].split(".")])
+    """Of the stored runs on a CPU, the newest of the newest JAX."""
+    newest_first = [report for _, report in results.load() if report["platform"] == "cpu"][::-1]
+    return max(newest_first, key=lambda report: [int(n) for n in report["versions"]["jax"].split(".")])
 
 
 def case(report: Report, operation: str, dtype: str) -> Measured:

@@ -141,7 +141,7 @@ def page(folder: pathlib.Path, docs: pathlib.Path) -> str:
     if not stored:
         sys.exit(f"no results in {folder}: `python -m bench --out {folder}` makes some")
     least = min(report["settings"]["least"] for _, report in stored)
-    newest_first = sorted(stored, key=lambda found: found[0].stem, reverse=True)
+    newest_first = stored[::-1]
     return "\n".join([HEAD.format(least=least), *(section(path, report, docs) for path, report in newest_first)])
 
 

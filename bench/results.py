@@ -141,5 +141,5 @@ def write(path: pathlib.Path, report: Report) -> None:
 
 def load(folder: pathlib.Path = STORED) -> Iterator[tuple[pathlib.Path, Report]]:
     """Every stored run, the older first."""
-    for path in sorted(folder.glob("*/????-??-??*.json")):
+    for path in sorted(folder.glob("*/????-??-??*.json"), key=lambda path: (path.stem, path.parent.name)):
         yield path, json.loads(path.read_text())

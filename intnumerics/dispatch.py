@@ -112,9 +112,9 @@ def _check_hardware(call: Call, platform: str | None) -> None:
 def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool) -> Implementation:
     """The row that serves `call` best on `platform`.
 
-    On a CPU it is what was measured (`docs/benchmarks.md`): "xla", but for small arrays of float32 that become
-    integers. The formula as it stands has the fewer operations there, so that XLA starts no threads for it; those of
-    "xla" make fewer instructions.
+    On a CPU it is what was measured (`docs/benchmarks.md`): "xla", whose operations make the fewer instructions, but
+    for two cases of the formula as it stands. It has the fewer operations, so that XLA starts no threads for it, where
+    small arrays of float32 become integers; and it masks a gradient by an x of bfloat16 in no more time, or less.
 
     No kernel has been timed on a device yet; for GPU and TPU this is what the compilers say (`bench/aot/counts`). XLA
     makes one pass over memory of a quantization there, and fuses it with its neighbours, which a kernel keeps apart. On

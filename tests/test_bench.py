@@ -75,6 +75,15 @@ def test_a_second_run_of_a_day_is_kept_beside_the_first(folder: pathlib.Path) ->
     assert results.new_path(folder, path.parent.name) != path
 
 
+def test_runs_are_read_the_older_first_whatever_the_device(tmp_path: pathlib.Path) -> None:
+    dates = {"b": "2026-01-01", "a": "2026-01-02", "c": "2026-01-03"}
+    for device, date in dates.items():
+        path = tmp_path / device / f"{date}.json"
+        path.parent.mkdir()
+        path.write_text("{}")
+    assert [path.parent.name for path, _ in results.load(tmp_path)] == list(dates)
+
+
 def test_the_report_of_a_run_is_a_page_with_its_plots_and_the_same_bytes_each_time(
     folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
