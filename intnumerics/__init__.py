@@ -4,9 +4,33 @@ from . import kernels as kernels
 from .int_numerics import IntNumerics as IntNumerics
 from .numerics import Context as Context
 from .numerics import QNumerics as QNumerics
+from .quantize import MASK as MASK
+from .quantize import VALUES as VALUES
 from .quantize import from_int as from_int
 from .quantize import quantize as quantize
 from .quantize import quantize_to_int as quantize_to_int
+from .scale import absmax_scale as absmax_scale
+from .stochastic_rounding import HardwareUniform as HardwareUniform
+from .stochastic_rounding import JaxUniform as JaxUniform
 from .stochastic_rounding import NoiseFn as NoiseFn
+from .stochastic_rounding import PhiloxUniform as PhiloxUniform
+from .stochastic_rounding import RandomCenteredUniform as RandomCenteredUniform
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "MASK",
+    "VALUES",
+    "Context",
+    "HardwareUniform",
+    "IntNumerics",
+    "JaxUniform",
+    "NoiseFn",
+    "PhiloxUniform",
+    "QNumerics",
+    "RandomCenteredUniform",
+    "absmax_scale",
+    "from_int",
+    "quantize",
+    "quantize_to_int",
+]

@@ -192,6 +192,29 @@ def axes(name: str, value: Any) -> tuple[int, ...]:
     return sequence_of_integers(name, value, "give the axes along which one draw is shared, as in (0,)")
 
 
+def reduced_axes(name: str, value: Any, rank: int) -> tuple[int, ...]:
+    """The axes of an array of `rank` axes that are reduced, counted from the first: all of them for None.
+
+    Raises:
+        TypeError: Neither None, an integer nor a tuple or list of integers.
+        ValueError: An axis that the array does not have, or one that is repeated.
+    """
+    remedy = "give an axis of x, a tuple of its axes, or None for all"
+    if value is None:
+        return tuple(range(rank))
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}={value!r} is not an axis: {remedy}")
+    given = (value,) if isinstance(value, numbers.Integral) else sequence_of_integers(name, value, remedy)
+    for axis in given:
+        if not -rank <= axis < rank:
+            have = f"use axes from {-rank} to {rank - 1}" if rank else "use None"
+            raise ValueError(f"{name}={value!r} has axis {axis}, and x has {rank} axes: {have}")
+    found = tuple(int(axis) % rank for axis in given)
+    if len(set(found)) < len(found):
+        raise ValueError(f"{name}={value!r} names an axis of x twice: {remedy}")
+    return tuple(sorted(found))
+
+
 def shared_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     """`shape` with 1 for the axes.
 

@@ -70,6 +70,48 @@ class IntNumerics(QNumerics):
         checks.noise_fn(self.noise_fn)
         object.__setattr__(self, "noise_dtype", checks.noise_dtype(self.noise_dtype))
 
+    @classmethod
+    def symmetric(
+        cls,
+        bits: int,
+        *,
+        preserve_zero: bool | None = None,
+        preserve_max_val: bool = False,
+        clip: bool = True,
+        clip_gradient: bool = False,
+        round: bool = True,
+        noise_fn: NoiseFn | None = None,
+        dtype: Any = None,
+        noise_dtype: Any = None,
+    ) -> "IntNumerics":
+        """The usual numerics of `bits` bits, with AQT's defaults; every field can be given.
+
+        Args:
+            bits: As the field.
+            preserve_zero: As the field; None is True, and False at 1 bit, where all would be 0 otherwise.
+            preserve_max_val: As the field.
+            clip: As the field.
+            clip_gradient: As the field. False fits a scale from the largest magnitude, which clips nothing
+                (`absmax_scale`).
+            round: As the field.
+            noise_fn: As the field.
+            dtype: As the field.
+            noise_dtype: As the field.
+
+        Source: `int_numerics.IntSymmetric` as `aqt/jax/v2/config.py` makes it.
+
+        Example:
+            >>> int8 = IntNumerics.symmetric(8)
+            >>> int8.preserve_zero, int8.abs_val_mapped_to()
+            (True, 127.5)
+            >>> IntNumerics.symmetric(1).preserve_zero
+            False
+        """
+        zero = bits != 1 if preserve_zero is None else preserve_zero
+        return cls(
+            bits, zero, preserve_max_val, clip, clip_gradient, round, noise_fn, dtype=dtype, noise_dtype=noise_dtype
+        )
+
     def replace(self, **changes: Any) -> "IntNumerics":
         """A copy with the given fields changed."""
         return dataclasses.replace(self, **changes)
@@ -182,3 +224,11 @@ class IntNumerics(QNumerics):
             return grad, None
         (packed,) = residual
         return op.clip_gradient_from_mask(checks.floats("grad", grad), packed), None
+
+
+def check_numerics(value: Any) -> None:
+    """Refuses numerics of another kind, with a TypeError."""
+    if not isinstance(value, IntNumerics):
+        raise TypeError(
+            f"numerics={value!r} is not an IntNumerics: make one with intnumerics.IntNumerics.symmetric(bits)"
+        )

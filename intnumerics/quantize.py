@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
 
 from . import checks, dispatch, op
-from .int_numerics import IntNumerics
+from .int_numerics import IntNumerics, check_numerics
 from .kernels import QuantSpec
 from .kernels.spec import wider
 from .part import part_of
@@ -208,7 +208,7 @@ def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
         >>> from_int(jnp.array([-127, 3], jnp.int8), int8, jnp.bfloat16)
         Array([-127, 3], dtype=bfloat16)
     """
-    _check_numerics(numerics)
+    check_numerics(numerics)
     q = checks.integers("q", q)
     dtype = checks.float_dtype("dtype", dtype)
     values = q.astype(wider(dtype, np.dtype(np.float32)))
@@ -219,15 +219,10 @@ def _arguments(
     x: Any, numerics: Any, key: Any, place: tuple[Any, Any], implementation: str | None, interpret: str | None
 ) -> tuple[jax.Array, jax.Array | None, QuantSpec]:
     """Checks the arguments that the public functions share; the noise or its seed, and what the pass does with it."""
-    _check_numerics(numerics)
+    check_numerics(numerics)
     x = checks.floats("x", x)
     dispatch.check(implementation, interpret, x.dtype.name)
     noise, spec = numerics.noise_and_spec(x, key, part_of(*place, x.shape))
     if noise is not None and spec.draw is None:
         dispatch.check(implementation, interpret, noise.dtype.name)
     return x, noise, spec
-
-
-def _check_numerics(numerics: Any) -> None:
-    if not isinstance(numerics, IntNumerics):
-        raise TypeError(f"numerics={numerics!r} is no IntNumerics: make one with intnumerics.IntNumerics(bits, ...)")

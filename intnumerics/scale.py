@@ -1,0 +1,80 @@
+"""The scale that brings an array into buckets."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import checks
+from .int_numerics import IntNumerics, check_numerics
+from .kernels import scaling
+
+
+def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """The size of a bucket such that the largest magnitude of x is `numerics.abs_val_mapped_to()` buckets.
+
+    `quantize` and `quantize_to_int` take `x / scale`, and their result times `scale` is in the units of x again. The
+    scale is float32 for bfloat16 and float16 too, so that the quotient is not rounded to the dtype of x.
+
+    With `preserve_max_val=True` neither `x / scale` nor `x * (1 / scale)` exceeds the bound, so no element loses its
+    gradient to the clip; a GPU on which XLA divides approximately may be off by two units in the last place. With
+    `preserve_max_val=False` the largest magnitude is at the edge of the last bucket, half a bucket beyond the bound.
+    With `clip_gradient=True` every slice then loses the gradient of its largest element, as in AQT: use
+    `preserve_max_val=True` or `clip_gradient=False`.
+
+    No gradient goes through the scale. Under `jit` a sharded x takes one all-reduce of maxima along the axes that are
+    both reduced and split. Inside `jax.shard_map` only the local shard is seen.
+
+    Args:
+        x: float32, bfloat16, float16 or (under x64) float64 of any shape. NaN and infinities are left out of the
+            maximum.
+        numerics: What x will be rounded to.
+        axis: The axis or axes that share one scale; None for one scale for all of x.
+
+    Returns:
+        The scale, float32, or float64 for float64 x, in the shape of x with 1 for the axes that share a scale. It is 1
+        where a slice is empty or all zeros, or where its largest magnitude is too small to divide by, which is below
+        `abs_val_mapped_to() * 2**-125` (`2**-1021` in float64). It is at most `2**126` (`2**1022`).
+
+    Raises:
+        TypeError: x is not an array of floats, numerics is not an IntNumerics, or axis is not an integer, a tuple of
+            integers or None.
+        ValueError: x does not have the axis, an axis is repeated, or numerics maps everything to one bucket, as 1 bit
+            does with both `preserve_zero` and `preserve_max_val`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from intnumerics import quantize
+        >>> int4 = IntNumerics.symmetric(4, preserve_max_val=True)
+        >>> x = jnp.array([[0.7, 0.1, -0.2], [0.0, 0.0, 0.0]])
+        >>> scale = absmax_scale(x, int4, axis=-1)
+        >>> scale
+        Array([[0.1],
+               [1. ]], dtype=float32)
+        >>> quantize(x / scale, int4) * scale
+        Array([[ 0.7,  0.1, -0.2],
+               [ 0. ,  0. ,  0. ]], dtype=float32)
+    """
+    check_numerics(numerics)
+    x = checks.floats("x", x)
+    bound = numerics.abs_val_mapped_to()
+    if bound == 0:
+        raise ValueError(
+            f"numerics has bits={numerics.bits}, preserve_zero=True and preserve_max_val=True, and so one bucket, to "
+            "which no scale maps x: use preserve_zero=False, preserve_max_val=False, or more bits"
+        )
+    return _absmax_scale(x, checks.reduced_axes("axis", axis, x.ndim), bound, bool(numerics.preserve_max_val))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _absmax_scale(x: jax.Array, axes: tuple[int, ...], bound: float, fits: bool) -> jax.Array:
+    x = jax.lax.stop_gradient(x)
+    magnitude = jnp.abs(x.astype(_dtype_of_scale(x.dtype)))
+    finite = jnp.where(magnitude < jnp.inf, magnitude, jnp.zeros_like(magnitude))  # NaN compares as False too
+    return scaling.scale_of(jnp.max(finite, axis=axes, keepdims=True, initial=0), bound, fits)
+
+
+def _dtype_of_scale(dtype: Any) -> np.dtype:
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
