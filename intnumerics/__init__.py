@@ -15,8 +15,7 @@ from .stochastic_rounding import JaxUniform as JaxUniform
 from .stochastic_rounding import NoiseFn as NoiseFn
 from .stochastic_rounding import PhiloxUniform as PhiloxUniform
 from .stochastic_rounding import RandomCenteredUniform as RandomCenteredUniform
-
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 __all__ = [
     "MASK",

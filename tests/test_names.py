@@ -1,5 +1,6 @@
 """What a profile and a dump of a compiled program show: the names of operations and kernels, and what kernels cost."""
 
+import functools
 import math
 import re
 from typing import Any
@@ -13,9 +14,10 @@ from streams import seed
 
 from intnumerics import quantize, quantize_to_int
 from intnumerics.kernels import Draw, QuantSpec, gpu, tpu
-from intnumerics.stochastic_rounding import PhiloxUniform
+from intnumerics.stochastic_rounding import JaxUniform, PhiloxUniform
 
 QUANTIZE, FROM_MASK = "intnumerics_quantize", "intnumerics_clip_gradient_from_mask"
+NAME = re.compile(r"\b(intnumerics_(?:quantize|clip_gradient_from_mask))(?:_([0-9a-f]{12}))?\b")
 SHAPE = (64, 1024)
 SIZE = math.prod(SHAPE)
 X = jax.ShapeDtypeStruct(SHAPE, jnp.bfloat16)
@@ -45,10 +47,37 @@ def test_a_program_names_the_operations_before_and_after_xla_compiles_it(functio
     lowered = jax.jit(function).lower(X)
     compiled = re.findall(r'op_name="([^"]*)"', lowered.compile().as_text())
     for text in (lowered.as_text(debug_info=True), "\n".join(compiled)):
-        assert set(re.findall(r"intnumerics_\w+", text)) == names
-        assert set(re.findall(r"jit\((intnumerics_\w+)\)", text)) == names
+        assert {name for name, _ in NAME.findall(text)} == names
+        assert set(re.findall(rf"jit\({NAME.pattern}\)", text)) == {found for found in NAME.findall(text) if found[1]}
     # Each instruction is below a name, and not only the call that XLA inlines.
     assert all(any(f"/{name}/" in path for path in compiled) for name in names)
+
+
+def test_calls_that_differ_in_anything_static_have_different_names_and_others_the_same() -> None:
+    x = np.zeros((8, 4), np.float32)
+    different = [
+        numerics(8),
+        numerics(7),
+        numerics(8, preserve_zero=False),
+        numerics(8, clip=False),
+        numerics(8, round=False),
+        numerics(8, noise_dtype=jnp.float32),
+        numerics(8, noise_fn=PhiloxUniform()),
+        numerics(8, noise_fn=PhiloxUniform((0,))),
+        numerics(8, noise_fn=JaxUniform()),
+    ]
+    ways = [quantize, functools.partial(quantize, implementation="xla"), quantize_to_int]
+    ways.append(functools.partial(quantize_to_int, dtype=jnp.int16))
+
+    def name(way: Any, n: Any, x: Any = x) -> tuple[str, str]:
+        text = jax.jit(lambda x: way(x, n, key=jax.random.key(0))).lower(x).as_text(debug_info=True)
+        [found] = {found for found in NAME.findall(text) if found[1]}
+        return found
+
+    usable = [(way, n) for way in ways for n in different if way in ways[:2] or (n.clip and n.round)]
+    names = [name(way, n) for way, n in usable]
+    assert len(set(names)) == len(names)
+    assert name(*usable[0], np.zeros((16, 4), np.float32)) == names[0]  # which the program itself tells from it
 
 
 def test_a_profile_tells_the_forward_from_the_backward() -> None:
