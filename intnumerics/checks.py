@@ -215,6 +215,45 @@ def reduced_axes(name: str, value: Any, rank: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+def residual(value: Any) -> None:
+    """Refuses what `quantize` cannot keep for its backward, with a ValueError."""
+    if not isinstance(value, str) or value not in ("mask", "x"):
+        raise ValueError(
+            f"residual={value!r} is neither 'mask' nor 'x': 'mask' keeps one bit per element for the backward, 'x' "
+            "keeps x itself; to keep nothing use numerics.replace(clip_gradient=False)"
+        )
+
+
+def mask_or_x(residual: Any, shape: tuple[int, ...]) -> jax.Array:
+    """The one array of a residual: a packed clip mask, uint8, or x itself, floats of `shape`.
+
+    Raises:
+        TypeError: Not one array, or one of another dtype.
+        ValueError: Floats of another shape.
+    """
+    remedy = "give what vjp_fwd returned beside the result, (mask,), or (x,) as FJFormer's vjp_fwd returns it"
+    if not isinstance(residual, tuple | list) or len(residual) != 1:
+        raise TypeError(f"residual is {_summary(residual)}, which is not a tuple of one array: {remedy}")
+    array = _array("residual[0]={!r}", residual[0], remedy)
+    if array.dtype == jnp.uint8:
+        return array
+    if array.dtype.name not in FLOATS:
+        raise TypeError(f"residual[0] has dtype {array.dtype.name}, neither uint8, of a mask, nor a float: {remedy}")
+    if array.shape != shape:
+        raise ValueError(
+            f"residual[0] has shape {array.shape} and dtype {array.dtype.name}, and grad has shape {shape}: an x has "
+            "the shape of grad"
+        )
+    return array
+
+
+def _summary(value: Any) -> str:
+    """A value in a few words, without the numbers in it."""
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)} items"
+    return f"a {type(value).__name__}"
+
+
 def shared_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     """`shape` with 1 for the axes.
 

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from . import checks, op
 from .kernels import QuantSpec
@@ -210,20 +211,24 @@ class IntNumerics(QNumerics):
         """The cotangents of x and of the context: `where(|x| <= bound, grad, 0)` and None.
 
         Args:
-            residual: What `vjp_fwd` returned.
+            residual: What `vjp_fwd` returned; or `(x,)`, which FJFormer's `vjp_fwd` returns. Not looked at without
+                `clip_gradient`.
             grad: The cotangent of the result, in its shape.
 
         Returns:
             The cotangent of x, in the dtype of `grad`, and None.
 
         Raises:
-            TypeError: grad is not made of floats.
-            ValueError: The residual is not that of a result of the shape of grad.
+            TypeError: grad is not an array of floats, or the residual is not a tuple of one array of uint8 or floats.
+            ValueError: The mask is not that of an x of the shape of grad, or x does not have that shape.
         """
         if not self.clip_gradient:
             return grad, None
-        (packed,) = residual
-        return op.clip_gradient_from_mask(checks.floats("grad", grad), packed), None
+        grad = checks.floats("grad", grad)
+        kept = checks.mask_or_x(residual, grad.shape)
+        if kept.dtype == jnp.uint8:
+            return op.clip_gradient_from_mask(grad, kept), None
+        return op.clip_gradient_from_x(grad, kept, self.spec()), None
 
 
 def check_numerics(value: Any) -> None:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -143,8 +143,8 @@ def _jvp(call: Call, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, 
 def _jitted(call: Call) -> Any:
     """`_differentiable` under a name that a profile shows, and that tells this call from every other.
 
-    What a partitioner calls back is not part of the text of a program. `jax_remove_custom_partitioning_ptr_from_cache_key`
-    leaves it out of the key of JAX's compilation cache too; then the name alone tells 8 bits from 4 there.
+    What a partitioner calls back is not in the text of a program. JAX's compilation cache can leave it out of its key
+    as well (`jax_remove_custom_partitioning_ptr_from_cache_key`). Then only the name tells 8 bits from 4.
     """
 
     def run(*arrays: jax.Array) -> list[jax.Array]:
@@ -156,15 +156,33 @@ def _jitted(call: Call) -> Any:
 
 
 def _run(call: Call, *arrays: jax.Array) -> list[jax.Array]:
-    """Runs a call; inside `shard_map` with checked axes, arrays that vary along fewer mesh axes first do along all."""
+    with jax.disable_jit(False):  # a program is what there is to a pass; without one there would be many
+        return _jitted(call)(*_varying_alike(arrays))
+
+
+# --- types: what a result has of each operand -------------------------------------------------------------------------
+
+
+def _varying_alike(arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """Arrays that all vary along the mesh axes that any of them varies along, inside `shard_map` with checked axes."""
     axes = [jax.typeof(a).manual_axis_type.varying for a in arrays]
     every = frozenset[str]().union(*axes)
-    alike = [
+    return [
         jax.lax.pcast(a, tuple(every - own), to="varying") if every - own else a
         for a, own in zip(arrays, axes, strict=True)
     ]
-    with jax.disable_jit(False):  # a program is what there is to a pass; without one there would be many
-        return _jitted(call)(*alike)
+
+
+def of_one_type(x: jax.Array, noise: jax.Array, spec: QuantSpec) -> tuple[jax.Array, jax.Array]:
+    """x, and noise or its seed, such that the result has the type of x: it varies and is split along the same axes.
+
+    A cotangent has the type of the result, so that of x has the type of x. What is done to x here is differentiable,
+    and sums up the cotangents of several devices where x is one for all of them.
+    """
+    x, noise = _varying_alike([x, noise])
+    if not x.ndim or not sharding.mesh_of([x, noise]).explicit_axes:
+        return x, noise
+    return sharding.split_as_result(Call("quantize", (spec,)), [x, _of_rank(noise, x, spec)]), noise
 
 
 # --- the operations ---------------------------------------------------------------------------------------------------
@@ -213,14 +231,19 @@ def _quantize(
     x: jax.Array, noise: jax.Array | None, spec: QuantSpec, implementation: str | None, interpret: str | None
 ) -> list[jax.Array]:
     arrays = [_at_least_1d(x)]
-    if noise is not None and spec.draw is None:
-        noise = jnp.reshape(noise, (1,) * (arrays[0].ndim - noise.ndim) + noise.shape)
-    elif noise is not None and spec.draw is not None and not x.ndim:
+    if noise is not None:
+        noise = _of_rank(noise, arrays[0], spec)
+    if noise is not None and spec.draw is not None and not x.ndim:
         spec = dataclasses.replace(spec, draw=dataclasses.replace(spec.draw, shape=(1,), whole=(1,)))
     how = sharding.packing_by_type(arrays[0]) if spec.with_mask else None
     call = Call("quantize", (spec,), noise is None, implementation, interpret, how)
     y, *packed = _run(call, *arrays, *([] if noise is None else [noise]))
     return [y.reshape(x.shape), *packed]
+
+
+def _of_rank(noise: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Array:
+    """An array of noise with as many axes as x; a seed as it is."""
+    return noise if spec.draw is not None else jnp.reshape(noise, (1,) * (x.ndim - noise.ndim) + noise.shape)
 
 
 def clip_gradient_from_mask(

@@ -3,17 +3,18 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
+from jax.custom_derivatives import zero_from_primal
 
 from . import checks, dispatch, op
 from .int_numerics import IntNumerics, check_numerics
-from .kernels import QuantSpec
+from .kernels import QuantSpec, reference
 from .kernels.spec import wider
 from .part import part_of
 
@@ -27,7 +28,7 @@ class _Straight:
     """The static arguments of `_straight_through`."""
 
     spec: QuantSpec
-    clip_gradient: bool
+    residual: Literal["mask", "x"] | None  # what is kept for the clip of the gradient; None where it is not clipped
     implementation: str | None
     interpret: str | None
 
@@ -39,34 +40,39 @@ def _straight_through(how: _Straight, x: jax.Array, noise: jax.Array | None) -> 
 
 def _forward(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, Any]:
     y, *packed = _kept(how, x, noise)
-    return _named(y), checkpoint_name(packed[0], MASK) if packed else None
+    kept = {"mask": lambda: checkpoint_name(packed[0], MASK), "x": lambda: x, None: lambda: None}
+    return _named(y), kept[how.residual]()
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _kept(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, ...]:
-    """The result, and the mask where there is one. Second derivatives differentiate it, and go straight through too."""
-    if not how.clip_gradient:
-        return (op.quantize(x, noise, how.spec, how.implementation, how.interpret),)
-    return op.quantize_with_mask(x, noise, how.spec, how.implementation, how.interpret)
+    """The result, and the mask if that is kept. Second derivatives differentiate it, and go straight through too."""
+    if how.residual == "mask":
+        return op.quantize_with_mask(x, noise, how.spec, how.implementation, how.interpret)
+    return (op.quantize(x, noise, how.spec, how.implementation, how.interpret),)
 
 
 @_kept.defjvp
 def _(how: _Straight, primals: Any, tangents: Any) -> Any:
     y, *packed = _kept(how, *primals)
-    if not packed:
-        return (y,), (tangents[0],)
-    no_tangent = np.zeros(packed[0].shape, jax.dtypes.float0)
-    return (y, *packed), (op.masked(tangents[0], packed[0]), no_tangent)
+    tangent = tangents[0]
+    if how.residual == "mask":
+        tangent = op.masked(tangent, packed[0])
+    elif how.residual == "x":
+        tangent = reference.clip_gradient_from_x(tangent, primals[0], how.spec)
+    return (y, *packed), (tangent, *map(zero_from_primal, packed))
 
 
 def _named(values: jax.Array) -> jax.Array:
     return checkpoint_name(values, VALUES)
 
 
-def _backward(how: _Straight, packed: Any, g: jax.Array) -> tuple[jax.Array, None]:
-    if not how.clip_gradient:
-        return g, None
-    return op.clip_gradient_from_mask(g, packed, how.implementation, how.interpret), None
+def _backward(how: _Straight, kept: Any, g: jax.Array) -> tuple[jax.Array, None]:
+    if how.residual == "mask":
+        g = op.clip_gradient_from_mask(g, kept, how.implementation, how.interpret)
+    elif how.residual == "x":
+        g = op.clip_gradient_from_x(g, kept, how.spec, how.implementation, how.interpret)
+    return g, None
 
 
 _straight_through.defvjp(_forward, _backward)
@@ -79,14 +85,15 @@ def quantize(
     key: jax.Array | None = None,
     offset: Sequence[int | jax.Array] | None = None,
     global_shape: Sequence[int] | None = None,
+    residual: Literal["mask", "x"] = "mask",
     implementation: str | None = None,
     interpret: str | None = None,
 ) -> jax.Array:
     """Quantizes x in one pass; the gradient goes straight through, times the clip mask.
 
     The backward is `where(|x| <= bound, g, 0)` with `numerics.clip_gradient`, on the x before the noise, and keeps one
-    bit an element from the forward; without it, it is g, and nothing is kept. For the policies of `jax.checkpoint` the
-    result is named `"intnumerics_values"`, and what is kept `"intnumerics_mask"`.
+    bit per element from the forward; without it, it is g, and nothing is kept. For the policies of `jax.checkpoint` the
+    result has the name `intnumerics.VALUES`, and the mask `intnumerics.MASK`.
 
     Args:
         x: float32, bfloat16, float16 or (under x64) float64 of any shape, in buckets: scale it first so that its
@@ -97,6 +104,8 @@ def quantize(
             x has that array's noise. It is for the shards inside a `jax.shard_map`, whose place only you know, as in
             `offset=(jax.lax.axis_index("rows") * x.shape[0], 0)`. Under `jit` alone a sharded array needs none.
         global_shape: The shape of that array, or None where x is no part of one.
+        residual: What the forward keeps for the backward with `numerics.clip_gradient`: `"mask"`, one bit per element,
+            or `"x"`, which costs no memory where x is kept for something else anyway, and no packing.
         implementation: `"reference"`, `"xla"`, `"pallas"` or `"triton"`, or None for the fastest known on the platform
             that the function is compiled for. A named implementation runs or raises.
         interpret: `"cuda"` or `"tpu"` runs that platform's kernel in Pallas' interpret mode on a CPU, slowly, for
@@ -121,12 +130,15 @@ def quantize(
         >>> jax.grad(lambda x: quantize(x, int4).sum())(x)
         Array([0., 1., 1.], dtype=float32)
     """
+    checks.residual(residual)
     x, noise, spec = _arguments(x, numerics, key, (offset, global_shape), implementation, interpret)
     if not isinstance(x, Tracer) and not isinstance(noise, Tracer):
         # Nothing is differentiated: what `custom_vjp` does in Python at each call takes as long as all the rest.
         return op.quantize(x, noise, spec, implementation, interpret)
-    how = _Straight(spec, bool(numerics.clip_gradient), implementation, interpret)
-    return _straight_through(how, x, noise if noise is None else jax.lax.stop_gradient(noise))
+    if noise is not None:
+        x, noise = op.of_one_type(x, jax.lax.stop_gradient(noise), spec)
+    how = _Straight(spec, residual if numerics.clip_gradient else None, implementation, interpret)
+    return _straight_through(how, x, noise)
 
 
 def quantize_to_int(

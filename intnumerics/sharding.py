@@ -52,6 +52,12 @@ def packing_by_type(x: jax.Array) -> Packing:
     return BY_THE_BYTE if shards.is_cut() else how
 
 
+def split_as_result(call: Call, arrays: Sequence[jax.Array]) -> jax.Array:
+    """The first array, split along the `Explicit` axes of a mesh as `by_type` splits it."""
+    split = split_of_any(call, _shapes(arrays), [jax.typeof(array).sharding for array in arrays])
+    return jax.sharding.reshard(arrays[0], NamedSharding(mesh_of(arrays), spec(split)))
+
+
 def by_type(leaf: Leaf, call: Call, arrays: Sequence[jax.Array]) -> list[jax.Array]:
     """Runs a call where the types of the arrays tell how they are split: along the `Explicit` axes of a mesh."""
     mesh, shapes = mesh_of(arrays), _shapes(arrays)
