@@ -24,8 +24,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from intnumerics import IntNumerics, quantize
-from intnumerics.stochastic_rounding import PhiloxUniform
+from intnumerics import IntNumerics, PhiloxUniform, quantize
 
 TEST_IMAGES = 360  # so one image is 0.3 points of accuracy: a smaller difference between two runs means nothing
 
@@ -80,16 +79,14 @@ def load() -> Digits:
 
 def make_numerics(bits: int, stochastic: bool) -> IntNumerics:
     """The numerics for a number of bits from 1 to 8, rounding to nearest or at random."""
-    return IntNumerics(
-        bits=bits,
+    return IntNumerics.symmetric(
+        bits,
         # A bucket centred on zero keeps zeros exact for one level of 2**bits. That is cheap at 8 bits, a quarter of all
         # levels at 2, and at 1 bit it would leave zero alone; there, an even number of levels: -1.5 ... 1.5, or +-0.5.
         preserve_zero=bits > 2,
         preserve_max_val=True,
-        clip=True,
         # `scaled_quantize` clips on purpose: a value out there cannot change the output, so it must not get a gradient.
         clip_gradient=True,
-        round=True,
         noise_fn=PhiloxUniform() if stochastic else None,
     )
 
@@ -99,9 +96,9 @@ def scaled_quantize(
 ) -> jax.Array:
     """Rounds x, of any shape, to the grid that fits its spread; `quantize` itself works in units of buckets.
 
-    With many bits one would map the largest magnitude onto `numerics.abs_val_mapped_to()`, and clip nothing. With few
-    bits the largest of thousands of values is a bad guide: most of x would land in the innermost buckets. So the scale
-    follows the root mean square instead, and the tails are clipped.
+    With many bits one would divide by `absmax_scale`, which clips nothing. With few bits the largest of thousands of
+    values is a bad guide: most of x would land in the innermost buckets. So the scale follows the root mean square
+    instead, and the tails are clipped.
     """
     # The scale is a setting, not a path for gradients: stopped at x, so that backward needs nothing of its computation.
     rms = jnp.sqrt(jnp.mean(jnp.square(jax.lax.stop_gradient(x))))

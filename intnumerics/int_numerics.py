@@ -19,7 +19,7 @@ class IntNumerics(QNumerics):
     """Rounds to a grid of integer buckets: a drop-in for `IntNumerics` of FJFormer and AQT.
 
     The forward adds noise (if any), clips and rounds; the backward multiplies the gradient by the clip mask. Values are
-    in buckets: scale x first so that its largest magnitude is `abs_val_mapped_to()`.
+    in buckets: divide x by its `absmax_scale` first. `symmetric` makes the usual numerics of some bits.
 
     Frozen, hashable, and a pytree without leaves, so it goes through `jit`, `vmap` and `scan` as a static value.
 
@@ -47,8 +47,7 @@ class IntNumerics(QNumerics):
     Example:
         >>> import jax.numpy as jnp
         >>> from intnumerics import Context
-        >>> int8 = IntNumerics(8, preserve_zero=True, preserve_max_val=True, clip=True, clip_gradient=True,
-        ...                    round=True, noise_fn=None)
+        >>> int8 = IntNumerics.symmetric(8)
         >>> int8.fwd(jnp.array([0.4, 2.5, 300.0]), Context())
         Array([  0.,   2., 127.], dtype=float32)
     """

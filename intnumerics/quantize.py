@@ -96,8 +96,8 @@ def quantize(
     result has the name `intnumerics.VALUES`, and the mask `intnumerics.MASK`.
 
     Args:
-        x: float32, bfloat16, float16 or (under x64) float64 of any shape, in buckets: scale it first so that its
-            largest magnitude is `numerics.abs_val_mapped_to()`. NaN stays NaN, and infinities clip.
+        x: float32, bfloat16, float16 or (under x64) float64 of any shape, in buckets: divide it by its
+            `absmax_scale` first. NaN stays NaN, and infinities clip.
         numerics: What to round to.
         key: A key for `numerics.noise_fn`, typed (`jax.random.key`) or legacy uint32.
         offset: Where x begins in a larger array of `global_shape`, an integer for each axis, which may be traced; then
@@ -122,8 +122,7 @@ def quantize(
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> int4 = IntNumerics(4, preserve_zero=True, preserve_max_val=True, clip=True, clip_gradient=True,
-        ...                    round=True, noise_fn=None)
+        >>> int4 = IntNumerics.symmetric(4, clip_gradient=True)
         >>> x = jnp.array([-9.0, 0.2, 3.7])
         >>> quantize(x, int4)
         Array([-7.,  0.,  4.], dtype=float32)
@@ -176,8 +175,7 @@ def quantize_to_int(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> binary = IntNumerics(1, preserve_zero=False, preserve_max_val=True, clip=True, clip_gradient=True,
-        ...                      round=True, noise_fn=None)
+        >>> binary = IntNumerics.symmetric(1)
         >>> q = quantize_to_int(jnp.array([-0.3, 0.1, 7.0]), binary)
         >>> q
         Array([-1,  0,  0], dtype=int8)
@@ -215,8 +213,7 @@ def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> int8 = IntNumerics(8, preserve_zero=True, preserve_max_val=True, clip=True, clip_gradient=True,
-        ...                    round=True, noise_fn=None)
+        >>> int8 = IntNumerics.symmetric(8)
         >>> from_int(jnp.array([-127, 3], jnp.int8), int8, jnp.bfloat16)
         Array([-127, 3], dtype=bfloat16)
     """

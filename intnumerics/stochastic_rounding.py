@@ -1,8 +1,8 @@
 """Noise that turns rounding into stochastic rounding: uniform, centred, one bucket wide.
 
-Added before rounding to the nearest bucket, it makes the result right on average: x = 0.3 becomes 1 three times in ten.
-`IntNumerics(noise_fn=PhiloxUniform(), ...)` draws it in the same pass that rounds. Each noise function can also be
-called, `noise_fn(shape, key)`, and gives the numbers that the pass adds, bit for bit.
+Added before rounding to the nearest bucket, it makes the result unbiased: x = 0.3 becomes 1 three times in ten.
+`IntNumerics.symmetric(8, noise_fn=PhiloxUniform())` draws it in the same pass that rounds. Each noise function can also
+be called, `noise_fn(shape, key)`, and gives the numbers that the pass adds, bit for bit.
 """
 
 import abc
@@ -102,8 +102,7 @@ class PhiloxUniform(_Sharing):
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from intnumerics import IntNumerics, quantize
-        >>> int8 = IntNumerics(8, preserve_zero=True, preserve_max_val=True, clip=True, clip_gradient=True,
-        ...                    round=True, noise_fn=PhiloxUniform())
+        >>> int8 = IntNumerics.symmetric(8, noise_fn=PhiloxUniform())
         >>> x = jnp.full(10_000, 0.3)
         >>> y = quantize(x, int8, key=jax.random.key(0))
         >>> sorted(set(y.tolist())), bool(abs(y.mean() - 0.3) < 0.02)
