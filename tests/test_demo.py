@@ -10,13 +10,14 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 import numpy as np
+import prose
 import pytest
 
 for package in ("sklearn", "matplotlib", "tqdm"):
     pytest.importorskip(package, reason=f"the demo needs {package}: pip install 'intnumerics[demo]'")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-README = " ".join((EXAMPLES.parent / "README.md").read_text().split())
+README = (EXAMPLES.parent / "README.md").read_text()
 
 
 @pytest.fixture
@@ -62,10 +63,7 @@ def test_runs_that_learn_print_their_rows_write_the_plot_and_succeed(digits, in_
         assert ours == pytest.approx(elements / 8 / 1024, abs=0.1)
         assert 31 < ratio <= 32
         assert plain_network - our_network == pytest.approx(plain - ours, abs=0.3)
-        assert (
-            f"keeps {ours} KiB for its quantizers instead of {plain:.0f} KiB, and {our_network:,.0f} KiB for the whole "
-            f"network instead of {plain_network:,.0f} KiB" in README
-        )
+        assert prose.says(README, "What it does", ours, *map(round, (plain, our_network, plain_network)))
     assert "curves.png" in out
     assert min(png_size(in_empty_folder / "curves.png")) >= 400
     assert [path.name for path in in_empty_folder.iterdir()] == ["curves.png"]
