@@ -19,6 +19,11 @@ def section(page: str, title: str) -> str:
     return found
 
 
+def python_blocks(text: str) -> list[str]:
+    """The Python code in a text, a string for each block."""
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
 def paragraphs(text: str) -> list[str]:
     """Paragraphs and items of lists, a line each; neither code nor tables."""
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
