@@ -7,7 +7,7 @@
 Calls take turns, on inputs that are not in the cache, into memory that is there already. Times are medians; GB/s count
 the least bytes that an operation must move, the copy moves as many, and ratios are to the speed of FJFormer's formula
 under jit. Where a profiler tells the device's own time, GB/s and ratios are of that, and the wall's stands beside it.
-The results are checked against NumPy, and are kept as JSON.
+The results are checked against NumPy, and are kept as JSON. It ends with one line per case.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import time
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read when JAX is imported; PyTorch needs memory too
 
-from bench import cases, libraries, machine, results
+from bench import cases, libraries, machine, results, summary
 from bench.runner import Runner
 from bench.timing import Patience
 
@@ -95,7 +95,7 @@ def main() -> None:
     except OSError as error:  # better now than when there is something to lose
         sys.exit(f"--out {options.out}: {error.strerror}; give a folder that can be written to")
     minutes, late = options.minutes or (QUICK_MINUTES if options.quick else float("inf")), []
-    for case in tqdm(chosen, unit="case", disable=not sys.stderr.isatty()) if tqdm else chosen:
+    for case in tqdm(chosen, unit="case", disable=None) if tqdm else chosen:  # None: no bar in a log
         if time.perf_counter() - begin > 60 * minutes:
             late.append(case.name)
             continue
@@ -104,7 +104,8 @@ def main() -> None:
         say = functools.partial(tqdm.write, file=sys.stdout) if tqdm else print
         say(results.table(found) + "\n")
     print("".join(f"not measured, for lack of time: {name}\n" for name in late), end="")
-    print(f"{len(report['cases'])} cases in {time.perf_counter() - begin:.0f} s, kept in {path}")
+    print(f"{len(report['cases'])} cases in {time.perf_counter() - begin:.0f} s, kept in {path}\n")
+    print(summary.lines(report))
     wrong = [f"{results.title(c)}: {name}" for c in report["cases"] for name, r in c["results"].items() if "wrong" in r]
     if wrong:
         sys.exit("wrong results:\n" + "\n".join(wrong))

@@ -9,8 +9,9 @@ import pathlib
 import sys
 
 from bench import plots, results
-from bench.operations import EAGER, OURS
-from bench.results import COPIES, Measured, Report
+from bench.operations import OURS
+from bench.results import COPIES, Report
+from bench.summary import best_other, shape_text
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 PAGE = "benchmarks.md"
@@ -33,20 +34,6 @@ these are of that.
 """
 
 
-def shape_text(case: Measured) -> str:
-    """A shape, a power of 2 as one."""
-    if len(case["shape"]) == 1:
-        return f"2^{case['shape'][0].bit_length() - 1}"
-    return "x".join(map(str, case["shape"]))
-
-
-def best_other(case: Measured) -> str:
-    """The quickest of the baselines."""
-    others = [n for n in case["results"] if not n.startswith(OURS) and n not in COPIES and not n.endswith(EAGER)]
-    measured = [name for name in others if results.best_seconds(case, name)]
-    return min(measured, key=lambda name: results.best_seconds(case, name) or 0.0)
-
-
 def summary(report: Report) -> str:
     """A row for each operation and dtype, at the largest size."""
     lines = [
@@ -63,8 +50,8 @@ def summary(report: Report) -> str:
             f"{results.gb_per_s(case, OURS):.1f}",
             f"{results.of_copy(case, OURS):.0%}",
             f"{results.ratio(case, OURS):.2f}",
-            other,
-            f"{results.ratio(case, other, OURS):.2f}",
+            other or "-",
+            f"{results.ratio(case, other, OURS):.2f}" if other else "-",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -42,17 +42,19 @@ def gb_per_s(case: Measured, name: str) -> float | None:
     return case["least_bytes"] / t / 1e9 if (t := best_seconds(case, name)) else None
 
 
-def ratio(case: Measured, name: str, baseline: str | None = None) -> float | None:
-    """How many times the speed of a baseline, that of the case if none is named.
-
-    Both by the time on the device where it is known of both, or else both by the wall's.
-    """
-    baseline = baseline or case["baseline"]
-    for kind in (device_seconds, seconds):
-        ours, theirs = kind(case, name), kind(case, baseline)
+def times(case: Measured, name: str, other: str) -> tuple[float, float, str] | None:
+    """Seconds of two variants and whose clock told them: the device's if it is known of both, or else the wall's."""
+    for clock, kind in (("device", device_seconds), ("wall", seconds)):
+        ours, theirs = kind(case, name), kind(case, other)
         if ours and theirs:
-            return theirs / ours
+            return ours, theirs, clock
     return None
+
+
+def ratio(case: Measured, name: str, baseline: str | None = None) -> float | None:
+    """How many times the speed of a baseline, that of the case if none is named; by one clock, as `times` has it."""
+    found = times(case, name, baseline or case["baseline"])
+    return found[1] / found[0] if found else None
 
 
 def of_copy(case: Measured, name: str) -> float | None:

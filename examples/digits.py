@@ -247,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     digits = digits_net.load()
     pairs = itertools.product(dict.fromkeys(options.bits), dict.fromkeys(options.rounding))
     jobs = list(dict.fromkeys((width, "-" if width.bits is None else rounding) for width, rounding in pairs))
-    with tqdm(total=len(jobs) * options.epochs, unit="epoch") as progress:
+    with tqdm(total=len(jobs) * options.epochs, unit="epoch", disable=None) as progress:  # None: no bar in a log
         runs = [train_width(*job, options.epochs, options.seed, digits, progress) for job in jobs]
     print(table(runs))
     plot(runs, options.output)

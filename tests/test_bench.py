@@ -52,6 +52,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     assert done.returncode == 0, done.stderr
     assert "backward from x, bfloat16 [4096]\n  implementation" in done.stdout
     assert "not measured: PyTorch: measured on a GPU alone\n" in done.stdout
+    closing = done.stdout.rstrip("\n").splitlines()[-4:]
+    assert [line.split("  ")[0] for line in closing[1:]] == ["operation", "backward from x", "backward from x"]
+    assert "%|" not in done.stderr, "a bar of tqdm in a log"
     return out
 
 

@@ -1,6 +1,7 @@
 """The example of `make demo`: it learns, shows what it measured, and refuses a bad argument before it starts."""
 
 import importlib
+import io
 import re
 import struct
 from pathlib import Path
@@ -9,13 +10,14 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 import numpy as np
+import prose
 import pytest
 
 for package in ("sklearn", "matplotlib", "tqdm"):
     pytest.importorskip(package, reason=f"the demo needs {package}: pip install 'intnumerics[demo]'")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-README = " ".join((EXAMPLES.parent / "README.md").read_text().split())
+README = (EXAMPLES.parent / "README.md").read_text()
 
 
 @pytest.fixture
@@ -61,13 +63,26 @@ def test_runs_that_learn_print_their_rows_write_the_plot_and_succeed(digits, in_
         assert ours == pytest.approx(elements / 8 / 1024, abs=0.1)
         assert 31 < ratio <= 32
         assert plain_network - our_network == pytest.approx(plain - ours, abs=0.3)
-        assert (
-            f"keeps {ours} KiB for its quantizers instead of {plain:.0f} KiB, and {our_network:,.0f} KiB for the whole "
-            f"network instead of {plain_network:,.0f} KiB" in README
-        )
+        assert prose.says(README, "What it does", ours, *map(round, (plain, our_network, plain_network)))
     assert "curves.png" in out
     assert min(png_size(in_empty_folder / "curves.png")) >= 400
     assert [path.name for path in in_empty_folder.iterdir()] == ["curves.png"]
+
+
+class Terminal(io.StringIO):
+    """Where a terminal would be."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stderr", "bars"), [(io.StringIO, False), (Terminal, True)], ids=["log", "terminal"])
+def test_progress_is_shown_on_a_terminal_and_not_written_into_a_log(digits, in_empty_folder, monkeypatch, stderr, bars):
+    monkeypatch.setattr(digits.digits_net, "train", lambda config, data: iter([({}, 0.25), ({}, 1.0)]))
+    monkeypatch.setattr(digits.sys, "stderr", written := stderr())
+    assert digits.main(["--bits", "float", "--epochs", "2"]) == 0
+    assert ("2/2" in written.getvalue()) == bars
+    assert (written.getvalue() != "") == bars
 
 
 def test_a_run_below_its_floor_is_named_and_fails_and_still_shows_its_curve(
