@@ -18,9 +18,9 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
     `quantize` and `quantize_to_int` take `x / scale`, and their result times `scale` is in the units of x again. The
     scale is float32 for bfloat16 and float16 too, so that the quotient is not rounded to the dtype of x.
 
-    With `preserve_max_val=True` neither `x / scale` nor `x * (1 / scale)` exceeds the bound, so no element loses its
-    gradient to the clip; a GPU on which XLA divides approximately may be off by two units in the last place. With
-    `preserve_max_val=False` the largest magnitude is at the edge of the last bucket, half a bucket beyond the bound.
+    With `preserve_max_val=True` neither `x / scale` nor `x * (1 / scale)` exceeds the clip's bound on any device, so no
+    element loses its gradient: the scale is a few units in the last place larger than the exact quotient. With
+    `preserve_max_val=False` the largest magnitude is at the edge of the last bucket, half a bucket beyond that bound.
     With `clip_gradient=True` every slice then loses the gradient of its largest element, as in AQT: use
     `preserve_max_val=True` or `clip_gradient=False`.
 
@@ -36,7 +36,8 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
     Returns:
         The scale, float32, or float64 for float64 x, in the shape of x with 1 for the axes that share a scale. It is 1
         where a slice is empty or all zeros, or where its largest magnitude is too small to divide by, which is below
-        `abs_val_mapped_to() * 2**-125` (`2**-1021` in float64). It is at most `2**126` (`2**1022`).
+        `abs_val_mapped_to() * 2**-125` (`2**-1021` in float64). It is at most `2**126` (`2**1022`), which 1 to 3
+        bits alone can reach; larger magnitudes are clipped then.
 
     Raises:
         TypeError: x is not an array of floats, numerics is not an IntNumerics, or axis is not an integer, a tuple of
@@ -47,14 +48,14 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
     Example:
         >>> import jax.numpy as jnp
         >>> from intnumerics import quantize
-        >>> int4 = IntNumerics.symmetric(4, preserve_max_val=True)
-        >>> x = jnp.array([[0.7, 0.1, -0.2], [0.0, 0.0, 0.0]])
+        >>> int4 = IntNumerics.symmetric(4)
+        >>> x = jnp.array([[3.75, 1.1, -0.6], [0.0, 0.0, 0.0]])
         >>> scale = absmax_scale(x, int4, axis=-1)
         >>> scale
-        Array([[0.1],
+        Array([[0.5],
                [1. ]], dtype=float32)
         >>> quantize(x / scale, int4) * scale
-        Array([[ 0.7,  0.1, -0.2],
+        Array([[ 3.5,  1. , -0.5],
                [ 0. ,  0. ,  0. ]], dtype=float32)
     """
     check_numerics(numerics)

@@ -24,36 +24,35 @@ RANDOM = np.random.default_rng(0)
 X = (RANDOM.standard_normal((6, 5, 16)) * 3).astype(np.float32)
 
 
-def fits(maximum: np.ndarray, scale: np.ndarray, bound: float) -> np.ndarray:
-    """Whether neither of the ways to scale a maximum exceeds the bound; NumPy rounds each operation to nearest."""
-    one, bound = np.ones((), scale.dtype), np.asarray(bound, scale.dtype)
-    return (maximum / scale <= bound) & (maximum * (one / scale) <= bound)
+def ulps(x: np.ndarray, by: int) -> np.ndarray:
+    """x, which is positive, `by` units in the last place larger."""
+    return (x.view(f"int{8 * x.itemsize}") + by).view(x.dtype)
 
 
 def expected(maximum: np.ndarray, bound: float, preserve_max_val: bool = True) -> np.ndarray:
-    """`maximum * (1 / bound)`, and with `preserve_max_val` the first number from there on that fits."""
+    """`maximum * (1 / bound)`, with `preserve_max_val` six units more unless it is a power of 2 that is exact."""
     scale = maximum * (np.ones((), maximum.dtype) / np.asarray(bound, maximum.dtype))
-    while preserve_max_val and not (fitting := fits(maximum, scale, bound)).all():
-        scale = np.where(fitting, scale, np.nextafter(scale, np.asarray(np.inf, scale.dtype)))
-    return scale
+    is_exact = (np.frexp(scale)[0] == 0.5) & (scale * np.asarray(bound, scale.dtype) == maximum)
+    return np.where(is_exact, scale, ulps(scale, 6)) if preserve_max_val else scale
 
 
 # --- rounding ---------------------------------------------------------------------------------------------------------
 
-
-@pytest.mark.parametrize("bound", [0.5, 1.5, 7.0, 15.5, 127.0, 32767.0])
-def test_the_scale_of_each_mantissa_is_the_first_from_the_product_on_that_fits(bound: float) -> None:
-    maximum = (np.arange(1 << 23, dtype=np.int32) + (127 << 23)).view(np.float32)
-    scale = np.asarray(jax.jit(scaling.scale_of, static_argnums=(1, 2))(maximum, bound, True))
-    assert_same_bits(scale, expected(maximum, bound))
+MANTISSAS = (np.arange(1 << 23, dtype=np.int32) + (127 << 23)).view(np.float32)
+scale_of = jax.jit(scaling.scale_of, static_argnums=(1, 2))
 
 
-def test_a_quotient_that_is_off_by_two_units_is_corrected_for_each_mantissa() -> None:
-    scale = (np.arange(1 << 23, dtype=np.int32) + (127 << 23)).view(np.float32)
-    exact = np.float32(1) / scale
-    corrected = jax.jit(scaling.corrected_reciprocal)
-    for units in (-2, 2):
-        assert_same_bits(corrected((exact.view(np.int32) + units).view(np.float32), scale), exact)
+@pytest.mark.parametrize("bound", [0.5, 1.5, 7.0, 15.5, 127.0, 255.5, 32767.0])
+def test_no_quotient_exceeds_the_bound_even_where_a_device_is_two_units_off(bound: float) -> None:
+    scale = np.asarray(scale_of(MANTISSAS, bound, True))
+    assert_same_bits(scale, expected(MANTISSAS, bound))
+    # As PTX's div.full.f32 and rcp.approx.f32 may be: beside NumPy's own, which are rounded to nearest.
+    for off in (0, 2):
+        is_exact = np.frexp(scale)[0] == 0.5  # every device divides by a power of 2 exactly
+        assert (np.where(is_exact, MANTISSAS / scale, ulps(MANTISSAS / scale, off)) <= bound).all()
+        reciprocal = np.float32(1) / scale
+        assert (MANTISSAS * np.where(is_exact, reciprocal, ulps(reciprocal, off)) <= bound).all()
+    assert (MANTISSAS / scale > bound * (1 - 2.0**-20)).all()
 
 
 @pytest.mark.parametrize("numerics", [INT8, INT4, BINARY, IntNumerics.symmetric(8), IntNumerics.symmetric(22)])
@@ -76,6 +75,7 @@ TINY, HUGE = 2.0**-126, np.finfo(np.float32).max
 @pytest.mark.parametrize(
     ("x", "scale"),
     [
+        ([1.0, -127.0], 1.0),
         ([0.0, -0.0], 1.0),
         ([], 1.0),
         ([np.nan, np.inf, -np.inf], 1.0),
