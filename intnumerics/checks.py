@@ -204,12 +204,12 @@ def reduced_axes(name: str, value: Any, rank: int) -> tuple[int, ...]:
         return tuple(range(rank))
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}={value!r} is not an axis: {remedy}")
-    given = (value,) if isinstance(value, numbers.Integral) else sequence_of_integers(name, value, remedy)
+    given = (operator.index(value),) if isinstance(value, numbers.Integral) else sequence_of_integers(name, value, remedy)
     for axis in given:
         if not -rank <= axis < rank:
             have = f"use axes from {-rank} to {rank - 1}" if rank else "use None"
             raise ValueError(f"{name}={value!r} has axis {axis}, and x has {rank} axes: {have}")
-    found = tuple(int(axis) % rank for axis in given)
+    found = tuple(axis % rank for axis in given)
     if len(set(found)) < len(found):
         raise ValueError(f"{name}={value!r} names an axis of x twice: {remedy}")
     return tuple(sorted(found))
