@@ -204,7 +204,9 @@ def reduced_axes(name: str, value: Any, rank: int) -> tuple[int, ...]:
         return tuple(range(rank))
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}={value!r} is not an axis: {remedy}")
-    given = (operator.index(value),) if isinstance(value, numbers.Integral) else sequence_of_integers(name, value, remedy)
+    given = (
+        (operator.index(value),) if isinstance(value, numbers.Integral) else sequence_of_integers(name, value, remedy)
+    )
     for axis in given:
         if not -rank <= axis < rank:
             have = f"use axes from {-rank} to {rank - 1}" if rank else "use None"

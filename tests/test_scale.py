@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import oracle
 import pytest
 from jax.sharding import AxisType
 from meshes import KINDS, collective_lines, mesh, placed
@@ -14,6 +15,7 @@ from oracle import assert_same_bits
 from refusals import refused
 
 from intnumerics import IntNumerics, absmax_scale, quantize, quantize_to_int
+from intnumerics import scale as scale
 from intnumerics.kernels import scaling
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -90,6 +92,23 @@ TINY, HUGE = 2.0**-126, np.finfo(np.float32).max
 )
 def test_what_cannot_be_divided_by_has_scale_1_and_what_is_not_finite_has_no_say(x: list[float], scale: float) -> None:
     assert_same_bits(absmax_scale(np.asarray(x, np.float32), INT8), np.asarray([scale], np.float32))
+
+
+@pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
+@pytest.mark.parametrize("axis", [None, 0, (1, 2)], ids=str)
+@pytest.mark.parametrize("finite", [True, False], ids=["finite", "not finite"])
+@pytest.mark.parametrize("largest", [scale._largest_finite, scale._largest_finite_on_a_cpu])  # pyright: ignore[reportPrivateUsage]
+def test_both_ways_to_the_largest_magnitude_leave_out_what_is_not_finite(
+    largest: Any, finite: bool, axis: Any, dtype: np.dtype
+) -> None:
+    x = X.astype(dtype)
+    if not finite:
+        x[0, 0, 3], x[1, :, 5], x[2] = np.nan, -np.inf, np.nan
+    axes = tuple(range(3)) if axis is None else (axis,) if isinstance(axis, int) else axis
+    wide = np.abs(x.astype(np.float32))
+    expected = np.max(np.where(np.isfinite(wide), wide, 0), axis=axes, keepdims=True)
+    assert_same_bits(jax.jit(largest, static_argnames="axes")(x, axes=axes), expected)
+    assert_same_bits(jax.vmap(lambda x: largest(x, axes=()))(x), np.where(np.isfinite(wide), wide, 0))
 
 
 def test_a_scale_has_a_reciprocal_that_is_a_normal_number() -> None:
