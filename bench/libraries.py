@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bench import baselines
+from bench import torch_baselines
 from bench.checks import other_draws, within_a_bucket
 from bench.variant import Variant
 
@@ -16,20 +16,23 @@ PACKAGES = {"AQT": "aqt", "Qwix": "qwix", "PyTorch": "torch"}
 INSTALL = {"AQT": "pip install aqtp", "Qwix": "pip install qwix", "PyTorch": "pip install torch"}
 
 
+torch_on = ["gpu"]  # the platforms, as JAX names its devices', where PyTorch is measured; a rehearsal adds "cpu"
+
+
 def has(package: str) -> bool:
     """Whether a package can be measured here."""
-    return importlib.util.find_spec(PACKAGES[package]) is not None and (package != "PyTorch" or _on_gpu())
+    return importlib.util.find_spec(PACKAGES[package]) is not None and (package != "PyTorch" or _takes_torch())
 
 
-def _on_gpu() -> bool:
-    return jax.devices()[0].platform == "gpu"
+def _takes_torch() -> bool:
+    return jax.devices()[0].platform in torch_on
 
 
 def missing() -> list[str]:
     """What is not measured here, and why: a line each."""
     absent = [name for name in PACKAGES if not has(name)]
     reasons = {name: f"not installed ({INSTALL[name]})" for name in absent}
-    if "PyTorch" in absent and not _on_gpu():
+    if "PyTorch" in absent and not _takes_torch():
         reasons["PyTorch"] = "measured on a GPU alone"
     return [f"{name}: {reason}" for name, reason in reasons.items()]
 
@@ -45,7 +48,7 @@ def plain(result: str) -> dict[str, Variant]:
         convert = lambda x: numerics.convert_to(x, jnp.int8)  # noqa: E731
         found["Qwix's convert_to"] = Variant(convert, ("x",), agrees=within_a_bucket)  # its lowest value is -128
     if has("PyTorch"):
-        found |= _torch_forward(result)
+        found |= torch_baselines.forward(result)
     return found
 
 
@@ -69,7 +72,7 @@ def noisy(result: str) -> dict[str, Variant]:
             function = functools.partial(convert, getattr(stochastic_rounding, name))
             found[f"Qwix's convert_to, {name}"] = Variant(function, ("x", "key"), agrees=other_draws)
     if has("PyTorch"):
-        found |= _torch_forward(result, noisy=True)
+        found |= torch_baselines.forward(result, noisy=True)
     return found
 
 
@@ -80,8 +83,16 @@ def backward() -> dict[str, Variant]:
         numerics = _aqt_numerics("same")
         found["AQT's IntSymmetric"] = Variant(lambda g, x: numerics.vjp_bwd((x,), g)[0], ("g", "x"))
     if has("PyTorch"):
-        found |= _torch_backward()
+        found |= torch_baselines.backward()
     return found
+
+
+def chained(name: str, scale: float, noisy: bool) -> dict[str, Variant]:
+    """Chains, by the name of ours."""
+    if not has("PyTorch"):
+        return {}
+    make = torch_baselines.into_dot if name.startswith("gelu") else torch_baselines.after_norm
+    return make(scale, noisy)
 
 
 # --- AQT --------------------------------------------------------------------------------------------------------------
@@ -107,48 +118,3 @@ def _aqt(result: str, noise_fn: Any = None) -> Callable[..., jax.Array]:
 
     numerics = _aqt_numerics(result, noise_fn)
     return lambda x, key=None: numerics.vjp_fwd(x, utils.Context(key=key, train_step=None))[0]
-
-
-# --- PyTorch: functions of its tensors --------------------------------------------------------------------------------
-
-
-def _torch_forward(result: str, noisy: bool = False) -> dict[str, Variant]:
-    import torch
-
-    def formula(x: Any) -> Any:
-        y = (x + (torch.rand_like(x, dtype=torch.float32) - 0.5)).to(x.dtype) if noisy else x
-        y = torch.round(torch.clamp(y, -baselines.BOUND, baselines.BOUND))
-        return y.to(torch.int8) if result == "int8" else y
-
-    agrees = {"agrees": other_draws} if noisy else {}
-    name = "PyTorch's torch.compile of the formula" + (", rand_like" if noisy else "")
-    found = {name: Variant(torch.compile(formula), ("x",), "torch", **agrees)}
-    if not noisy and result == "same":
-        found["PyTorch's fake_quantize_per_tensor_affine"] = Variant(_fake_quantize, ("x",), "torch")
-    return found
-
-
-def _fake_quantize(x: Any) -> Any:
-    import torch
-
-    return torch.fake_quantize_per_tensor_affine(x, 1.0, 0, int(-baselines.BOUND), int(baselines.BOUND))
-
-
-def _torch_backward() -> dict[str, Variant]:
-    """From the mask of a byte an element that PyTorch keeps, and the formula from x."""
-    import torch
-
-    kept: dict[int, tuple[Any, Any]] = {}
-
-    def fake_quantize_backward(g: Any, x: Any) -> Any:
-        if id(x) not in kept:  # the forward is not what is measured
-            leaf = x.detach().requires_grad_()
-            kept[id(x)] = leaf, _fake_quantize(leaf)
-        leaf, y = kept[id(x)]
-        return torch.autograd.grad(y, leaf, g, retain_graph=True)[0]
-
-    formula = torch.compile(lambda g, x: g * ((x >= -baselines.BOUND) & (x <= baselines.BOUND)))
-    return {
-        "PyTorch's torch.compile of the formula": Variant(formula, ("g", "x"), "torch"),
-        "PyTorch's backward of fake_quantize_per_tensor_affine": Variant(fake_quantize_backward, ("g", "x"), "torch"),
-    }
