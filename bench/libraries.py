@@ -1,6 +1,7 @@
 """Other packages that quantize, as baselines where they are installed: AQT, Qwix, and on a GPU PyTorch."""
 
 import functools
+import importlib
 import importlib.util
 from collections.abc import Callable
 from typing import Any
@@ -21,20 +22,33 @@ torch_on = ["gpu"]  # the platforms, as JAX names its devices', where PyTorch is
 
 def has(package: str) -> bool:
     """Whether a package can be measured here."""
-    return importlib.util.find_spec(PACKAGES[package]) is not None and (package != "PyTorch" or _takes_torch())
+    return not _absent(package)
 
 
-def _takes_torch() -> bool:
-    return jax.devices()[0].platform in torch_on
+@functools.cache
+def _broken(package: str) -> str:
+    """Why a package that is installed cannot be imported, or nothing."""
+    try:
+        importlib.import_module(PACKAGES[package])
+    except Exception as error:  # whatever its own import raises
+        return f"its import failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return ""
+
+
+def _absent(package: str) -> str:
+    """Why a package is not measured, or nothing."""
+    if package == "PyTorch" and not torch_on:
+        return "left out, for a process with it ended by itself"
+    if package == "PyTorch" and jax.devices()[0].platform not in torch_on:
+        return "measured on a GPU alone"
+    if importlib.util.find_spec(PACKAGES[package]) is None:
+        return f"not installed ({INSTALL[package]})"
+    return _broken(package)
 
 
 def missing() -> list[str]:
     """What is not measured here, and why: a line each."""
-    absent = [name for name in PACKAGES if not has(name)]
-    reasons = {name: f"not installed ({INSTALL[name]})" for name in absent}
-    if "PyTorch" in absent and not _takes_torch():
-        reasons["PyTorch"] = "measured on a GPU alone"
-    return [f"{name}: {reason}" for name, reason in reasons.items()]
+    return [f"{name}: {_absent(name) or 'left out'}" for name in PACKAGES if not has(name)]
 
 
 def plain(result: str) -> dict[str, Variant]:

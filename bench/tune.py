@@ -40,7 +40,7 @@ KINDS = {device_time.PROFILER: "device time", device_time.QUEUE: "time in a queu
 
 
 class Clock:
-    """The time of programs that take turns: the device's own where it is known of all in one way, or else the wall's."""
+    """The time of programs that take turns: the device's own where it is known of all, or else the wall's."""
 
     def __init__(self) -> None:
         self.sweep = Sweep(machine.last_level_cache())

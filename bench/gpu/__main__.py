@@ -109,7 +109,11 @@ class Call:
     def __init__(self, folder: pathlib.Path, about: dict[str, Any], options: argparse.Namespace, end: float) -> None:
         self.folder, self.options, self.end = folder, options, end
         folder.mkdir(parents=True, exist_ok=True)
-        self.record = {"steps": {}, "calls": []} | store.read(folder / store.RUN) | {"about": about, "rehearsal": options.rehearsal}
+        self.record = (
+            {"steps": {}, "calls": []}
+            | store.read(folder / store.RUN)
+            | {"about": about, "rehearsal": options.rehearsal}
+        )
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         self.record["calls"].append(
             {"begin": now, "minutes": options.minutes, "from": options.start or "1", "commit": about["commit"]}
@@ -126,7 +130,7 @@ class Call:
     def run(self) -> None:
         """Every step in turn."""
         for i, step in enumerate(self.options.steps):
-            limit = plan.seconds_for(self.options.steps[i:], self.end - time.time())
+            limit = plan.seconds_for(self.options.steps[i:], self.end - time.time(), self.options.rehearsal)
             if limit < plan.LEAST:
                 self.note(step, status="not run", why=f"no time was left: {limit:.0f} s, less than {plan.LEAST:g}")
                 continue
@@ -143,7 +147,7 @@ class Call:
     def one(self, step: Step, until: float) -> tuple[str, str]:
         """Runs a step; where its process ends before it is done, another goes on without what ended the first."""
         for start in range(MOST_STARTS):
-            todo = task.Task(step.name, self.folder, until, self.options.rehearsal, crashed=start > 0)
+            todo = task.Task(step.name, self.folder, until, self.options.rehearsal, start=start)
             log = self.folder / store.LOG
             with log.open("a") as file:
                 file.write(f"\n=== step {step.number} {step.name}, {time.strftime('%H:%M:%S')}\n")
@@ -169,7 +173,7 @@ def last_line(log: pathlib.Path) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs the command line; the exit status is 0 where every step ran or was only short of time, and nothing failed."""
+    """Runs the command line; the status is 0 where no step failed: to be short of time is none."""
     options, begin = arguments(words), time.time()
     about = probe(options.rehearsal)
     try:
@@ -177,7 +181,9 @@ def main(words: Sequence[str] | None = None) -> int:
         call = Call(folder, about, options, begin + 60 * options.minutes - plan.RESERVE)
     except (ValueError, OSError) as error:
         sys.exit(f"{error}. Nothing was written.")
-    print(f"{about['device']}; {', '.join(f'{name} {v}' for name, v in about['versions'].items())}\nall of it: {folder}")
+    print(
+        f"{about['device']}; {', '.join(f'{name} {v}' for name, v in about['versions'].items())}\nall of it: {folder}"
+    )
     status = 0
     try:
         with stoppable():

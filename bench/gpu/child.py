@@ -1,5 +1,6 @@
 """Runs a command with a time limit: when it is late, it is killed with all that it started."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -59,16 +60,12 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     """Ends a process and its group, whether or not the process itself has ended."""
     if child.poll() is None:
         _signal(child, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            pass
     _signal(child, signal.SIGKILL)
     child.wait()
 
 
 def _signal(child: subprocess.Popen[bytes], number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # nobody is left
         os.killpg(child.pid, number)
-    except ProcessLookupError:  # nobody is left
-        pass

@@ -23,6 +23,9 @@ MET, SO_FAR, NOT_MET, NOT_MEASURED = "met", "met so far", "NOT MET", "not measur
 STEP_OF = {"kernels": "smoke", "tests": "tests", "cases": "headline", "tuner": "tuner"}
 
 
+NOUNS = {"kernels": "kernels", "tests": "tests", "cases": "cases", "tuner": "kernels tried"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """What was measured of a target.
@@ -85,7 +88,7 @@ def _right(target: Right, evidence: Evidence) -> Verdict:
     if not count:
         return Verdict(target, NOT_MEASURED, evidence.why_not(STEP_OF[target.of]))
     first = f"; {len(wrong)} wrong, the first: {wrong[0]}" if wrong else ""
-    return Verdict(target, _status(not wrong, count, planned), f"{count} of {planned} {target.of}{more}{first}")
+    return Verdict(target, _status(not wrong, count, planned), f"{count} of {planned} {NOUNS[target.of]}{more}{first}")
 
 
 Counted = tuple[int, int, list[str], str]  # how many there are, of how many, what is wrong, what else there is to say
@@ -174,7 +177,11 @@ def ratio_of(target: Speed, case: results.Measured) -> float | None:
     others = {SAME_NOISE: [case["baseline"]], ANY_NOISE: list(GENERATORS)}.get(target.other) or _named(
         target.other, case
     )
-    best = [max(r for name in ours if (r := results.ratio(case, name, other))) for other in others if _both(case, ours, other)]
+    best = [
+        max(r for name in ours if (r := results.ratio(case, name, other)))
+        for other in others
+        if _both(case, ours, other)
+    ]
     return min(best, default=None)
 
 

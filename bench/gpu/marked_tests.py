@@ -11,7 +11,14 @@ WORKERS, REHEARSAL_WORKERS = 8, 2
 QUICK = "every_shape or infinity or cotangent or shared or begins"  # to interpret
 # Where such tests are, for to import the others takes time; a test holds that these are all.
 FILES = tuple(f"tests/test_{name}.py" for name in ("kernels", "parts", "stream_kernels", "triton"))
-INTERPRETED = ("tests/test_kernels.py", "tests/test_stream_kernels.py", "-k", f"pallas-gpu and ({QUICK})", "--of-each", "1")
+INTERPRETED = (
+    "tests/test_kernels.py",
+    "tests/test_stream_kernels.py",
+    "-k",
+    f"pallas-gpu and ({QUICK})",
+    "--of-each",
+    "1",
+)
 
 
 def command(todo: Task) -> list[str]:

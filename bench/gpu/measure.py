@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bench import cases, libraries, machine, results
+from bench import cases, device_time, libraries, machine, results
 from bench.cases import Case
 from bench.gpu import store, task, worth
 from bench.gpu.rows import load
@@ -17,7 +17,7 @@ from intnumerics.kernels import tuning
 
 PATIENCE, REHEARSAL_PATIENCE = Patience(least=5, most=15, seconds=0.4), Patience(least=2, most=2, seconds=0.0)
 LONGEST = 1.0  # seconds of a call
-FIRST_CASE = 15.0  # seconds that a case is thought to take before one is known
+FIRST_CASE = 8.0  # seconds that a case is thought to take before one is known
 COMPILERS = 8
 
 Json = dict[str, Any]
@@ -63,7 +63,9 @@ class Measuring:
     def skipped() -> list[str]:
         """What is not measured here, and why."""
         present = cases.here(machine.platform_name())
-        absent = [name for name in cases.implementations(machine.platform_name()) if name not in (*present, "reference")]
+        absent = [
+            name for name in cases.implementations(machine.platform_name()) if name not in (*present, "reference")
+        ]
         return [*libraries.missing(), *(f"implementation={name!r}: jax-triton is not installed" for name in absent)]
 
     def write(self) -> None:
@@ -74,9 +76,9 @@ class Measuring:
         """What was not measured yet; what a process was at when it was killed comes last, if at all."""
         found = self.report[self.list]
         running = self.report.pop("running", None)
-        if running and self.todo.crashed:
+        if running and self.todo.start:
             found.append(running | {"results": {}, "error": "the process ended by itself while it ran this case"})
-        elif not self.todo.crashed:
+        elif not self.todo.start:
             found[:] = [case for case in found if "error" not in case]
         done = {key(case) for case in found}
         left = [case for case in chosen if key_of(case) not in done]
@@ -101,7 +103,10 @@ class Measuring:
         try:
             found = self.runner.run(case)
         except Exception as error:
-            found = as_json(case) | {"results": {}, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+            found = as_json(case) | {
+                "results": {},
+                "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            }
         del self.report["running"]
         reasons = self.report.setdefault("device_time", [])
         reasons += [why for why in found.pop("device_time", []) if why not in reasons]
@@ -133,11 +138,21 @@ def chosen(todo: Task) -> list[Case]:
     return list(worth.headline(todo.rehearsal))
 
 
+def go_without(start: int) -> None:
+    """Leaves out what may have ended the processes before: PyTorch first, then the profiler."""
+    if start > 0:
+        libraries.torch_on.clear()
+        print("PyTorch is left out, for the process before ended by itself", flush=True)
+    if start > 1:
+        device_time.leave_out("a process with the profiler ended by itself")
+
+
 def main() -> None:
     """Runs the step."""
     todo = task.from_command_line()
     if todo.rehearsal:
         libraries.torch_on.append("cpu")
+    go_without(todo.start)
     if todo.name == "again" and (rows := todo.folder / store.ROWS).exists():
         tuning.TABLE = load(rows)
     cases_of_step = chosen(todo)

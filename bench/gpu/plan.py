@@ -51,11 +51,13 @@ def from_step(text: str) -> tuple[Step, ...]:
     raise ValueError(f"--from {text}: there is no such step; use one of {known}")
 
 
-def seconds_for(steps: Sequence[Step], left: float) -> float:
+def seconds_for(steps: Sequence[Step], left: float, alike: bool = False) -> float:
     """The limit of the first of the steps that remain; what it leaves over is for the others.
 
     Args:
         steps: What remains, the next first.
         left: Seconds that remain for all of them.
+        alike: Whether all have the same share, as in a rehearsal, which ends when all is done.
     """
-    return max(0.0, left) * steps[0].share / sum(step.share for step in steps)
+    shares = [1.0 if alike else step.share for step in steps]
+    return max(0.0, left) * shares[0] / sum(shares)

@@ -16,8 +16,8 @@ def main() -> None:
     about = machine.description()
     if about["platform"] != "cuda" and "--rehearsal" not in sys.argv:
         sys.exit(
-            f"python -m bench.gpu needs an NVIDIA GPU, and JAX {jax.__version__} found {about['platform']} only: install "
-            "JAX's CUDA plugin (pip install 'jax[cuda13]') where there is one, or try it out with --rehearsal. "
+            f"python -m bench.gpu needs an NVIDIA GPU, and JAX {jax.__version__} found {about['platform']} only: "
+            "install JAX's CUDA plugin (pip install 'jax[cuda13]') where there is one, or try it out with --rehearsal. "
             "Nothing was written."
         )
     print(json.dumps(about))

@@ -18,5 +18,7 @@ def load(path: pathlib.Path) -> tuple[tuning.Row, ...]:
     rows = []
     for row in module.TABLE:
         c = row.configuration
-        rows.append(tuning.Row(row.device, row.dtype, row.operation, tuning.Configuration(c.block, c.warps), row.measured))
+        rows.append(
+            tuning.Row(row.device, row.dtype, row.operation, tuning.Configuration(c.block, c.warps), row.measured)
+        )
     return tuple(rows)

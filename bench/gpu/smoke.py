@@ -1,4 +1,4 @@
-"""Step 1: the versions, what nvidia-smi says, and one kernel of each operation and dtype, its bits beside the reference.
+"""Step 1: what nvidia-smi says, and one kernel of each operation and dtype, its bits beside the reference.
 
 The reference runs on the CPU of the same machine, whose bits the tests hold to NumPy's.
 """
@@ -38,8 +38,8 @@ def operations() -> dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], 
     return {
         "quantize": (("x",), lambda how: partial(quantize, numerics=NEAREST, **how)),
         "quantize to int8": (("x",), lambda how: partial(to_int, numerics=NEAREST, **how)),
-        "quantize, noise drawn": (("x", "key"), lambda how: lambda x, key: quantize(x, noisy, key=key, **how)),
-        "quantize to int8, noise drawn": (("x", "key"), lambda how: lambda x, key: to_int(x, noisy, key=key, **how)),
+        "quantize, noise drawn": (("x", "words"), lambda how: lambda x, w: quantize(x, noisy, key=key(w), **how)),
+        "quantize to int8, noise drawn": (("x", "words"), lambda how: lambda x, w: to_int(x, noisy, key=key(w), **how)),
         "quantize, noise read": (("x", "noise"), lambda how: lambda x, noise: op.quantize(x, noise, spec, **how)),
         "quantize with mask": (("x",), lambda how: lambda x: op.quantize_with_mask(x, None, spec, **how)),
         "clip gradient from mask": (("g", "mask"), lambda how: partial(op.clip_gradient_from_mask, **how)),
@@ -47,18 +47,29 @@ def operations() -> dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], 
     }
 
 
+def key(words: jax.Array) -> jax.Array:
+    """The key of two words."""
+    return jax.random.wrap_key_data(words, impl="threefry2x32")
+
+
+def reference(function: Function, *given: Any) -> Any:
+    """What a function of NumPy's arrays returns on the CPU."""
+    with jax.default_device(jax.devices("cpu")[0]):
+        return jax.tree.map(np.asarray, jax.jit(function)(*given))
+
+
 def inputs(size: int, dtype: str) -> dict[str, Any]:
     """The arrays that operations name: numbers on both sides of the bound, and those that are special."""
     rng = np.random.default_rng(0)
     x = (rng.normal(size=size) * 90).astype(np.float32)
     x[: len(SPECIAL)] = SPECIAL
-    inside = np.abs(x.astype(jnp.dtype(dtype)).astype(np.float32)) <= 127
+    x = x.astype(jnp.dtype(dtype))
     return {
-        "x": x.astype(jnp.dtype(dtype)),
+        "x": x,
         "g": rng.normal(size=size).astype(jnp.dtype(dtype)),
         "noise": rng.uniform(-0.5, 0.5, size).astype(np.float32),
-        "mask": np.packbits(inside, bitorder="little"),
-        "key": jax.random.wrap_key_data(np.asarray(WORDS, np.uint32), impl="threefry2x32"),
+        "mask": reference(lambda x: op.quantize_with_mask(x, None, NEAREST.spec(), "reference")[1], x),
+        "words": np.asarray(WORDS, np.uint32),
     }
 
 
@@ -77,7 +88,6 @@ def _differing(a: np.ndarray, b: np.ndarray) -> int:
 
 def kernels(size: int, names: tuple[str, ...]) -> Iterator[tuple[str, str, str, Callable[[], str]]]:
     """Every kernel by its implementation, operation and dtype, with what tells what is wrong with it, or nothing."""
-    cpu = jax.devices("cpu")[0]
     for dtype in ("bfloat16", "float32", *(d for d in KERNEL_DTYPES if d not in ("bfloat16", "float32"))):
         arrays = inputs(size, dtype)
         for operation, (takes, make) in operations().items():
@@ -85,8 +95,7 @@ def kernels(size: int, names: tuple[str, ...]) -> Iterator[tuple[str, str, str, 
 
             @functools.cache
             def expected(make: Any = make, given: Any = given) -> Any:
-                with jax.default_device(cpu):
-                    return jax.jit(make(how("reference")))(*given)
+                return reference(make(how("reference")), *given)
 
             for name in names:
 

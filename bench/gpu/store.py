@@ -39,7 +39,9 @@ def folder_in(out: pathlib.Path, about: Json, goes_on: bool) -> pathlib.Path:
     folder = out / folder_name(about)
     found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if others := [name for name in found if name != folder.name]:
-        raise ValueError(f"--out {out} holds {', '.join(others)}, and {folder.name} needs a folder of its own: give one")
+        raise ValueError(
+            f"--out {out} holds {', '.join(others)}, and {folder.name} needs a folder of its own: give one"
+        )
     if found and not goes_on:
         raise ValueError(
             f"--out {out} has the results of an earlier call: go on with --from STEP, or give another folder"

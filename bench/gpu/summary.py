@@ -9,7 +9,7 @@ from bench.gpu.judge import Evidence
 from bench.gpu.targets import Speed
 
 WIDTH = 100  # of what was measured
-REHEARSAL = "A REHEARSAL on a CPU, with the kernels interpreted: that a target is met or not says nothing.\n"
+REHEARSAL = "A REHEARSAL on a CPU, with the kernels interpreted: its speeds say nothing.\n"
 
 
 def text(folder: pathlib.Path) -> str:
@@ -31,7 +31,9 @@ def text(folder: pathlib.Path) -> str:
     ]
     for i, verdict in enumerate(judge.verdicts(folder), 1):
         least = f" (at least {verdict.target.least:.2f}x)" if isinstance(verdict.target, Speed) else ""
-        head = f"{i:6} | {card} | {verdict.status} | {verdict.target.name}{least} | "
+        is_speed = isinstance(verdict.target, Speed) and verdict.status != judge.NOT_MEASURED
+        status = "rehearsed" if is_speed and evidence.run.get("rehearsal") else verdict.status
+        head = f"{i:6} | {card} | {status} | {verdict.target.name}{least} | "
         measured = " ".join(verdict.measured.split())
         lines.append(head + textwrap.shorten(measured, 4 * WIDTH, placeholder=" ..."))
     return "\n".join(lines) + "\n"

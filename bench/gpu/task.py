@@ -24,14 +24,14 @@ class Task:
         folder: Where its files go, and where those of the steps before are.
         until: When it is killed, as `time.time()`.
         rehearsal: Whether this is a CPU that plays a GPU.
-        crashed: Whether the process of this step before ended by itself, and this one goes on after what it did.
+        start: How many processes of this step have ended by themselves before this one, which goes on after them.
     """
 
     name: str
     folder: pathlib.Path
     until: float
     rehearsal: bool
-    crashed: bool = False
+    start: int = 0
 
     @property
     def left(self) -> float:
@@ -41,17 +41,19 @@ class Task:
     def command(self) -> list[str]:
         """What runs it."""
         [module] = [step.module for step in plan.STEPS if step.name == self.name]
-        flags = [f"--{flag}" for flag in ("rehearsal", "crashed") if getattr(self, flag)]
+        flags = ["--rehearsal"] if self.rehearsal else []
         return [
             *(sys.executable, "-m", f"bench.gpu.{module}", self.name),
-            *("--folder", str(self.folder.resolve()), "--until", str(self.until), *flags),
+            *("--folder", str(self.folder.resolve()), "--until", str(self.until), "--start", str(self.start), *flags),
         ]
 
 
 def environment(rehearsal: bool) -> Mapping[str, str]:
     """The variables of a step."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    own = {
+    platforms = os.environ.get("JAX_PLATFORMS", "")  # the reference runs on a CPU
+    own = {"JAX_PLATFORMS": f"{platforms},cpu"} if platforms and "cpu" not in platforms.split(",") else {}
+    own |= {
         "PYTHONPATH": path,
         "PYTHONUNBUFFERED": "1",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # PyTorch, and the processes of pytest-xdist, need memory too
@@ -67,5 +69,5 @@ def from_command_line(arguments: list[str] | None = None) -> Task:
     parser.add_argument("--folder", type=pathlib.Path, required=True)
     parser.add_argument("--until", type=float, required=True)
     parser.add_argument("--rehearsal", action="store_true")
-    parser.add_argument("--crashed", action="store_true")
+    parser.add_argument("--start", type=int, default=0)
     return Task(**vars(parser.parse_args(arguments)))

@@ -13,7 +13,7 @@ from intnumerics.kernels import KERNEL_DTYPES, tuning
 
 COMPILERS = 8
 REHEARSED, REHEARSAL_SIZE = "clip gradient from mask, bfloat16", 1 << 11
-FIRST_CASE = 15.0  # seconds that a case is thought to take before one is known
+FIRST_CASE = 10.0  # seconds that a case is thought to take before one is known
 
 
 def in_order(size: int) -> list[Case]:
@@ -46,7 +46,7 @@ class Tuning:
         self.rows = load(self.rows_path) if self.rows_path.exists() else tuning.TABLE
         self.report: dict[str, Any] = {"device": self.device, "cases": []} | store.read(self.path)
         self.report["planned"] = len(self.all)
-        if (running := self.report.pop("running", None)) and todo.crashed:
+        if (running := self.report.pop("running", None)) and todo.start:
             self.add(running, wrong=["the process ended by itself while it tried this kernel"])
 
     def add(self, case: dict[str, str], row: str | None = None, **more: Any) -> None:
@@ -94,7 +94,9 @@ class Tuning:
 def main() -> None:
     """Runs the step."""
     tuning_step = Tuning(task.from_command_line())
-    print(f"{tuning_step.device}; {tuning_step.where}; {json.dumps([case.name for case in tuning_step.all])}", flush=True)
+    print(
+        f"{tuning_step.device}; {tuning_step.where}; {json.dumps([case.name for case in tuning_step.all])}", flush=True
+    )
     tuning_step.run()
 
 
