@@ -62,6 +62,8 @@ class Evidence:
         found = self.run.get("steps", {}).get(step)
         if found is None:
             return f"step {step} was not run"
+        if found["status"] == "ran":
+            return f"step {step} ran, and found nothing of it"
         reason = f": {found['why']}" if found.get("why") else ""
         return f"step {step} {found['status']}{reason}"
 
@@ -162,6 +164,9 @@ def _why_no_speed(target: Speed, cases: list[results.Measured], evidence: Eviden
             for found in (r for n, r in case["results"].items() if n.startswith(name)):
                 if why := found.get("error") or found.get("left_out"):
                     return f"{name}: {why}"
+    absent = [line for line in evidence.bench.get("skipped", []) if line.startswith("PyTorch")]
+    if cases and absent and target.other.startswith("PyTorch"):
+        return absent[0]
     if cases:
         return f"nothing to compare: no {target.ours} or no {target.other} here"
     return evidence.why_not("headline")

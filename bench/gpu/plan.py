@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 MOST_MINUTES = 9.0
 RESERVE = 4.0  # seconds at the end: a late step is killed, and the table is written
-LEAST = 8.0  # seconds without which a step is not begun: JAX alone takes some of them to start
+LEAST = 10.0  # seconds without which a step is not begun: JAX alone takes some of them to start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,9 @@ def from_step(text: str) -> tuple[Step, ...]:
 
 
 def seconds_for(steps: Sequence[Step], left: float, alike: bool = False) -> float:
-    """The limit of the first of the steps that remain; what it leaves over is for the others.
+    """The limit of the first of the steps that remain: its share, but `LEAST` at least where so much is left.
+
+    What it leaves over is for the others.
 
     Args:
         steps: What remains, the next first.
@@ -60,4 +62,4 @@ def seconds_for(steps: Sequence[Step], left: float, alike: bool = False) -> floa
         alike: Whether all have the same share, as in a rehearsal, which ends when all is done.
     """
     shares = [1.0 if alike else step.share for step in steps]
-    return max(0.0, left) * shares[0] / sum(shares)
+    return max(0.0, min(left, max(LEAST, left * shares[0] / sum(shares))))
