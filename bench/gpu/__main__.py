@@ -58,7 +58,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def probe(is_rehearsal: bool) -> dict[str, Any]:
+def probe(is_rehearsal: bool, seconds: float = PROBE_SECONDS) -> dict[str, Any]:
     """What card this is; ends with one line where there is none."""
     command = [sys.executable, "-m", "bench.gpu.probe", *(["--rehearsal"] if is_rehearsal else [])]
     try:
@@ -68,11 +68,11 @@ def probe(is_rehearsal: bool) -> dict[str, Any]:
             env=dict(task.environment(is_rehearsal)),
             capture_output=True,
             text=True,
-            timeout=PROBE_SECONDS,
+            timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        sys.exit(f"JAX did not start within {PROBE_SECONDS:g} s: see what nvidia-smi says. Nothing was written.")
+        sys.exit(f"JAX did not start within {seconds:g} s: see what nvidia-smi says. Nothing was written.")
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         sys.exit(lines[-1] if done.returncode == 1 else f"JAX did not start: {lines[-1]}")
@@ -175,7 +175,7 @@ def last_line(log: pathlib.Path) -> str:
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line; the status is 0 where no step failed: to be short of time is none."""
     options, begin = arguments(words), time.time()
-    about = probe(options.rehearsal)
+    about = probe(options.rehearsal, min(PROBE_SECONDS, 60 * options.minutes))
     try:
         folder = store.folder_in(options.out, about, options.start is not None)
         call = Call(folder, about, options, begin + 60 * options.minutes - plan.RESERVE)

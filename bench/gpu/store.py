@@ -34,15 +34,14 @@ def folder_in(out: pathlib.Path, about: Json, goes_on: bool) -> pathlib.Path:
     """The folder of a card, which need not be there yet.
 
     Raises:
-        ValueError: `out` holds something else, or what an earlier call left, and this one does not go on from it.
+        ValueError: `out` holds another folder, or what an earlier call left, and this one does not go on from it.
     """
     folder = out / folder_name(about)
-    found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    if others := [name for name in found if name != folder.name]:
+    if others := sorted(path.name for path in out.glob("*") if path.is_dir() and path != folder):
         raise ValueError(
             f"--out {out} holds {', '.join(others)}, and {folder.name} needs a folder of its own: give one"
         )
-    if found and not goes_on:
+    if folder.exists() and not goes_on:
         raise ValueError(
             f"--out {out} has the results of an earlier call: go on with --from STEP, or give another folder"
         )
