@@ -134,9 +134,9 @@ class Call:
             if limit < plan.LEAST:
                 self.note(step, status="not run", why=f"no time was left: {limit:.0f} s, less than {plan.LEAST:g}")
                 continue
-            print(f"step {step.number} {step.name}: {step.what}; at most {limit:.0f} s", flush=True)
             begin = time.time()
             try:
+                print(f"step {step.number} {step.name}: {step.what}; at most {limit:.0f} s", flush=True)
                 status, why = self.one(step, begin + limit)
             except Stopped as stopped:
                 self.note(step, status="stopped", why=f"stopped by {stopped}", seconds=round(time.time() - begin, 1))

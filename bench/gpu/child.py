@@ -34,25 +34,25 @@ def run(
 
     Whatever ends the wait, an exception too, ends the command first.
     """
-    begin = time.monotonic()
-    with log.open("ab") as output:
-        # A process group of its own can be killed as one. It stays in this session, for what ends that ends it too.
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env=dict(environment),
-            process_group=0,
-        )
-    is_late = False
+    begin, is_late, child = time.monotonic(), False, None
     try:
-        child.wait(seconds)
+        with log.open("ab") as output:
+            # A process group of its own can be killed as one. It stays in this session, for what ends that ends it too.
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                env=dict(environment),
+                process_group=0,
+            )
+        child.wait(max(0.0, seconds))
     except subprocess.TimeoutExpired:
         is_late = True
     finally:
-        _end(child)
+        if child is not None:
+            _end(child)
     return Outcome(child.returncode, is_late, time.monotonic() - begin)
 
 
