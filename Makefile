@@ -12,6 +12,7 @@ ARGS ?=
 
 VENV := .venv$(addprefix -,$(JAX))
 AOT := .venv-aot$(addprefix -,$(JAX))
+GPU := .venv-gpu$(addprefix -,$(JAX))
 WORKERS := -n auto --maxprocesses 8 --dist loadgroup
 
 # An interpreter is the user's to choose, not uv's to download; bytecode is made once, as pip does, not by each process.
@@ -24,7 +25,7 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 # Two installs into one environment would trip over each other; pytest has its own workers.
 .NOTPARALLEL:
-.PHONY: help demo test test-aot test-triton test-gpu bench bench-report static-report lint format types build clean
+.PHONY: help demo test test-aot test-triton test-gpu gpu gpu-rehearsal bench bench-report static-report lint format types build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name what; do \
@@ -44,6 +45,13 @@ test-triton: $(AOT)/.aot ## run the kernels of implementation="triton" in Triton
 
 test-gpu: ## run the tests that need a GPU, on PYTHON and the JAX that it has
 	PYTHONPATH=. $(PYTHON) -m pytest -m gpu tests $(ARGS)
+
+gpu: ## do all that waits for a GPU in five minutes, on PYTHON and what it has (ARGS='--minutes 9')
+	PYTHONPATH=. $(PYTHON) -m bench.gpu --out out/gpu $(ARGS)
+
+gpu-rehearsal: $(GPU)/.gpu ## the same on a CPU, tiny and interpreted, with the packages that a GPU machine has
+	rm -rf out/gpu-rehearsal
+	PYTHONPATH=. $(GPU)/bin/python -m bench.gpu --rehearsal --minutes 9 --out out/gpu-rehearsal $(ARGS)
 
 bench: $(VENV)/.bench ## measure speed on the device that JAX finds: a table, and plots in out/bench (ARGS=--quick)
 	$(VENV)/bin/python -m bench $(ARGS)
@@ -87,10 +95,12 @@ $(VENV)/.bench: PACKAGES = -e '.[bench]' --group baselines
 $(VENV)/.lint: PACKAGES = --group lint
 $(VENV)/.types: PACKAGES = -e . --group types
 $(AOT)/.aot: PACKAGES = -e '.[triton]' --group test --group aot
+$(GPU)/.gpu: PACKAGES = --group gpu-rehearsal
 
 $(STAMPS): pyproject.toml $(VENV)/$(INSTALLER)
 $(AOT)/.aot: pyproject.toml $(AOT)/$(INSTALLER)
-$(STAMPS) $(AOT)/.aot:
+$(GPU)/.gpu: pyproject.toml $(GPU)/$(INSTALLER)
+$(STAMPS) $(AOT)/.aot $(GPU)/.gpu:
 	@echo "installing into $(@D): $(PACKAGES)"
 	@$$(cat $(@D)/$(INSTALLER)) $(PACKAGES) $(addprefix jax==,$(JAX))
 	@touch $@
@@ -98,7 +108,7 @@ $(STAMPS) $(AOT)/.aot:
 HAS_UV := $(if $(UV),$(UV) --version >/dev/null 2>&1,false)
 CHECK_VERSION := import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: set PYTHON=")
 
-$(VENV)/$(INSTALLER) $(AOT)/$(INSTALLER):
+$(VENV)/$(INSTALLER) $(AOT)/$(INSTALLER) $(GPU)/$(INSTALLER):
 	@$(PYTHON) -c '$(CHECK_VERSION)'
 	@echo "making $(@D)"
 	@rm -rf $(@D)

@@ -1,10 +1,12 @@
 """Which cases there are: an operation, a dtype and a shape, with every way to do it."""
 
 import dataclasses
+import importlib.util
 import math
 from collections.abc import Iterable, Iterator
 
 from bench import arrays
+from bench.names import INTERPRETED
 from bench.operations import Operation, operations
 from intnumerics.kernels import TABLE
 
@@ -42,6 +44,18 @@ class Case:
 def implementations(platform: str) -> tuple[str, ...]:
     """Those of ours that have a name on a platform, as JAX names it."""
     return tuple(dict.fromkeys(row.name for row in TABLE if row.platform in (None, platform)))
+
+
+def here(platform: str, interpreted: bool = False) -> tuple[str, ...]:
+    """Those of `implementations` that can run here, but for the reference: what they need is installed.
+
+    Args:
+        platform: As JAX names it.
+        interpreted: Whether a kernel for CUDA is to be among them where there is no such device, interpreted.
+    """
+    missing = {"triton"} if importlib.util.find_spec("jax_triton") is None else set()
+    found = tuple(name for name in implementations(platform) if name not in {"reference", *missing})
+    return (*found, INTERPRETED) if interpreted and platform != "cuda" else found
 
 
 def select(

@@ -1,12 +1,15 @@
-"""The time that the device itself took, from JAX's profiler: without starting a program and waiting for it.
+"""The time that the device itself took, without starting a program and waiting for it.
 
-A CPU has no such time apart from the wall's.
+JAX's profiler tells it. Where it fails, or where what it says cannot be, the time is that of a long queue: many calls
+that are begun one after the other and awaited once, divided. PyTorch's variants have it from events in their stream. A
+CPU has no such time apart from the wall's.
 """
 
+import dataclasses
 import glob
 import statistics
-import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,30 +19,116 @@ import jax
 from bench.timing import Jitted, Prepared
 
 CALLS = 7
+QUEUE_SECONDS, QUEUE_CALLS = 0.05, (10, 200)  # how long a queue is
 NS = 1e-9
+PROFILER, QUEUE, EVENTS = "profiler", "queue", "events"
+MORE_THAN_A_QUEUE, PART_OF_A_QUEUE = 1.2, 0.7  # what a profiler cannot say of a call, beside a queue of them
+BOUND_BY_STARTS = 5e-5  # seconds: calls that are shorter wait for the next to be begun
+
+_broken: list[str] = []  # why the profiler is not asked again in this process
 
 
-def by_name(prepared: Sequence[Prepared]) -> dict[str, float]:
-    """Seconds of one call on the device, by the name of the variant; nothing where no profiler gives it.
+@dataclasses.dataclass
+class Times:
+    """What was found, by the name of the variant.
 
-    The median over calls that take turns. PyTorch's variants say it themselves.
+    Attributes:
+        seconds: Of one call on the device.
+        how: Where that is from: `PROFILER`, `QUEUE` or `EVENTS`.
+        why: Why it is not all from the profiler, a line each.
     """
-    found = {one.name: seconds for one in prepared if (seconds := getattr(one, "device_seconds", None))}
+
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    how: dict[str, str] = dataclasses.field(default_factory=dict)
+    why: list[str] = dataclasses.field(default_factory=list)
+
+    def put(self, name: str, seconds: float, how: str) -> None:
+        """Keeps the time of a variant."""
+        self.seconds[name], self.how[name] = seconds, how
+
+
+def of(prepared: Sequence[Prepared], on_cpu: bool = False) -> Times:
+    """The time of one call of each on the device; nothing where there is none apart from the wall's.
+
+    Args:
+        prepared: What is called.
+        on_cpu: Whether a queue is timed on a CPU too, to try it out.
+    """
+    found = Times()
+    for one in prepared:
+        if seconds := getattr(one, "device_seconds", None):
+            found.put(one.name, seconds, EVENTS)
     programs = [one for one in prepared if isinstance(one, Jitted)]
-    if jax.devices()[0].platform not in ("gpu", "tpu") or not programs:
+    platform = jax.devices()[0].platform
+    if not programs or not (platform in ("gpu", "tpu") or on_cpu):
         return found
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            with jax.profiler.trace(folder):
+    profiled = {} if platform == "cpu" else by_profiler(programs)
+    found.why += _broken or (["a CPU's profiler tells none"] if platform == "cpu" else [])
+    for one in programs:
+        queued, told = in_a_queue(one), profiled.get(one.label)
+        if told and is_possible(told, queued):
+            found.put(one.name, told, PROFILER)
+            continue
+        found.put(one.name, queued, QUEUE)
+        if told:
+            found.why.append(f"{one.name}: the profiler says {told:.3g} s a call, a queue of them {queued:.3g} s")
+        elif profiled:
+            found.why.append(f"{one.name}: the profiler does not name its kernels")
+    return found
+
+
+def is_possible(profiled: float, queued: float) -> bool:
+    """Whether a profiler's time of a call can be right: it is no more than a queue's, and most of it.
+
+    Calls that are short are apart in a queue, so there it may be any part.
+    """
+    if profiled > MORE_THAN_A_QUEUE * queued:
+        return False
+    return profiled >= PART_OF_A_QUEUE * queued or queued < BOUND_BY_STARTS
+
+
+def in_a_queue(one: Jitted) -> float:
+    """Seconds of a call among many that are begun one after the other, and awaited once."""
+
+    def many(calls: int) -> float:
+        begin = time.perf_counter()
+        for turn in range(calls):
+            results = one.results(turn)
+            one.spares.give(results)
+        jax.block_until_ready(results)
+        return (time.perf_counter() - begin) / calls
+
+    least, most = QUEUE_CALLS
+    first = many(least)
+    return many(max(least, min(most, int(QUEUE_SECONDS / first))))
+
+
+def by_profiler(programs: Sequence[Jitted]) -> dict[str, float]:
+    """The median time of calls that take turns, by the label of the program; nothing where the profiler fails."""
+    if _broken:
+        return {}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level, options.host_tracer_level = 0, 1  # what Python does is not asked
+            with jax.profiler.trace(folder, profiler_options=options):
                 for turn in range(CALLS):
                     for one in programs:
                         one.call(turn)
-        except RuntimeError as error:  # as where CUPTI is not installed
-            print(f"no times of the device alone: {str(error).splitlines()[0]}", file=sys.stderr)
-            return found
-        paths = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
-        times = of_programs(jax.profiler.ProfileData.from_file(path) for path in paths)
-    return found | {one.name: times[one.label] for one in programs if one.label in times}
+            paths = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
+            found = of_programs(jax.profiler.ProfileData.from_file(path) for path in paths)
+    except Exception as error:  # as where CUPTI is not installed, or not allowed
+        leave_out(f"the profiler failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        return {}
+    if not any(one.label in found for one in programs):
+        leave_out("the profiler saw none of the kernels")
+    return found
+
+
+def leave_out(why: str) -> None:
+    """Asks the profiler no more, in this process."""
+    _broken.append(why)
+    print(f"times of the device are those of long queues: {why}", flush=True)
 
 
 def of_programs(profiles: Iterable[Any]) -> dict[str, float]:

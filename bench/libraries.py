@@ -1,6 +1,7 @@
 """Other packages that quantize, as baselines where they are installed: AQT, Qwix, and on a GPU PyTorch."""
 
 import functools
+import importlib
 import importlib.util
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bench import baselines
+from bench import torch_baselines
 from bench.checks import other_draws, within_a_bucket
 from bench.variant import Variant
 
@@ -16,22 +17,38 @@ PACKAGES = {"AQT": "aqt", "Qwix": "qwix", "PyTorch": "torch"}
 INSTALL = {"AQT": "pip install aqtp", "Qwix": "pip install qwix", "PyTorch": "pip install torch"}
 
 
+torch_on = ["gpu"]  # the platforms, as JAX names its devices', where PyTorch is measured; a rehearsal adds "cpu"
+
+
 def has(package: str) -> bool:
     """Whether a package can be measured here."""
-    return importlib.util.find_spec(PACKAGES[package]) is not None and (package != "PyTorch" or _on_gpu())
+    return not _absent(package)
 
 
-def _on_gpu() -> bool:
-    return jax.devices()[0].platform == "gpu"
+@functools.cache
+def _broken(package: str) -> str:
+    """Why a package that is installed cannot be imported, or nothing."""
+    try:
+        importlib.import_module(PACKAGES[package])
+    except Exception as error:  # whatever its own import raises
+        return f"its import failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return ""
+
+
+def _absent(package: str) -> str:
+    """Why a package is not measured, or nothing."""
+    if package == "PyTorch" and not torch_on:
+        return "left out, for a process with it ended by itself"
+    if package == "PyTorch" and jax.devices()[0].platform not in torch_on:
+        return "measured on a GPU alone"
+    if importlib.util.find_spec(PACKAGES[package]) is None:
+        return f"not installed ({INSTALL[package]})"
+    return _broken(package)
 
 
 def missing() -> list[str]:
     """What is not measured here, and why: a line each."""
-    absent = [name for name in PACKAGES if not has(name)]
-    reasons = {name: f"not installed ({INSTALL[name]})" for name in absent}
-    if "PyTorch" in absent and not _on_gpu():
-        reasons["PyTorch"] = "measured on a GPU alone"
-    return [f"{name}: {reason}" for name, reason in reasons.items()]
+    return [f"{name}: {_absent(name) or 'left out'}" for name in PACKAGES if not has(name)]
 
 
 def plain(result: str) -> dict[str, Variant]:
@@ -45,7 +62,7 @@ def plain(result: str) -> dict[str, Variant]:
         convert = lambda x: numerics.convert_to(x, jnp.int8)  # noqa: E731
         found["Qwix's convert_to"] = Variant(convert, ("x",), agrees=within_a_bucket)  # its lowest value is -128
     if has("PyTorch"):
-        found |= _torch_forward(result)
+        found |= torch_baselines.forward(result)
     return found
 
 
@@ -69,7 +86,7 @@ def noisy(result: str) -> dict[str, Variant]:
             function = functools.partial(convert, getattr(stochastic_rounding, name))
             found[f"Qwix's convert_to, {name}"] = Variant(function, ("x", "key"), agrees=other_draws)
     if has("PyTorch"):
-        found |= _torch_forward(result, noisy=True)
+        found |= torch_baselines.forward(result, noisy=True)
     return found
 
 
@@ -80,8 +97,16 @@ def backward() -> dict[str, Variant]:
         numerics = _aqt_numerics("same")
         found["AQT's IntSymmetric"] = Variant(lambda g, x: numerics.vjp_bwd((x,), g)[0], ("g", "x"))
     if has("PyTorch"):
-        found |= _torch_backward()
+        found |= torch_baselines.backward()
     return found
+
+
+def chained(name: str, scale: float, noisy: bool) -> dict[str, Variant]:
+    """Chains, by the name of ours."""
+    if not has("PyTorch"):
+        return {}
+    make = torch_baselines.into_dot if name.startswith("gelu") else torch_baselines.after_norm
+    return make(scale, noisy)
 
 
 # --- AQT --------------------------------------------------------------------------------------------------------------
@@ -107,48 +132,3 @@ def _aqt(result: str, noise_fn: Any = None) -> Callable[..., jax.Array]:
 
     numerics = _aqt_numerics(result, noise_fn)
     return lambda x, key=None: numerics.vjp_fwd(x, utils.Context(key=key, train_step=None))[0]
-
-
-# --- PyTorch: functions of its tensors --------------------------------------------------------------------------------
-
-
-def _torch_forward(result: str, noisy: bool = False) -> dict[str, Variant]:
-    import torch
-
-    def formula(x: Any) -> Any:
-        y = (x + (torch.rand_like(x, dtype=torch.float32) - 0.5)).to(x.dtype) if noisy else x
-        y = torch.round(torch.clamp(y, -baselines.BOUND, baselines.BOUND))
-        return y.to(torch.int8) if result == "int8" else y
-
-    agrees = {"agrees": other_draws} if noisy else {}
-    name = "PyTorch's torch.compile of the formula" + (", rand_like" if noisy else "")
-    found = {name: Variant(torch.compile(formula), ("x",), "torch", **agrees)}
-    if not noisy and result == "same":
-        found["PyTorch's fake_quantize_per_tensor_affine"] = Variant(_fake_quantize, ("x",), "torch")
-    return found
-
-
-def _fake_quantize(x: Any) -> Any:
-    import torch
-
-    return torch.fake_quantize_per_tensor_affine(x, 1.0, 0, int(-baselines.BOUND), int(baselines.BOUND))
-
-
-def _torch_backward() -> dict[str, Variant]:
-    """From the mask of a byte an element that PyTorch keeps, and the formula from x."""
-    import torch
-
-    kept: dict[int, tuple[Any, Any]] = {}
-
-    def fake_quantize_backward(g: Any, x: Any) -> Any:
-        if id(x) not in kept:  # the forward is not what is measured
-            leaf = x.detach().requires_grad_()
-            kept[id(x)] = leaf, _fake_quantize(leaf)
-        leaf, y = kept[id(x)]
-        return torch.autograd.grad(y, leaf, g, retain_graph=True)[0]
-
-    formula = torch.compile(lambda g, x: g * ((x >= -baselines.BOUND) & (x <= baselines.BOUND)))
-    return {
-        "PyTorch's torch.compile of the formula": Variant(formula, ("g", "x"), "torch"),
-        "PyTorch's backward of fake_quantize_per_tensor_affine": Variant(fake_quantize_backward, ("g", "x"), "torch"),
-    }

@@ -14,6 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench import baselines, checks, libraries
+from bench.names import EAGER as EAGER
+from bench.names import FORMULA as FORMULA
+from bench.names import INTERPRETED
+from bench.names import OURS as OURS
+from bench.names import SEED as SEED
 from bench.variant import Variant
 from intnumerics import IntNumerics, op, quantize, quantize_to_int
 from intnumerics.stochastic_rounding import HardwareUniform, JaxUniform, PhiloxUniform, RandomCenteredUniform
@@ -26,10 +31,6 @@ NOISE: dict[str, Any] = {
     "JaxUniform": JaxUniform(),
     "HardwareUniform": HardwareUniform(),
 }
-OURS = "intnumerics"  # with implementation=None; "intnumerics, xla" is that one by name
-FORMULA = "FJFormer's formula"
-SEED = f"{FORMULA}, threefry"  # what ratios are to, where there is noise; without, FORMULA
-EAGER = ", eager"
 
 Arrays = Mapping[str, Any]
 Function = Callable[..., Any]
@@ -77,6 +78,13 @@ class Operation:
         return ours | dict(self.others)
 
 
+def how(name: str | None) -> dict[str, Any]:
+    """The arguments of our functions that run an implementation, by the name that it has in the results."""
+    if name == INTERPRETED:
+        return {"implementation": "pallas", "interpret": "cuda"}
+    return {"implementation": name}
+
+
 # --- forward ----------------------------------------------------------------------------------------------------------
 
 
@@ -119,7 +127,7 @@ def forward(result: str, noise: str | None = None) -> Operation:
     return Operation(
         name=f"quantize{' to int8' if result == 'int8' else ''}{f' with {noise}' if noise else ''}",
         takes=("x", "key") if noise else ("x",),
-        ours=lambda implementation: lambda x, key=None: function(x, numerics, key=key, implementation=implementation),
+        ours=lambda name: lambda x, key=None: function(x, numerics, key=key, **how(name)),
         others=formula(result, noise is not None) | (libraries.noisy(result) if noise else libraries.plain(result)),
         expected=functools.partial(rounded, noise=None if on_tpu else noise),
         agrees=checks.other_draws if on_tpu else checks.same_values,
@@ -133,7 +141,7 @@ def floor_plus_half() -> Operation:
     return Operation(
         name="quantize, floor + 0.5",
         takes=("x",),
-        ours=lambda implementation: lambda x: quantize(x, HALVES, implementation=implementation),
+        ours=lambda name: lambda x: quantize(x, HALVES, **how(name)),
         others={FORMULA: Variant(baselines.halves, ("x",))},
         expected=lambda arrays: np.floor(np.clip(arrays["x"].astype(np.float32), -127.5, 127.5)) + np.float32(0.5),
     )
@@ -146,13 +154,13 @@ def keeping_the_mask(noise: str | None = None) -> Operation:
     """The forward of a training step: the result, and one bit an element for the backward."""
     numerics = numerics_of(noise)
 
-    def ours(implementation: str | None, x: jax.Array, key: jax.Array | None = None) -> Any:
-        return op.quantize_with_mask(x, *numerics.noise_and_spec(x, key), implementation)
+    def ours(name: str | None, x: jax.Array, key: jax.Array | None = None) -> Any:
+        return op.quantize_with_mask(x, *numerics.noise_and_spec(x, key), **how(name))
 
     return dataclasses.replace(
         forward("same", noise),
         name=f"quantize{f' with {noise}' if noise else ''}, keeping the mask",
-        ours=lambda implementation: functools.partial(ours, implementation),
+        ours=lambda name: functools.partial(ours, name),
         others={name: v for name, v in formula("same", noise is not None).items() if v.kind == "jit"},
         eager=False,
     )
@@ -169,7 +177,7 @@ def from_mask() -> Operation:
     return Operation(
         name="backward from the mask",
         takes=("g", "mask"),
-        ours=lambda implementation: lambda g, mask: op.clip_gradient_from_mask(g, mask, implementation),
+        ours=lambda name: lambda g, mask: op.clip_gradient_from_mask(g, mask, **how(name)),
         others={FORMULA: Variant(baselines.backward, ("g", "x"))} | libraries.backward(),
         expected=masked,
     )
@@ -182,7 +190,7 @@ def from_x() -> Operation:
         from_mask(),
         name="backward from x",
         takes=("g", "x"),
-        ours=lambda implementation: lambda g, x: op.clip_gradient_from_x(g, x, spec, implementation),
+        ours=lambda name: lambda g, x: op.clip_gradient_from_x(g, x, spec, **how(name)),
     )
 
 
@@ -229,8 +237,9 @@ def chain(name: str, before: Function, after: Function, takes: tuple[str, ...], 
     return Operation(
         name=f"{name}{f' with {noise}' if noise else ''}",
         takes=("activation", *alone.takes[1:], *takes),
-        ours=lambda implementation: of(Variant(alone.ours(implementation), alone.takes)).function,
-        others={name: of(variant) for name, variant in alone.others.items() if variant.kind == "jit"},
+        ours=lambda name: of(Variant(alone.ours(name), alone.takes)).function,
+        others={name: of(variant) for name, variant in alone.others.items() if variant.kind == "jit"}
+        | libraries.chained(name, SCALE, noise is not None),
         expected=expected,
         agrees=agrees,
         ranks=(3,),

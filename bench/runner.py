@@ -3,6 +3,7 @@
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -26,11 +27,15 @@ class Runner:
         implementations: Names of ours to measure, beside `implementation=None`.
         patience: How long a case is measured.
         longest: The longest that one call may take, in seconds; one that would take longer is left out.
+        compilers: How many programs are compiled at a time.
+        queue_on_cpu: Whether a CPU has a time of the device too, to try out how that is found.
     """
 
     implementations: tuple[str, ...]
     patience: Patience
     longest: float
+    compilers: int = 1
+    queue_on_cpu: bool = False
 
     def __post_init__(self) -> None:
         self.cache = machine.last_level_cache()
@@ -48,21 +53,43 @@ class Runner:
         pool = arrays.pool(names, case.shape, case.dtype, self.cache)
         spares = Spares()
         prepared = _copies(least, len(pool), spares)
-        for i, (name, variant) in enumerate(variants.items()):
-            try:
-                prepared.append(prepare(name, variant, pool, spares, f"bench_{i}"))
-            except Exception as error:  # a baseline may be unable to: its row says so
-                results[name] = {"error": _one_line(error)}
+        ready, failed = self._prepared(variants, pool, spares)
+        prepared, results = prepared + ready, results | failed
         wrong = check(case, variants, prepared[len(COPIES) :])
         times = alternate(prepared, self.patience, self.sweep)
-        on_device = device_time.by_name(prepared)
+        on_device = device_time.of(prepared, self.queue_on_cpu)
         for one, seconds in zip(prepared, times, strict=True):
             found = results[one.name] = _statistics(seconds)
-            found |= {"device_s": rounded(on_device[one.name])} if one.name in on_device else {}
+            if one.name in on_device.seconds:
+                found |= {"device_s": rounded(on_device.seconds[one.name]), "device_by": on_device.how[one.name]}
             found |= {"wrong": wrong[one.name]} if wrong.get(one.name) else {}
             self.speed[_kind(case, one.name)] = found["median_s"] / case.size
         order = [*COPIES, *case.operation.variants(self.implementations)]
-        return measured(case, least, {name: results[name] for name in order if name in results})
+        document = measured(case, least, {name: results[name] for name in order if name in results})
+        return document | ({"device_time": on_device.why} if on_device.why else {})
+
+    def _prepared(
+        self, variants: Mapping[str, Variant], pool: Sequence[Mapping[str, Any]], spares: Spares
+    ) -> tuple[list[Prepared], dict[str, Result]]:
+        """The variants, ready; and why others are not: one may be unable to, and its row says so."""
+        labels = {name: f"bench_{i}" for i, name in enumerate(variants)}
+        ready: list[Prepared] = []
+        failed: dict[str, Result] = {}
+        with ThreadPoolExecutor(self.compilers) as threads:
+            compiled = {
+                name: threads.submit(make, name, variant, pool, spares, labels[name])
+                for name, variant in variants.items()
+                if variant.kind == "jit"
+            }
+            for name, variant in sorted(variants.items(), key=lambda pair: pair[0] in compiled):
+                try:  # what is not compiled by the threads first: PyTorch compiles when it is called
+                    one = compiled[name].result() if name in compiled else make(name, variant, pool, spares, "")
+                    one.call(0)
+                except Exception as error:
+                    failed[name] = {"error": _one_line(error)}
+                else:
+                    ready.append(one)
+        return ready, failed
 
     def _affordable(self, case: Case) -> tuple[dict[str, Variant], dict[str, Result]]:
         """The variants whose calls are short enough, by the speed on the size before; why the others are not there."""
@@ -110,24 +137,32 @@ def check(case: Case, variants: Mapping[str, Variant], prepared: Sequence[Prepar
     expected = np.asarray(case.operation.expected(first), np.float32).reshape(-1)
     found = {}
     for one in prepared:
-        result = arrays.rows(jax.tree.leaves(one.call(0))[0], case.shape)
+        try:
+            result = arrays.rows(jax.tree.leaves(one.call(0))[0], case.shape)
+        except Exception as error:
+            found[one.name] = f"could not be compared: {_one_line(error)}"
+            continue
         found[one.name] = variants[one.name].agrees(result.astype(np.float32).reshape(-1), expected)
     return found
 
 
 def prepare(name: str, variant: Variant, pool: Sequence[Mapping[str, Any]], spares: Spares, label: str) -> Prepared:
     """Makes a variant ready for the arrays of a pool, and calls it once, so that what it cannot do is known."""
-    inputs = [tuple(one[taken] for taken in variant.takes) for one in pool]
-    if variant.kind == "jit":
-        one: Prepared = Jitted(name, variant.function, inputs, spares, label)
-    elif variant.kind == "eager":
-        one = Eager(name, variant.function, inputs)
-    else:
-        from bench.torch_timing import Torch
-
-        one = Torch(name, variant.function, inputs)
+    one = make(name, variant, pool, spares, label)
     one.call(0)
     return one
+
+
+def make(name: str, variant: Variant, pool: Sequence[Mapping[str, Any]], spares: Spares, label: str) -> Prepared:
+    """Makes a variant ready for the arrays of a pool."""
+    inputs = [tuple(one[taken] for taken in variant.takes) for one in pool]
+    if variant.kind == "jit":
+        return Jitted(name, variant.function, inputs, spares, label)
+    if variant.kind == "eager":
+        return Eager(name, variant.function, inputs)
+    from bench.torch_timing import Torch
+
+    return Torch(name, variant.function, inputs)
 
 
 def _copies(least: int, count: int, spares: Spares) -> list[Prepared]:

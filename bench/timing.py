@@ -63,13 +63,14 @@ class Jitted:
     ) -> None:
         self.name, self.inputs, self.spares, self.label = name, inputs, spares, label
         self.avals = jax.eval_shape(function, *inputs[0])
+        buffers = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in jax.tree.leaves(self.avals)]
 
         def program(buffers: Any, *arrays: Any) -> Any:
             return function(*arrays)
 
         program.__name__ = program.__qualname__ = label
         jitted = jax.jit(program, donate_argnums=0, keep_unused=True)
-        self.compiled = jitted.lower(spares.take(self.avals), *inputs[0]).compile()
+        self.compiled = jitted.lower(buffers, *inputs[0]).compile()
 
     def results(self, turn: int) -> Any:
         """The results for the inputs of a turn; whoever has done with them gives them back to the spares."""

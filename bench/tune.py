@@ -36,10 +36,11 @@ SIZE, QUICK_SIZE = 1 << 26, 1 << 22
 BYTES = 48  # an element: inputs, twice, and results of the default, of what is compared with it and to spare
 COMPARISONS = 3
 PATIENCE = Patience(least=5, most=15, seconds=0.5)
+KINDS = {device_time.PROFILER: "device time", device_time.QUEUE: "time in a queue"}
 
 
 class Clock:
-    """The time of programs that take turns: the device's own where a profiler tells it of all, or else the wall's."""
+    """The time of programs that take turns: the device's own where it is known of all, or else the wall's."""
 
     def __init__(self) -> None:
         self.sweep = Sweep(machine.last_level_cache())
@@ -48,10 +49,11 @@ class Clock:
     def __call__(self, programs: Sequence[Jitted]) -> list[float]:
         """Seconds of a call of each."""
         by_wall = alternate(programs, PATIENCE, self.sweep)
-        by_device = device_time.by_name(programs)
-        if all(one.name in by_device for one in programs):
-            self.kind = "device time"
-            return [by_device[one.name] for one in programs]
+        by_device = device_time.of(programs)
+        ways = {by_device.how.get(one.name) for one in programs}
+        if len(ways) == 1 and None not in ways:
+            self.kind = KINDS[ways.pop()]
+            return [by_device.seconds[one.name] for one in programs]
         self.kind = "wall time"
         return [statistics.median(seconds) for seconds in by_wall]
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -151,7 +152,9 @@ class Found:
 # --- the search -------------------------------------------------------------------------------------------------------
 
 
-def search(case: Case, size: int, measure: Measure, comparisons: int, interpret: bool = False) -> Found:
+def search(
+    case: Case, size: int, measure: Measure, comparisons: int, interpret: bool = False, compilers: int = 1
+) -> Found:
     """Finds the fastest configuration of a case.
 
     Args:
@@ -160,9 +163,10 @@ def search(case: Case, size: int, measure: Measure, comparisons: int, interpret:
         measure: Seconds of a call of each program, in turns with the others.
         comparisons: How often the best is compared with the default.
         interpret: Whether the kernels are interpreted, as where there is no GPU.
+        compilers: How many programs are compiled at a time.
     """
     default = tuning.configuration(None, case.dtype, case.operation, size)
-    programs = Programs(case, size, default, interpret)
+    programs = Programs(case, size, default, interpret, compilers)
     first = programs.times(first_group(default), measure)
     second = programs.times(second_group(default, fastest(first)), measure)
     best, pairs = fastest(second), []
@@ -175,8 +179,8 @@ def search(case: Case, size: int, measure: Measure, comparisons: int, interpret:
 class Programs:
     """The programs of a case, compiled when they are first asked for; those that give other bits are not used."""
 
-    def __init__(self, case: Case, size: int, default: Configuration, interpret: bool) -> None:
-        self.case, self.interpret, self.spares = case, interpret, Spares()
+    def __init__(self, case: Case, size: int, default: Configuration, interpret: bool, compilers: int = 1) -> None:
+        self.case, self.interpret, self.compilers, self.spares = case, interpret, compilers, Spares()
         types = jax.eval_shape(lambda: [make(name, 0, size, case.dtype) for name in case.takes])
         sets = arrays.sets(types, machine.last_level_cache())
         self.inputs = [tuple(make(name, seed, size, case.dtype) for name in case.takes) for seed in range(sets)]
@@ -187,29 +191,33 @@ class Programs:
 
     def times(self, configurations: Iterable[Configuration], measure: Measure) -> dict[Configuration, float]:
         """Seconds of a call of each that works."""
-        usable = [c for c in configurations if self._is_usable(c)]
+        wanted = list(configurations)
+        new = [c for c in wanted if c not in self.ready and c not in self.failed and c not in self.wrong]
+        with ThreadPoolExecutor(self.compilers) as threads:
+            compiling = {c: threads.submit(self._compiled, c) for c in new}
+            for c, program in compiling.items():
+                self._try(c, program)
+        usable = [c for c in wanted if c in self.ready]
         return dict(zip(usable, measure([self.ready[c] for c in usable]), strict=True))
 
     def _compiled(self, c: Configuration) -> Jitted:
         function = functools.partial(self.case.function, configuration=c, interpret=self.interpret)
         return Jitted(f"{c.block}, {c.warps}", function, self.inputs, self.spares, f"tune_{c.block}_{c.warps}")
 
-    def _is_usable(self, c: Configuration) -> bool:
-        if c in self.ready or c in self.failed or c in self.wrong:
-            return c in self.ready
+    def _try(self, c: Configuration, compiling: "Future[Jitted]") -> None:
+        """Runs a program once, and keeps it where its bits are those of the default; or why it is not used."""
         try:
-            program = self._compiled(c)
+            program = compiling.result()
             results = program.results(0)
             differing = int(differing_elements(self.expected, results))
         except Exception as error:  # such as too much shared memory, which some devices say when a kernel starts
             self.failed[c] = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
-            return False
+            return
         self.spares.give(results)
         if differing:
             self.wrong[c] = f"WRONG: {differing} elements differ from those of the default"
-            return False
-        self.ready[c] = program
-        return True
+        else:
+            self.ready[c] = program
 
 
 @jax.jit

@@ -15,7 +15,7 @@ import oracle
 import pytest
 from original import numerics, original, original_gradient
 
-from bench import arrays, baselines, cases, checks, device_time, libraries, results, runner, timing
+from bench import arrays, baselines, cases, checks, libraries, results, runner, timing
 from bench.cases import Case
 from bench.operations import FORMULA, OURS, operations
 from bench.runner import Runner
@@ -181,6 +181,26 @@ def test_a_package_that_is_not_there_is_named(package: str, monkeypatch: pytest.
     assert line.startswith(f"{package}: ")
 
 
+def test_a_package_whose_import_fails_is_named_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "broken_package.py").write_text("raise OSError('libcudart.so.13: no such file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(libraries.PACKAGES, "AQT", "broken_package")
+    libraries._broken.cache_clear()
+    assert not libraries.has("AQT")
+    assert "AQT: its import failed: OSError: libcudart.so.13: no such file" in libraries.missing()
+    libraries._broken.cache_clear()
+
+
+def test_programs_that_are_compiled_side_by_side_are_measured_as_those_that_are_not() -> None:
+    [backward] = [operation for operation in operations() if operation.name == "backward from x"]
+    case = Case(backward, "bfloat16", (4096,))
+    found = [Runner(("xla",), BRIEF, longest=60.0, compilers=n).run(case) for n in (1, 4)]
+    assert list(found[0]["results"]) == list(found[1]["results"])
+    assert all("median_s" in r and "wrong" not in r for one in found for r in one["results"].values())
+
+
 # --- how it is measured -----------------------------------------------------------------------------------------------
 
 
@@ -212,30 +232,6 @@ def test_variants_take_turns_each_on_fresh_inputs() -> None:
     assert all(sorted(name for name, _ in one[1:]) == ["a", "b", "c"] for one in rounds)
     assert len({tuple(name for name, _ in one) for one in rounds}) > 1  # in more than one order
     assert [turn for name, turn in calls[3:] if name != "between"] == list(range(18))
-
-
-# JAX makes a type of its profiler's in a way that Python 3.12 warns of, and aborts if the warning is an error.
-@pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
-def test_the_device_time_of_a_program_is_that_of_all_its_kernels() -> None:
-    """Two kernels of one program, one of another, in the form in which JAX's profiler gives them."""
-    calls = device_time.CALLS
-    event = (
-        "events {{ metadata_id: {kernel} offset_ps: {start} duration_ps: {time} "
-        "stats {{ metadata_id: 1 str_value: '{module}' }} }}"
-    )
-    kernels = [(1, "jit_bench_0", 2_000_000), (2, "jit_bench_0", 3_000_000), (3, "jit_bench_1", 7_000_000)]
-    events = [
-        event.format(kernel=kernel, start=i * 10_000_000, time=time, module=module)
-        for i in range(calls)
-        for kernel, module, time in kernels
-    ]
-    names = " ".join(f"event_metadata {{ key: {i} value {{ id: {i} name: 'k{i}' }} }}" for i in (1, 2, 3))
-    text = (
-        f"planes {{ name: '/device:GPU:0' {names} stat_metadata {{ key: 1 value {{ id: 1 name: 'hlo_module' }} }} "
-        f"lines {{ name: 'Stream #13' {' '.join(events)} }} }}"
-    )
-    found = device_time.of_programs([jax.profiler.ProfileData.from_text_proto(text)])
-    assert found == pytest.approx({"bench_0": 5e-6, "bench_1": 7e-6})
 
 
 def test_ratios_are_of_one_kind_of_time() -> None:

@@ -1,0 +1,164 @@
+"""Steps 2, again and 5: measures cases of the benchmark, in the order of their worth, until the time is over."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bench import cases, device_time, libraries, machine, results
+from bench.cases import Case
+from bench.gpu import store, task, worth
+from bench.gpu.rows import load
+from bench.gpu.task import Task
+from bench.runner import Runner
+from bench.timing import Patience
+from intnumerics.kernels import tuning
+
+PATIENCE, REHEARSAL_PATIENCE = Patience(least=5, most=15, seconds=0.4), Patience(least=2, most=2, seconds=0.0)
+LONGEST = 1.0  # seconds of a call
+FIRST_CASE = 8.0  # seconds that a case is thought to take before one is known
+COMPILERS = 8
+
+Json = dict[str, Any]
+
+
+def key(found: Json) -> tuple[Any, ...]:
+    """What a case is known by."""
+    return found["operation"], found["dtype"], tuple(found["shape"])
+
+
+def key_of(case: Case) -> tuple[Any, ...]:
+    """The same of one that is to be measured."""
+    return case.operation.name, case.dtype, case.shape
+
+
+def as_json(case: Case) -> Json:
+    """A case that is to be measured, as data."""
+    return {"operation": case.operation.name, "dtype": case.dtype, "shape": list(case.shape)}
+
+
+class Measuring:
+    """The document of the benchmark, and what is still to be put into it.
+
+    Args:
+        todo: What the step is told.
+    """
+
+    def __init__(self, todo: Task) -> None:
+        self.todo, self.path = todo, todo.folder / store.BENCH
+        self.list = "again" if todo.name == "again" else "cases"
+        self.report: Json = {"cases": [], "again": []} | store.read(self.path)
+        self.report |= machine.description()
+        self.report["settings"] = vars(PATIENCE) | {"quick": todo.rehearsal}
+        self.report["skipped"] = self.skipped()
+        self.report["planned"] = [as_json(case) for case in worth.headline(todo.rehearsal)]
+        platform = machine.platform_name()
+        names = cases.here(platform, todo.rehearsal)
+        patience = REHEARSAL_PATIENCE if todo.rehearsal else PATIENCE
+        self.runner = Runner(names, patience, LONGEST, min(COMPILERS, machine.cores()), queue_on_cpu=todo.rehearsal)
+        self.longest = 0.0 if todo.rehearsal else FIRST_CASE
+
+    @staticmethod
+    def skipped() -> list[str]:
+        """What is not measured here, and why."""
+        present = cases.here(machine.platform_name())
+        absent = [
+            name for name in cases.implementations(machine.platform_name()) if name not in (*present, "reference")
+        ]
+        return [*libraries.missing(), *(f"implementation={name!r}: jax-triton is not installed" for name in absent)]
+
+    def write(self) -> None:
+        """Writes the document as it is."""
+        store.write(self.path, results.as_text(self.report))
+
+    def remaining(self, chosen: list[Case]) -> list[Case]:
+        """What was not measured yet; what a process was at when it was killed comes last, if at all."""
+        found = self.report[self.list]
+        running = self.report.pop("running", None)
+        if running and self.todo.start:
+            found.append(running | {"results": {}, "error": "the process ended by itself while it ran this case"})
+        elif not self.todo.start:
+            found[:] = [case for case in found if "error" not in case]
+        done = {key(case) for case in found}
+        left = [case for case in chosen if key_of(case) not in done]
+        return sorted(left, key=lambda case: running is not None and key_of(case) == key(running))
+
+    def run(self, chosen: list[Case]) -> None:
+        """Measures what remains, as long as there is time for a case as long as the longest so far."""
+        remaining = self.remaining(chosen)
+        self.write()
+        for i, case in enumerate(remaining):
+            if self.todo.left < self.longest:
+                print(f"not measured, for lack of time: {len(remaining) - i} cases from {case.name} on", flush=True)
+                break
+            begin = time.perf_counter()
+            self.one(case)
+            self.longest = max(self.longest if i else 0.0, time.perf_counter() - begin)
+
+    def one(self, case: Case) -> None:
+        """Measures a case, and keeps what came of it, or why nothing did."""
+        self.report["running"] = as_json(case)
+        self.write()
+        try:
+            found = self.runner.run(case)
+        except Exception as error:
+            found = as_json(case) | {
+                "results": {},
+                "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            }
+        del self.report["running"]
+        reasons = self.report.setdefault("device_time", [])
+        reasons += [why for why in found.pop("device_time", []) if why not in reasons]
+        self.report[self.list].append(found)
+        self.write()
+        card = self.report["device"]
+        text = results.table(found) if found["results"] else f"{results.title(found)}\n  failed: {found['error']}"
+        print("".join(f"{card}: {line}\n" for line in text.splitlines()), flush=True)
+        if "error" in found and not is_well():
+            raise SystemExit(task.DEVICE_LOST)
+
+
+def is_well() -> bool:
+    """Whether the device still computes: after some errors a process can do nothing more with it."""
+    try:
+        return int(jnp.arange(8).sum()) == 28
+    except jax.errors.JaxRuntimeError:
+        return False
+
+
+def chosen(todo: Task) -> list[Case]:
+    """The cases of a step."""
+    if todo.name == "again":
+        found = store.read(todo.folder / store.TUNER).get("cases", [])
+        changed = [(one["dtype"], one["operation"]) for one in found if one["row"] is not None or todo.rehearsal]
+        return list(worth.again(changed, todo.rehearsal))
+    if todo.name == "rest":
+        return list(worth.rest(machine.platform_name(), todo.rehearsal))
+    return list(worth.headline(todo.rehearsal))
+
+
+def go_without(start: int) -> None:
+    """Leaves out what may have ended the processes before: PyTorch first, then the profiler."""
+    if start > 0:
+        libraries.torch_on.clear()
+        print("PyTorch is left out, for the process before ended by itself", flush=True)
+    if start > 1:
+        device_time.leave_out("a process with the profiler ended by itself")
+
+
+def main() -> None:
+    """Runs the step."""
+    todo = task.from_command_line()
+    if todo.rehearsal:
+        libraries.torch_on.append("cpu")
+    go_without(todo.start)
+    if todo.name == "again" and (rows := todo.folder / store.ROWS).exists():
+        tuning.TABLE = load(rows)
+    cases_of_step = chosen(todo)
+    print(f"{machine.device_name()}: {len(cases_of_step)} cases", flush=True)
+    Measuring(todo).run(cases_of_step)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Step 1: what nvidia-smi says, and one kernel of each operation and dtype, its bits beside the reference.
+
+The reference runs on the CPU of the same machine, whose bits the tests hold to NumPy's.
+"""
+
+import contextlib
+import functools
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bench import machine
+from bench.cases import here
+from bench.gpu import store, task
+from bench.operations import NEAREST, NOISE, how
+from intnumerics import op, quantize, quantize_to_int
+from intnumerics.kernels import KERNEL_DTYPES
+
+SIZE, REHEARSAL_SIZE = (1 << 20) + 24, (1 << 10) + 24  # whole blocks and a tail
+SPECIAL = (np.nan, np.inf, -np.inf, -0.0, 0.5, -0.5, 1.5, 126.5, 127.0, -127.5, 100.5, 1e30)
+WORDS = (0x243F6A88, 0x85A308D3)  # of the key
+
+Function = Callable[..., Any]
+
+
+def operations() -> dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], Function]]]:
+    """Each operation of the kernels: its arrays, and its function given an implementation."""
+    noisy, spec = NEAREST.replace(noise_fn=NOISE["PhiloxUniform"]), NEAREST.spec()
+    to_int, partial = quantize_to_int, functools.partial
+    return {
+        "quantize": (("x",), lambda how: partial(quantize, numerics=NEAREST, **how)),
+        "quantize to int8": (("x",), lambda how: partial(to_int, numerics=NEAREST, **how)),
+        "quantize, noise drawn": (("x", "words"), lambda how: lambda x, w: quantize(x, noisy, key=key(w), **how)),
+        "quantize to int8, noise drawn": (("x", "words"), lambda how: lambda x, w: to_int(x, noisy, key=key(w), **how)),
+        "quantize, noise read": (("x", "noise"), lambda how: lambda x, noise: op.quantize(x, noise, spec, **how)),
+        "quantize with mask": (("x",), lambda how: lambda x: op.quantize_with_mask(x, None, spec, **how)),
+        "clip gradient from mask": (("g", "mask"), lambda how: partial(op.clip_gradient_from_mask, **how)),
+        "clip gradient from x": (("g", "x"), lambda how: partial(op.clip_gradient_from_x, spec=spec, **how)),
+    }
+
+
+def key(words: jax.Array) -> jax.Array:
+    """The key of two words."""
+    return jax.random.wrap_key_data(words, impl="threefry2x32")
+
+
+def reference(function: Function, *given: Any) -> Any:
+    """What a function of NumPy's arrays returns on the CPU."""
+    with jax.default_device(jax.devices("cpu")[0]):
+        return jax.tree.map(np.asarray, jax.jit(function)(*given))
+
+
+def inputs(size: int, dtype: str) -> dict[str, Any]:
+    """The arrays that operations name: numbers on both sides of the bound, and those that are special."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=size) * 90).astype(np.float32)
+    x[: len(SPECIAL)] = SPECIAL
+    x = x.astype(jnp.dtype(dtype))
+    return {
+        "x": x,
+        "g": rng.normal(size=size).astype(jnp.dtype(dtype)),
+        "noise": rng.uniform(-0.5, 0.5, size).astype(np.float32),
+        "mask": reference(lambda x: op.quantize_with_mask(x, None, NEAREST.spec(), "reference")[1], x),
+        "words": np.asarray(WORDS, np.uint32),
+    }
+
+
+def differing(found: Any, expected: Any) -> int:
+    """How many elements have other bits; any NaN is as good as any other."""
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    return sum(_differing(np.asarray(a), np.asarray(b)) for a, b in pairs)
+
+
+def _differing(a: np.ndarray, b: np.ndarray) -> int:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return max(a.size, b.size)
+    bits = np.dtype(f"u{a.dtype.itemsize}")
+    return int(np.count_nonzero((a.view(bits) != b.view(bits)) & ~((a != a) & (b != b))))
+
+
+def kernels(size: int, names: tuple[str, ...]) -> Iterator[tuple[str, str, str, Callable[[], str]]]:
+    """Every kernel by its implementation, operation and dtype, with what tells what is wrong with it, or nothing."""
+    for dtype in ("bfloat16", "float32", *(d for d in KERNEL_DTYPES if d not in ("bfloat16", "float32"))):
+        arrays = inputs(size, dtype)
+        for operation, (takes, make) in operations().items():
+            given = tuple(arrays[name] for name in takes)
+
+            @functools.cache
+            def expected(make: Any = make, given: Any = given) -> Any:
+                return reference(make(how("reference")), *given)
+
+            for name in names:
+
+                def wrong(name: str = name, make: Any = make, given: Any = given, expected: Any = expected) -> str:
+                    try:
+                        found = jax.block_until_ready(jax.jit(make(how(name)))(*given))
+                    except Exception as error:
+                        return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                    count = differing(found, expected())
+                    return f"{count} elements differ" if count else ""
+
+                yield name, operation, dtype, wrong
+
+
+def say_what_is_here() -> None:
+    """Prints what nvidia-smi says."""
+    if (command := shutil.which("nvidia-smi")) is None:
+        print("nvidia-smi is not on PATH", flush=True)
+        return
+    done = subprocess.run([command], capture_output=True, text=True, timeout=20, check=False)
+    print(done.stdout + done.stderr, flush=True)
+
+
+def main() -> None:
+    """Runs the step."""
+    todo, begin = task.from_command_line(), time.perf_counter()
+    say_what_is_here()
+    names = here(machine.platform_name(), todo.rehearsal)
+    device, rows = machine.device_name(), []
+    chosen = list(kernels(REHEARSAL_SIZE if todo.rehearsal else SIZE, names))
+    document = {"device": device, "implementations": names, "planned": len(chosen), "kernels": rows}
+    with ThreadPoolExecutor(min(8, machine.cores())) as pool:  # compiling takes most of the time
+        running = {pool.submit(wrong): (name, operation, dtype) for name, operation, dtype, wrong in chosen}
+        with contextlib.suppress(TimeoutError):
+            for done in as_completed(running, timeout=max(0.0, todo.left)):
+                name, operation, dtype = running[done]
+                rows.append({"implementation": name, "operation": operation, "dtype": dtype, "wrong": done.result()})
+                store.write(todo.folder / store.SMOKE, document)
+                print(f"{device}: {name}, {operation}, {dtype}: {rows[-1]['wrong'] or 'the same bits'}", flush=True)
+        print(f"{len(rows)} of {len(chosen)} kernels in {time.perf_counter() - begin:.0f} s", flush=True)
+        os._exit(0)  # threads that still compile are not waited for
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""What ways to do an operation are called in the results; without JAX, for those who read results only."""
+
+OURS = "intnumerics"  # with implementation=None; "intnumerics, xla" is that one by name
+FORMULA = "FJFormer's formula"
+SEED = f"{FORMULA}, threefry"  # what ratios are to, where there is noise; without, FORMULA
+EAGER = ", eager"
+INTERPRETED = "pallas in interpret mode"  # a kernel for CUDA on a CPU, for rehearsals
+COMPILED = "PyTorch's torch.compile of the formula"
