@@ -29,16 +29,15 @@ class Part:
     offset: tuple[Any, ...]
     whole: tuple[int, ...]
 
-    def seeded(self, seeded: Seeded) -> Seeded:
-        """The noise of the part, from that of an array that is no part."""
-        draw = seeded.draw
-        is_shared = [n == 1 and size != 1 for n, size in zip(draw.shape, self.whole, strict=True)]
-        whole = tuple(1 if shared else size for shared, size in zip(is_shared, self.whole, strict=True))
-        draw = dataclasses.replace(draw, whole=whole)
+    def seeded(self, seeded: Seeded, shape: tuple[int, ...]) -> Seeded:
+        """The noise of the part, which has `shape`, from that of the whole."""
+        whole = seeded.draw.shape  # 1 along axes that share a draw, and so has the part
+        shape = tuple(1 if size == 1 else n for n, size in zip(shape, whole, strict=True))
+        draw = dataclasses.replace(seeded.draw, shape=shape, whole=whole)
         steps = [
             (at, draw.sizes_within(axis))
-            for axis, (at, shared) in enumerate(zip(self.offset, is_shared, strict=True))
-            if not shared and not (_is_known(at) and at == 0)
+            for axis, (at, size) in enumerate(zip(self.offset, whole, strict=True))
+            if size != 1 and not (_is_known(at) and at == 0)
         ]
         known = sum(int(at) * math.prod(sizes) for at, sizes in steps if _is_known(at))
         aligned = known % 8 == 0 and all(math.prod(sizes) % 8 == 0 for at, sizes in steps if not _is_known(at))
