@@ -163,9 +163,13 @@ def sequence_of_integers(name: str, value: Any, remedy: str, symbols: bool = Fal
         TypeError: Anything else.
     """
     try:
-        return tuple(item if symbols and export.is_symbolic_dim(item) else operator.index(item) for item in value)
+        return tuple(item if symbols and _is_symbol(item) else operator.index(item) for item in value)
     except TypeError:
         raise TypeError(f"{name}={value!r} is not a sequence of integers: {remedy}") from None
+
+
+def _is_symbol(size: Any) -> bool:
+    return export.is_symbolic_dim(size)  # whose type is private, so that it goes for an integer here
 
 
 def shape(value: Any) -> tuple[int, ...]:
@@ -176,7 +180,7 @@ def shape(value: Any) -> tuple[int, ...]:
         ValueError: A negative dimension.
     """
     sizes = sequence_of_integers("shape", value, "give the shape of x, as in x.shape", symbols=True)
-    if any(size < 0 for size in sizes if not export.is_symbolic_dim(size)):
+    if any(size < 0 for size in sizes if not _is_symbol(size)):
         raise ValueError(f"shape={value!r} has a negative dimension: give the shape of x, as in x.shape")
     return sizes
 

@@ -88,15 +88,14 @@ def _is_at_most(end: int, size: int) -> bool:
     """Whether `end <= size`.
 
     Raises:
-        ValueError: One is a symbol, and it hangs on what it stands for.
+        ValueError: It depends on the value of a symbol.
     """
     try:
         return end <= size
     except jax.errors.InconclusiveDimensionOperation:
         raise ValueError(
-            f"x ends at {end} and global_shape has {size} there, and it is not known that the first is no more than the "
-            "second: give jax.export.symbolic_shape the constraint, as in "
-            f"symbolic_shape(..., constraints=['{end} <= {size}'])"
+            f"x ends at {end} and global_shape has {size} there, and it is not known that {end} is at most {size}: "
+            f"give jax.export.symbolic_shape the constraint, as in symbolic_shape(..., constraints=['{end} <= {size}'])"
         ) from None
 
 
