@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 MAX_BITS = 22
@@ -145,11 +146,8 @@ def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     array = _array("numerics.noise_fn returned {!r}, which", value, remedy)
     if array.dtype.name not in FLOATS and not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"numerics.noise_fn returned dtype {array.dtype.name}, which is not added to floats: {remedy}")
-    try:
-        fits = np.broadcast_shapes(array.shape, shape) == tuple(shape)
-    except ValueError:
-        fits = False
-    if not fits:
+    pairs = zip(reversed(array.shape), reversed(shape), strict=False)
+    if array.ndim > len(shape) or any(n not in (1, size) for n, size in pairs):
         raise ValueError(
             f"numerics.noise_fn returned shape {array.shape}, which does not broadcast to the shape {tuple(shape)} "
             "of x: each dimension is that of x, or 1 where one draw is shared"
@@ -158,27 +156,31 @@ def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     return array.astype(dtype) if weak else array
 
 
-def sequence_of_integers(name: str, value: Any, remedy: str) -> tuple[int, ...]:
-    """A sequence of integers, as a tuple.
+def sequence_of_integers(name: str, value: Any, remedy: str, symbols: bool = False) -> tuple[int, ...]:
+    """A sequence of integers, and with `symbols` of what `jax.export` has for sizes, as a tuple.
 
     Raises:
         TypeError: Anything else.
     """
     try:
-        return tuple(operator.index(item) for item in value)
+        return tuple(item if symbols and _is_symbol(item) else operator.index(item) for item in value)
     except TypeError:
         raise TypeError(f"{name}={value!r} is not a sequence of integers: {remedy}") from None
 
 
+def _is_symbol(size: Any) -> bool:
+    return export.is_symbolic_dim(size)  # whose type is private, so that it goes for an integer here
+
+
 def shape(value: Any) -> tuple[int, ...]:
-    """The shape of an array, as a tuple.
+    """The shape of an array, as a tuple; its sizes may be symbols.
 
     Raises:
         TypeError: Not a sequence of integers.
         ValueError: A negative dimension.
     """
-    sizes = sequence_of_integers("shape", value, "give the shape of x, as in x.shape")
-    if any(size < 0 for size in sizes):
+    sizes = sequence_of_integers("shape", value, "give the shape of x, as in x.shape", symbols=True)
+    if any(size < 0 for size in sizes if not _is_symbol(size)):
         raise ValueError(f"shape={value!r} has a negative dimension: give the shape of x, as in x.shape")
     return sizes
 

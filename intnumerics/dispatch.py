@@ -8,6 +8,7 @@ import numpy as np
 
 from .call import Call
 from .kernels import KERNEL_DTYPES, TABLE, Draw, Implementation, Operations
+from .kernels.spec import is_static
 
 
 def names() -> list[str]:
@@ -59,18 +60,20 @@ def operations(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], 
 
     Raises:
         ValueError: The named implementation has no row for the platform, does not draw the noise, or is a kernel where
-            XLA may split the program.
+            XLA may split the program or where a size is a symbol.
     """
     if call.draw is not None and call.draw.generator == "hardware":
         _check_hardware(call, platform)
     if call.implementation is None:
         row = fastest(call, platform, arrays, partitioned)
         _check_unpartitioned(row, partitioned)
+        _check_sizes(row, call, arrays)
         return row.operations()
     rows = [row for row in TABLE if row.name == call.implementation]
     for row in rows:
         if row.platform in (None, call.interpret or platform):
             _check_unpartitioned(row, partitioned and call.interpret is None)
+            _check_sizes(row, call, arrays)
             return row.operations(interpret=call.interpret is not None)
     interpretable = " or ".join(f"{row.platform!r}" for row in rows if row.interpretable)
     raise ValueError(
@@ -90,6 +93,24 @@ def _check_unpartitioned(row: Implementation, partitioned: bool) -> None:
             "several devices, as on TPUs with Auto axes, and in a jax.shard_map along some axes of a mesh and not all: "
             "make the mesh with jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Explicit, ...)), "
             "or call it inside jax.shard_map along all axes, or use implementation=None and PhiloxUniform"
+        )
+
+
+def _are_sizes_known(call: Call, arrays: tuple[jax.Array, ...]) -> bool:
+    """Whether no shape has a symbol: that of no array, and of none that noise is drawn for."""
+    return is_static(*(a.shape for a in arrays)) and (call.draw is None or call.draw.is_static)
+
+
+def _check_sizes(row: Implementation, call: Call, arrays: tuple[jax.Array, ...]) -> None:
+    """Refuses a kernel where a size is a symbol, as the blocks of a kernel are counted before it is compiled."""
+    if row.is_kernel and not _are_sizes_known(call, arrays):
+        shapes = [a.shape for a in arrays] + ([] if call.draw is None else [call.draw.whole])
+        shape = next(shape for shape in shapes if not is_static(shape))
+        kernels = " or ".join(dict.fromkeys(repr(row.name) for row in TABLE if row.is_kernel))
+        raise ValueError(
+            f"the shape ({', '.join(map(str, shape))}) has symbolic sizes, and a kernel (implementation={kernels}, or "
+            "HardwareUniform) needs known sizes, from which its grid is made: use implementation=None and "
+            "PhiloxUniform, which XLA compiles for any size, or export the function for fixed shapes"
         )
 
 
@@ -123,13 +144,16 @@ def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], par
     On a TPU a kernel draws that noise in a sixth of XLA's instructions, and packs and unpacks a mask in a third of the
     bytes. It is XLA all the same where it would have to copy the array for a kernel that packs, because of its layout,
     or where it partitions the program itself: a kernel would have all of the array on every device there.
+
+    A size that is a symbol, in a program exported for many shapes, counts as large; and no kernel serves it, as its
+    grid would depend on the symbol.
     """
     rows, x = {row.name: row for row in reversed(TABLE) if row.platform in (None, platform)}, arrays[0]
     if call.draw is not None and call.draw.generator == "hardware":
         return rows["pallas"]
     if platform == "cpu" and (_is_quick_on_one_thread(call, x) or _masks_by_bfloat16(call, arrays)):
         return rows["reference"]
-    if platform == "tpu" and not partitioned:
+    if platform == "tpu" and not partitioned and _are_sizes_known(call, arrays):
         packs_well = call.packing is not None and _is_in_whole_tiles(call.rows(x.shape), x.dtype)
         if packs_well or _is_drawn_well_on_tpu(call.draw, x):
             return rows["pallas"]
@@ -140,7 +164,8 @@ def _is_quick_on_one_thread(call: Call, x: jax.Array) -> bool:
     """Whether XLA for CPU does the formula as it stands sooner than it starts threads for another form."""
     if call.operation != "quantize" or call.static[0].integer_dtype is None:
         return False
-    return x.dtype == jnp.float32 and x.size <= 1 << 16 and (call.draw is None or call.draw.generator != "philox")
+    is_small = is_static(x.shape) and x.size <= 1 << 16
+    return x.dtype == jnp.float32 and is_small and (call.draw is None or call.draw.generator != "philox")
 
 
 def _masks_by_bfloat16(call: Call, arrays: tuple[jax.Array, ...]) -> bool:

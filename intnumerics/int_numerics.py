@@ -166,10 +166,10 @@ class IntNumerics(QNumerics):
         if self.noise_fn is None:
             return None, self.spec()
         key = checks.key(key)
-        if isinstance(self.noise_fn, DrawnInPass) and (seeded := self.noise_fn.seeded(x.shape, key)):
-            seeded = seeded if part is None else part.seeded(seeded)
-            return seeded.seed, dataclasses.replace(self.spec(), draw=seeded.draw)
         shape = x.shape if part is None else part.whole
+        if isinstance(self.noise_fn, DrawnInPass) and (seeded := self.noise_fn.seeded(shape, key)):
+            seeded = seeded if part is None else part.seeded(seeded, x.shape)
+            return seeded.seed, dataclasses.replace(self.spec(), draw=seeded.draw)
         noise = checks.noise(self.noise_fn(shape, key), shape, x.dtype)
         return noise if part is None else part.cut(noise, x.shape), self.spec()
 

@@ -22,6 +22,7 @@ from jax.interpreters import mlir
 from . import dispatch, sharding
 from .call import Call
 from .kernels import Draw, QuantSpec, reference
+from .kernels.spec import is_static
 from .packing import packing_of
 from .version import __version__
 
@@ -76,6 +77,8 @@ def _sharded(call: Call, *arrays: jax.Array) -> list[jax.Array]:
     if mesh.explicit_axes:
         return sharding.by_type(_leaf, call, arrays)
     if mesh.manual_axes:  # in the hands of who wrote the `shard_map`, and of XLA along the axes that they left
+        return _leaf(call, *arrays)
+    if not is_static(*(a.shape for a in arrays)):  # no kernel takes symbols, and XLA itself splits plain jnp
         return _leaf(call, *arrays)
 
     def by_partitioner(*arrays: jax.Array) -> list[jax.Array]:

@@ -6,6 +6,13 @@ power of two that divides the axis where they begin, and larger only where paddi
 more than a sixteenth.
 
 Where the type of an array says that its shards have no whole groups, its mask takes a byte an element.
+
+A size may be a symbol, in a program that `jax.export` traces for many shapes. Groups are then cut from the known axes
+after the last symbol alone, as above, or are all of those axes where that finds none: `"b, 128"` takes one bit per
+element, `"b, 12"` two bytes per row. Where the last axis is a symbol, groups are of 8 elements if it is known to be a
+multiple of 8, as `"8*n"` is, and of one element otherwise: a byte per element. So the packing follows from the symbolic
+shape alone, and two exported programs agree on it, one with `vjp_fwd` and one with `vjp_bwd`. It is the packing that an
+array of known sizes would have, or one that gives the packed mask another shape; so a mask is never misread.
 """
 
 import dataclasses
@@ -16,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from .kernels import Draw, reference
+from .kernels.spec import is_static
 
 BITS_FOR_ONE_OF_PADDING = 16  # a group has at least so many bits for each bit that pads it to whole bytes
 
@@ -83,10 +91,16 @@ def packing(shape: tuple[int, ...]) -> Packing:
     """How the mask of an array is packed.
 
     Example:
+        >>> from jax import export
         >>> packing((32, 4096)), packing((32, 1000)), packing((32, 768, 3))
         (Packing(axes=1, group=8), Packing(axes=1, group=125), Packing(axes=2, group=24))
+        >>> packing(export.symbolic_shape("b, 4096")), packing(export.symbolic_shape("32, n"))
+        (Packing(axes=1, group=8), Packing(axes=1, group=1))
     """
-    for axes in range(1, len(shape) + 1):
+    known = _known_axes(shape)
+    if known == 0 and shape[-1] % 8 == 0:
+        return Packing(1, 8)
+    for axes in range(1, known + 1):
         size, inner = shape[-axes], math.prod(shape[len(shape) - axes + 1 :])
         parts = size & -size  # the largest power of two that divides it
         while parts:
@@ -95,7 +109,12 @@ def packing(shape: tuple[int, ...]) -> Packing:
             if group and padding * BITS_FOR_ONE_OF_PADDING <= group:
                 return Packing(axes, math.lcm(8, inner) if padding == 0 else group)
             parts //= 2
-    return Packing(len(shape), max(1, math.prod(shape)))
+    return Packing(known, max(1, math.prod(shape[-known:]))) if known else BY_THE_BYTE
+
+
+def _known_axes(shape: tuple[int, ...]) -> int:
+    """How many of the last axes have known sizes."""
+    return next((i for i, size in enumerate(reversed(shape)) if not is_static((size,))), len(shape))
 
 
 def packing_of(packed: tuple[int, ...], shape: tuple[int, ...]) -> Packing:

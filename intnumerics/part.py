@@ -1,6 +1,7 @@
 """Where an array lies in a larger one, as the shard that `jax.shard_map` hands out does, so that its noise is that."""
 
 import dataclasses
+import math
 import numbers
 import operator
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import export, lax
 from jax.core import Tracer
 
 from . import checks
@@ -28,19 +29,18 @@ class Part:
     offset: tuple[Any, ...]
     whole: tuple[int, ...]
 
-    def seeded(self, seeded: Seeded) -> Seeded:
-        """The noise of the part, from that of an array that is no part."""
-        draw = seeded.draw
-        is_shared = [n == 1 and size != 1 for n, size in zip(draw.shape, self.whole, strict=True)]
-        whole = tuple(1 if shared else size for shared, size in zip(is_shared, self.whole, strict=True))
-        draw = dataclasses.replace(draw, whole=whole)
+    def seeded(self, seeded: Seeded, shape: tuple[int, ...]) -> Seeded:
+        """The noise of the part, which has `shape`, from that of the whole."""
+        whole = seeded.draw.shape  # 1 along axes that share a draw, and so has the part
+        shape = tuple(1 if size == 1 else n for n, size in zip(shape, whole, strict=True))
+        draw = dataclasses.replace(seeded.draw, shape=shape, whole=whole)
         steps = [
-            (at, stride)
-            for at, stride, shared in zip(self.offset, draw.strides, is_shared, strict=True)
-            if not shared and not (_is_known(at) and at == 0)
+            (at, draw.sizes_within(axis))
+            for axis, (at, size) in enumerate(zip(self.offset, whole, strict=True))
+            if size != 1 and not (_is_known(at) and at == 0)
         ]
-        known = sum(int(at) * stride for at, stride in steps if _is_known(at))
-        aligned = known % 8 == 0 and all(stride % 8 == 0 for at, stride in steps if not _is_known(at))
+        known = sum(int(at) * math.prod(sizes) for at, sizes in steps if _is_known(at))
+        aligned = known % 8 == 0 and all(math.prod(sizes) % 8 == 0 for at, sizes in steps if not _is_known(at))
         return Seeded(dataclasses.replace(draw, aligned=aligned), advance(seeded.seed, steps))
 
     def cut(self, noise: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -66,7 +66,7 @@ def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | No
             f"{given}={offset if global_shape is None else global_shape!r} is there and {missing} is not: give both, "
             "the index at which x begins in the whole array and the shape of that array, or neither"
         )
-    whole = checks.sequence_of_integers("global_shape", global_shape, "give the shape of the whole array")
+    whole = checks.sequence_of_integers("global_shape", global_shape, "give the shape of the whole array", symbols=True)
     at = _offset(offset)
     for name, value in (("offset", at), ("global_shape", whole)):
         if len(value) != len(shape):
@@ -76,12 +76,27 @@ def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | No
             )
     for axis, (first, n, size) in enumerate(zip(at, shape, whole, strict=True)):
         first = int(first) if _is_known(first) else 0
-        if first < 0 or first + n > size:
+        if first < 0 or not _is_at_most(first + n, size):
             raise ValueError(
                 f"x has {n} elements from {first} on along axis {axis}, and global_shape={whole} has {size} there: "
                 "give the shape of the whole array, and for this shard the index at which it begins"
             )
     return Part(at, whole)
+
+
+def _is_at_most(end: int, size: int) -> bool:
+    """Whether `end <= size`.
+
+    Raises:
+        ValueError: It depends on the value of a symbol.
+    """
+    try:
+        return end <= size
+    except jax.errors.InconclusiveDimensionOperation:
+        raise ValueError(
+            f"x ends at {end} and global_shape has {size} there, and it is not known that {end} is at most {size}: "
+            f"give jax.export.symbolic_shape the constraint, as in symbolic_shape(..., constraints=['{end} <= {size}'])"
+        ) from None
 
 
 def _is_known(value: Any) -> bool:
@@ -97,6 +112,8 @@ def _offset(value: Any) -> tuple[Any, ...]:
         raise TypeError(f"offset={value!r} is not a sequence of integers: {advice}") from None
     found: list[Any] = []
     for item in items:
+        if export.is_symbolic_dim(item):
+            item = jnp.asarray(item)  # as if traced, which it is by now
         dtype = getattr(item, "dtype", None)
         if isinstance(item, bool | np.bool_) or not (
             _is_known(item) or (dtype is not None and jnp.issubdtype(dtype, jnp.integer) and not item.shape)

@@ -17,6 +17,7 @@ from jax import lax
 
 from .call import Call
 from .kernels import Draw, reference
+from .kernels.numbering import product
 from .packing import Packing
 
 Shape = tuple[int, ...]
@@ -103,14 +104,14 @@ class Shards:
         """The call that draws the noise of this shard, and its seed."""
         draw = cast(Draw, self.call.draw)
         batch = len(self.split) - len(draw.shape)
-        split = tuple(axes if n > 1 else () for n, axes in zip(draw.shape, self.split[batch:], strict=True))
+        split = tuple(() if n in (0, 1) else axes for n, axes in zip(draw.shape, self.split[batch:], strict=True))
         shape = self.shard(draw.shape, split)
         steps = [
-            (self._index(axes), n * stride)
-            for axes, n, stride in zip(split, shape, draw.strides, strict=True)
+            (self._index(axes), (n, *draw.sizes_within(axis)))
+            for axis, (axes, n) in enumerate(zip(split, shape, strict=True))
             if self.parts(axes) > 1
         ]
-        aligned = draw.aligned and all(step % 8 == 0 for _, step in steps)
+        aligned = draw.aligned and all(math.prod(sizes) % 8 == 0 for _, sizes in steps)
         return self.call.with_spec(draw=dataclasses.replace(draw, shape=shape, aligned=aligned)), advance(seed, steps)
 
     def _index(self, axes: tuple[str, ...]) -> jax.Array:
@@ -167,12 +168,12 @@ def agreed(*splits: Split) -> Split:
     return tuple(chosen)
 
 
-def advance(seed: jax.Array, steps: Sequence[tuple[Any, int]]) -> jax.Array:
+def advance(seed: jax.Array, steps: Sequence[tuple[Any, Sequence[int]]]) -> jax.Array:
     """A seed whose first element is later by the sum of products, taken in 64 bits.
 
     Args:
         seed: uint32 (*batch, 4), as `kernels.Draw` describes it.
-        steps: Integers below 2**31, each with the number that it is multiplied with.
+        steps: Integers below 2**31, each with the sizes whose product it is multiplied with.
     """
     if not steps:
         return seed
@@ -182,7 +183,7 @@ def advance(seed: jax.Array, steps: Sequence[tuple[Any, int]]) -> jax.Array:
             return jnp.asarray(value).astype(jnp.uint64)
 
         number = word(seed[..., 2]) | word(seed[..., 3]) << word(32)
-        for count, step in steps:
-            number = number + word(count) * word(np.uint64(step))
+        for count, sizes in steps:
+            number = number + word(count) * product(sizes, np.dtype(np.uint64))
         first = [(number >> word(shift)).astype(jnp.uint32)[..., None] for shift in (0, 32)]
     return jnp.concatenate([seed[..., :2], *first], axis=-1)

@@ -2,16 +2,20 @@
 
 Which form is cheap hangs on the compiler: XLA for GPU fuses what is counted along the flattened array, XLA for TPU, and
 a partitioner, what is counted along axes; a GPU counts in 64 bits at a price, and a TPU has none.
+
+Where a size is a symbol (see `spec.is_static`), elements are counted along axes in 64 bits, which is right for every
+size.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .spec import Draw
+from .spec import Draw, is_static
 
 DRAWS = 8  # of 16 bits in a block
 
@@ -24,36 +28,50 @@ def seed_words(seed: jax.Array, rank: int) -> tuple[jax.Array, jax.Array, jax.Ar
     return k0, k1, low, high
 
 
+def product(sizes: Sequence[int], dtype: np.dtype) -> jax.Array:
+    """The product of sizes, some of which may be symbols; JAX has a symbol in 32 bits, and so their product."""
+    if is_static(sizes):
+        return jnp.asarray(np.asarray(math.prod(sizes), dtype))
+    number = jnp.asarray(1, dtype)
+    for size in sizes:
+        number = number * jnp.asarray(size).astype(dtype)
+    return number
+
+
+def axes_of(draw: Draw) -> list[int]:
+    """The axes along which the numbers of a draw grow."""
+    return [axis for axis, size in enumerate(draw.shape) if size not in (0, 1)]
+
+
 def numbers(draw: Draw, batch_rank: int, dtype: np.dtype) -> jax.Array:
     """Each element's number after that of the first, with as many axes of 1 before as the batch has."""
     with jax.enable_x64(True):
-        if draw.is_contiguous:
+        if draw.is_contiguous and draw.is_static:
             number = lax.iota(dtype, math.prod(draw.shape)).reshape(draw.shape)
         else:
             number = jnp.zeros(draw.shape, dtype)
-            for axis, stride in enumerate(draw.strides):
-                if draw.shape[axis] > 1:
-                    number = number + lax.broadcasted_iota(dtype, draw.shape, axis) * jnp.asarray(stride, dtype)
+            for axis in axes_of(draw):
+                index = lax.broadcasted_iota(dtype, draw.shape, axis)
+                number = number + index * product(draw.sizes_within(axis), dtype)
         return number.reshape((1,) * batch_rank + draw.shape)
 
 
 def words_of(draw: Draw, batch_rank: int) -> Pair:
     """`numbers` in two words, uint32; a GPU counts in 64 bits at a price, so only where 32 do not reach."""
-    if draw.span <= 1 << 32:
+    if draw.spans_at_most(1 << 32):
         return numbers(draw, batch_rank, np.dtype(np.uint32)), jnp.uint32(0)
     number = jnp.zeros(draw.shape, jnp.uint32), jnp.zeros(draw.shape, jnp.uint32)
-    for axis, (size, stride) in enumerate(zip(draw.shape, draw.strides, strict=True)):
-        if size > 1:  # along one axis in 64 bits, of which XLA for TPU makes arrays, and then in words
-            low, high = (lax.broadcast_in_dim(word, draw.shape, (axis,)) for word in words_along(size, stride))
-            number = plus(number, (low, high))
+    for axis in axes_of(draw):  # along one axis in 64 bits, of which XLA for TPU makes arrays, and then in words
+        low, high = (lax.broadcast_in_dim(word, draw.shape, (axis,)) for word in words_along(draw, axis))
+        number = plus(number, (low, high))
     low, high = (word.reshape((1,) * batch_rank + draw.shape) for word in number)
     return low, high
 
 
-def words_along(size: int, stride: int) -> Pair:
-    """The multiples of a stride, in two words."""
+def words_along(draw: Draw, axis: int) -> Pair:
+    """The multiples of the stride along an axis, in two words."""
     with jax.enable_x64(True):
-        number = lax.iota(jnp.uint64, size) * jnp.asarray(stride, jnp.uint64)
+        number = lax.iota(jnp.uint64, draw.shape[axis]) * product(draw.sizes_within(axis), np.dtype(np.uint64))
         return number.astype(jnp.uint32), (number >> jnp.asarray(32, jnp.uint64)).astype(jnp.uint32)
 
 
@@ -75,9 +93,10 @@ def times_8(block: jax.Array) -> Pair:
 
 def steps_of_blocks(draw: Draw) -> bool:
     """Whether all axes step over whole blocks but one, along which elements follow one another; 32 bits count those."""
+    if not draw.spans_at_most(DRAWS << 32):
+        return False
     steps = (stride for size, stride in zip(draw.shape, draw.strides, strict=True) if size > 1)
-    counted = draw.span <= DRAWS << 32 and max(draw.shape) <= 1 << 32
-    return draw.aligned and counted and all(step == 1 or step % DRAWS == 0 for step in steps)
+    return draw.aligned and max(draw.shape) <= 1 << 32 and all(step == 1 or step % DRAWS == 0 for step in steps)
 
 
 def block_by_axes(draw: Draw, batch_rank: int) -> tuple[jax.Array, jax.Array]:
@@ -129,7 +148,8 @@ def block_of(draw: Draw, seed: jax.Array, by_axes: bool = False) -> tuple[Pair, 
     if by_axes and steps_of_blocks(draw):
         block, place = block_by_axes(draw, seed.ndim - 1)
         return over_8(plus((low, high), times_8(block))), place
-    if draw.is_in_blocks_of_8 and not draw.is_contiguous and max(draw.span >> 3, math.prod(draw.shape)) <= 1 << 32:
+    in_blocks = draw.is_in_blocks_of_8 and not draw.is_contiguous and draw.spans_at_most((DRAWS << 32) + DRAWS - 1)
+    if in_blocks and math.prod(draw.shape) <= 1 << 32:
         block, place = block_in_part(draw, seed.ndim - 1)
         return over_8(plus((low, high), times_8(block))), place
     number = words_of(draw, seed.ndim - 1)

@@ -2,12 +2,29 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from jax import export
 
 Rounding = Literal["half_to_even", "floor_plus_half"]
 Generator = Literal["philox", "threefry_23_bits", "threefry_16_bits", "hardware"]
+
+
+def is_static(*shapes: Sequence[int]) -> bool:
+    """Whether all sizes of shapes are known numbers.
+
+    In a program that `jax.export` traces for many shapes, sizes may be symbols. A symbol can be multiplied, and `==` is
+    True only where it is for every value of the symbol; but a comparison by size raises. So ask this first, and if a
+    size is unknown, decide as for a large array.
+
+    Example:
+        >>> from jax import export
+        >>> is_static((3, 128)), is_static(export.symbolic_shape("b, 128"))
+        (True, False)
+    """
+    return not any(export.is_symbolic_dim(size) for shape in shapes for size in shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +41,8 @@ class Draw:
         generator: `"philox"`, 16 bits an element of the stream in `philox.py`; `"threefry_23_bits"` and
             `"threefry_16_bits"`, the bits that `jax.random` gives for a threefry key; `"hardware"`, a TPU's own
             generator.
-        shape: The shape of the noise of one example: that of x without batch axes, or 1 where a draw is shared.
+        shape: The shape of the noise of one example: that of x without batch axes, or 1 where a draw is shared. It, and
+            `whole`, may have symbols for sizes (see `is_static`).
         whole: The shape of the array that it is a part of; of an array that is none, `shape`.
         aligned: Whether the number of the first element is a multiple of 8.
 
@@ -47,6 +65,15 @@ class Draw:
         """By how much an element's number grows along each axis."""
         return strides_of(self.whole)
 
+    def sizes_within(self, axis: int) -> tuple[int, ...]:
+        """The sizes whose product is the stride along an axis."""
+        return self.whole[axis + 1 :] if self.whole[axis] != 1 else (0,)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether all sizes are known."""
+        return is_static(self.shape, self.whole)
+
     @property
     def is_contiguous(self) -> bool:
         """Whether the numbers of the elements follow one another."""
@@ -63,13 +90,17 @@ class Draw:
         last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
         return last + 1 if math.prod(self.shape) else 0
 
+    def spans_at_most(self, limit: int) -> bool:
+        """Whether `span` is known and no more than a limit."""
+        return self.is_static and self.span <= limit
+
     @property
     def is_in_rows_of_blocks(self) -> bool:
         """Whether the rows begin each at a Philox block, or follow one another from a block on.
 
         And whether 32 bits count the blocks from the first element to the last.
         """
-        return self.aligned and (self.is_contiguous or self.whole[-1] % 8 == 0) and self.span <= 8 << 32
+        return self.aligned and (self.is_contiguous or self.whole[-1] % 8 == 0) and self.spans_at_most(8 << 32)
 
     @property
     def is_in_blocks_of_8(self) -> bool:

@@ -147,3 +147,36 @@ def test_outside_of_shard_map_auto_axes_cannot_be_exported(function: Callable[..
     x, g = jax.device_put((X, G), NamedSharding(mesh(AxisType.Auto), P("rows")))
     with pytest.raises(NotImplementedError, match="serialization of host_callbacks is not yet implemented"):
         export.export(jax.jit(function))(x, g)
+
+
+# --- several devices, and shapes with symbols (the rest of those is in test_symbolic_shapes.py) -----------------------
+
+
+def symbolic(shape: str) -> tuple[Any, ...]:
+    """x and g for `everything`, of a shape with symbols, and the words of a key."""
+    x = jax.ShapeDtypeStruct(export.symbolic_shape(shape), np.float32)
+    return x, x, WORDS
+
+
+@pytest.mark.mesh
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_a_program_for_any_shape_on_one_device_takes_sharded_arrays_and_sends_nothing(kind: AxisType) -> None:
+    program = stored(everything, *symbolic("b, n"), platforms=PLATFORMS)
+    sharding = NamedSharding(mesh(kind), P("rows", "lanes"))
+    x, g = jax.device_put((X, G), sharding)
+    compiled = jax.jit(program.call).lower(x, g, WORDS).compile()
+    assert not collectives(compiled)
+    assert_split(compiled(x, g, WORDS), (WITH_NOISE, GRADIENT, WITH_NOISE.astype(np.int8)), sharding)
+
+
+@pytest.mark.mesh
+@every_split
+def test_a_program_for_any_shape_is_exported_for_a_mesh_of_auto_axes(spec: P) -> None:
+    """No Python function splits it, as no kernel is in it: XLA splits plain jnp."""
+    sharding = NamedSharding(mesh(AxisType.Auto), spec)
+    split = jax.jit(everything, in_shardings=(sharding, sharding, None))
+    program = export.deserialize(export.export(split, platforms=PLATFORMS)(*symbolic("8*b, 64")).serialize())
+    assert program.nr_devices == 8
+    x, g = jax.device_put((X, G), sharding)
+    results = jax.jit(program.call)(x, g, WORDS)
+    assert_split(results, (WITH_NOISE, GRADIENT, WITH_NOISE.astype(np.int8)), sharding)

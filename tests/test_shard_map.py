@@ -58,6 +58,15 @@ def test_a_shard_has_the_noise_of_the_whole(
         jax.tree.map(assert_same_bits, compiled(x), ((y, gradient), y.astype(np.int8)))
 
 
+@pytest.mark.parametrize("axes", [(0,), (2,), (0, 1, 2)], ids=str)
+@every_noise
+def test_a_part_of_size_1_along_an_axis_has_the_noise_of_its_place(noise: Noise, axes: tuple[int, ...]) -> None:
+    offset = tuple(size - 1 if axis in axes else 0 for axis, size in enumerate(SHAPE))
+    part = tuple(slice(at, None) for at in offset)
+    y = quantize(X[part], noise.numerics(), key=KEY, offset=offset, global_shape=SHAPE)
+    assert_same_bits(y, expected(X, noise.array(SHAPE))[0][part])
+
+
 @each_check
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_so_has_a_shard_in_a_kernel(platform: str, check_vma: bool) -> None:
@@ -174,17 +183,17 @@ def test_a_traced_offset_of_floats_is_refused() -> None:
 def test_what_is_known_of_a_place_decides_whether_kernels_draw_there(
     offset: tuple[int, ...], whole: tuple[int, ...], is_aligned: bool
 ) -> None:
-    draw = PhiloxUniform().seeded((2, 16), KEY)
+    draw = PhiloxUniform().seeded(whole, KEY)
     part = part_of(offset, whole, (2, 16))
     assert part is not None
-    assert part.seeded(draw).draw.aligned == is_aligned
+    assert part.seeded(draw, (2, 16)).draw.aligned == is_aligned
 
 
 def test_a_traced_row_begins_at_a_block_where_rows_are_multiples_of_8() -> None:
     def aligned(row: Any, column: Any) -> bool:
         part = part_of((row, column), (8, 32), (2, 16))
         assert part is not None
-        return part.seeded(PhiloxUniform().seeded((2, 16), KEY)).draw.aligned
+        return part.seeded(PhiloxUniform().seeded((8, 32), KEY), (2, 16)).draw.aligned
 
     found = []
     jax.jit(lambda at: found.extend([aligned(at, 16), aligned(at, 4), aligned(0, at)]))(0)
