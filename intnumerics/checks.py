@@ -3,13 +3,11 @@
 import functools
 import math
 import numbers
-import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import export
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 MAX_BITS = 22
@@ -156,69 +154,6 @@ def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     return array.astype(dtype) if weak else array
 
 
-def sequence_of_integers(name: str, value: Any, remedy: str, symbols: bool = False) -> tuple[int, ...]:
-    """A sequence of integers, and with `symbols` of what `jax.export` has for sizes, as a tuple.
-
-    Raises:
-        TypeError: Anything else.
-    """
-    try:
-        return tuple(item if symbols and _is_symbol(item) else operator.index(item) for item in value)
-    except TypeError:
-        raise TypeError(f"{name}={value!r} is not a sequence of integers: {remedy}") from None
-
-
-def _is_symbol(size: Any) -> bool:
-    return export.is_symbolic_dim(size)  # whose type is private, so that it goes for an integer here
-
-
-def shape(value: Any) -> tuple[int, ...]:
-    """The shape of an array, as a tuple; its sizes may be symbols.
-
-    Raises:
-        TypeError: Not a sequence of integers.
-        ValueError: A negative dimension.
-    """
-    sizes = sequence_of_integers("shape", value, "give the shape of x, as in x.shape", symbols=True)
-    if any(size < 0 for size in sizes if not _is_symbol(size)):
-        raise ValueError(f"shape={value!r} has a negative dimension: give the shape of x, as in x.shape")
-    return sizes
-
-
-def axes(name: str, value: Any) -> tuple[int, ...]:
-    """Axes of an array that is not there yet.
-
-    Raises:
-        TypeError: Not a sequence of integers.
-    """
-    return sequence_of_integers(name, value, "give the axes along which one draw is shared, as in (0,)")
-
-
-def reduced_axes(name: str, value: Any, rank: int) -> tuple[int, ...]:
-    """The axes of an array of `rank` axes that are reduced, counted from the first: all of them for None.
-
-    Raises:
-        TypeError: Neither None, an integer nor a tuple or list of integers.
-        ValueError: An axis that the array does not have, or one that is repeated.
-    """
-    remedy = "give an axis of x, a tuple of its axes, or None for all"
-    if value is None:
-        return tuple(range(rank))
-    if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}={value!r} is not an axis: {remedy}")
-    given = (
-        (operator.index(value),) if isinstance(value, numbers.Integral) else sequence_of_integers(name, value, remedy)
-    )
-    for axis in given:
-        if not -rank <= axis < rank:
-            have = f"use axes from {-rank} to {rank - 1}" if rank else "use None"
-            raise ValueError(f"{name}={value!r} has axis {axis}, and x has {rank} axes: {have}")
-    found = tuple(axis % rank for axis in given)
-    if len(set(found)) < len(found):
-        raise ValueError(f"{name}={value!r} names an axis of x twice: {remedy}")
-    return tuple(sorted(found))
-
-
 def residual(value: Any) -> None:
     """Refuses what `quantize` cannot keep for its backward, with a ValueError."""
     if not isinstance(value, str) or value not in ("mask", "x"):
@@ -256,22 +191,6 @@ def _summary(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)} items"
     return f"a {type(value).__name__}"
-
-
-def shared_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    """`shape` with 1 for the axes.
-
-    Raises:
-        ValueError: An axis that the shape does not have.
-    """
-    for axis in axes:
-        if not -len(shape) <= axis < len(shape):
-            raise ValueError(
-                f"noise_sharing_axes={axes} has axis {axis}, which an array of shape {tuple(shape)} does not have: "
-                f"use axes from {-len(shape)} to {len(shape) - 1}"
-            )
-    shared = {axis % len(shape) for axis in axes}
-    return tuple(1 if axis in shared else size for axis, size in enumerate(shape))
 
 
 def integer_dtype(value: Any, lowest: float, highest: float) -> np.dtype:

@@ -12,7 +12,7 @@ import numpy as np
 from jax import export, lax
 from jax.core import Tracer
 
-from . import checks
+from . import shape_checks
 from .shards import advance
 from .stochastic_rounding import Seeded
 
@@ -66,7 +66,9 @@ def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | No
             f"{given}={offset if global_shape is None else global_shape!r} is there and {missing} is not: give both, "
             "the index at which x begins in the whole array and the shape of that array, or neither"
         )
-    whole = checks.sequence_of_integers("global_shape", global_shape, "give the shape of the whole array", symbols=True)
+    whole = shape_checks.sequence_of_integers(
+        "global_shape", global_shape, "give the shape of the whole array", symbols=True
+    )
     at = _offset(offset)
     for name, value in (("offset", at), ("global_shape", whole)):
         if len(value) != len(shape):

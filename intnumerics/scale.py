@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from . import checks
+from . import checks, shape_checks
 from .int_numerics import IntNumerics, check_numerics
 from .kernels import scaling
 
@@ -64,7 +64,7 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
             f"numerics has bits={numerics.bits}, preserve_zero=True and preserve_max_val=True, and so one bucket, to "
             "which no scale maps x: use preserve_zero=False, preserve_max_val=False, or more bits"
         )
-    return _absmax_scale(x, checks.reduced_axes("axis", axis, x.ndim), bound, bool(numerics.preserve_max_val))
+    return _absmax_scale(x, shape_checks.reduced_axes("axis", axis, x.ndim), bound, bool(numerics.preserve_max_val))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from . import checks, op
+from . import checks, op, shape_checks
 from .kernels import Draw, Generator, noise
 
 
@@ -74,7 +74,7 @@ class _Sharing(DrawnInPass):
     noise_sharing_axes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "noise_sharing_axes", checks.axes("noise_sharing_axes", self.noise_sharing_axes))
+        object.__setattr__(self, "noise_sharing_axes", shape_checks.axes("noise_sharing_axes", self.noise_sharing_axes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +113,11 @@ class PhiloxUniform(_Sharing):
 
     def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded:
         """See `DrawnInPass`."""
-        return Seeded(Draw("philox", checks.shared_shape(shape, self.noise_sharing_axes)), _seed(key))
+        return Seeded(Draw("philox", shape_checks.shared_shape(shape, self.noise_sharing_axes)), _seed(key))
 
     def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         """See `DrawnInPass`."""
-        return op.drawn(*self.seeded(checks.shape(shape), checks.key(key)))
+        return op.drawn(*self.seeded(shape_checks.shape(shape), checks.key(key)))
 
 
 class _FromJax(_Sharing):
@@ -130,15 +130,17 @@ class _FromJax(_Sharing):
 
     def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded | None:
         """See `DrawnInPass`."""
-        shape = checks.shared_shape(shape, self.noise_sharing_axes)
+        shape = shape_checks.shared_shape(shape, self.noise_sharing_axes)
         if _impl_of(key) != "threefry2x32" or not checks.threefry_is_partitionable():
             return None
         return Seeded(Draw(self.generator, shape), _seed(key))
 
     def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         """See `DrawnInPass`."""
-        seeded = self.seeded(checks.shape(shape), checks.key(key))
-        return op.drawn(*seeded) if seeded else self.by_jax(checks.shared_shape(shape, self.noise_sharing_axes), key)
+        seeded = self.seeded(shape_checks.shape(shape), checks.key(key))
+        return (
+            op.drawn(*seeded) if seeded else self.by_jax(shape_checks.shared_shape(shape, self.noise_sharing_axes), key)
+        )
 
     @abc.abstractmethod
     def by_jax(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
@@ -237,7 +239,7 @@ class HardwareUniform(DrawnInPass):
 
     def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         """See `DrawnInPass`."""
-        return op.drawn(*self.seeded(checks.shape(shape), checks.key(key)))
+        return op.drawn(*self.seeded(shape_checks.shape(shape), checks.key(key)))
 
 
 def _impl_of(key: jax.Array) -> Hashable:
