@@ -3,7 +3,8 @@
 An operation is a stack, from the outside in: `custom_jvp`, as its derivative is that of the formula; `custom_vmap`, as
 a batch axis is one more axis of the array; then what splits it over a mesh (`sharding.py`); and a primitive, which is
 lowered to an implementation when the platform is known, so that one traced function serves several platforms. A TPU has
-no `custom_partitioning`: where types do not tell how a program is split, XLA splits plain jnp there.
+no `custom_partitioning`: where types do not tell how a program is split, XLA splits plain jnp there, as it does
+anywhere if sizes are symbols, for which there are no kernels.
 """
 
 import dataclasses
