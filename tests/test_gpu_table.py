@@ -158,3 +158,10 @@ def test_the_page_names_the_steps_and_the_files() -> None:
         assert f"`{name}`" in page
     modules = {path.stem for path in (ROOT / "bench" / "gpu").glob("*.py")}
     assert {step.module for step in plan.STEPS} <= modules
+
+
+def test_what_the_tuner_changed_is_told_with_the_time_before_and_after(tmp_path: pathlib.Path) -> None:
+    kernel = f"{OURS}, pallas"
+    bench = bench_of({kernel: 2e-3}) | {"again": bench_of({kernel: 1e-3})["cases"]}
+    text = summary.text(write(tmp_path, bench))
+    assert f"[268435456] | {kernel} | 2 ms before the tuner, 1 ms after" in text

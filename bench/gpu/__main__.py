@@ -146,8 +146,9 @@ class Call:
 
     def one(self, step: Step, until: float) -> tuple[str, str]:
         """Runs a step; where its process ends before it is done, another goes on without what ended the first."""
+        killed = 0
         for start in range(MOST_STARTS):
-            todo = task.Task(step.name, self.folder, until, self.options.rehearsal, start=start)
+            todo = task.Task(step.name, self.folder, until, self.options.rehearsal, start, killed)
             log = self.folder / store.LOG
             with log.open("a") as file:
                 file.write(f"\n=== step {step.number} {step.name}, {time.strftime('%H:%M:%S')}\n")
@@ -158,6 +159,7 @@ class Call:
                 return "late", "killed at its limit; what it had found is kept"
             if done.status == 0:
                 return "ran", f"its process was started {start + 1} times" if start else ""
+            killed += done.status < 0
             can_go_on = done.status < 0 or done.status == task.DEVICE_LOST
             if not can_go_on or until - time.time() < plan.LEAST:
                 break

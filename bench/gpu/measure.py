@@ -138,12 +138,12 @@ def chosen(todo: Task) -> list[Case]:
     return list(worth.headline(todo.rehearsal))
 
 
-def go_without(start: int) -> None:
-    """Leaves out what may have ended the processes before: PyTorch first, then the profiler."""
-    if start > 0:
+def go_without(killed: int) -> None:
+    """Leaves out what may have crashed in the processes before: PyTorch first, then the profiler."""
+    if killed > 0:
         libraries.torch_on.clear()
         print("PyTorch is left out, for the process before ended by itself", flush=True)
-    if start > 1:
+    if killed > 1:
         device_time.leave_out("a process with the profiler ended by itself")
 
 
@@ -152,7 +152,7 @@ def main() -> None:
     todo = task.from_command_line()
     if todo.rehearsal:
         libraries.torch_on.append("cpu")
-    go_without(todo.start)
+    go_without(todo.killed)
     if todo.name == "again" and (rows := todo.folder / store.ROWS).exists():
         tuning.TABLE = load(rows)
     cases_of_step = chosen(todo)

@@ -102,9 +102,9 @@ def kernels(size: int, names: tuple[str, ...]) -> Iterator[tuple[str, str, str, 
                 def wrong(name: str = name, make: Any = make, given: Any = given, expected: Any = expected) -> str:
                     try:
                         found = jax.block_until_ready(jax.jit(make(how(name)))(*given))
+                        count = differing(found, expected())
                     except Exception as error:
                         return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-                    count = differing(found, expected())
                     return f"{count} elements differ" if count else ""
 
                 yield name, operation, dtype, wrong

@@ -7,8 +7,10 @@ from bench import results
 from bench.gpu import judge, plan
 from bench.gpu.judge import Evidence
 from bench.gpu.targets import Speed
+from bench.names import OURS
 
 WIDTH = 100  # of what was measured
+KERNEL = f"{OURS}, pallas"
 REHEARSAL = "A REHEARSAL on a CPU, with the kernels interpreted: its speeds say nothing.\n"
 
 
@@ -24,6 +26,7 @@ def text(folder: pathlib.Path) -> str:
         *_steps(evidence, card),
         "",
         *_copy(evidence, card),
+        *_again(evidence, card),
         *(f"times of the device: {line}" for line in evidence.bench.get("device_time", [])),
         *(f"not measured: {line}" for line in evidence.bench.get("skipped", [])),
         "",
@@ -51,6 +54,20 @@ def _steps(evidence: Evidence, card: str) -> list[str]:
         seconds = f" after {how['seconds']:.0f} s" if "seconds" in how else ""
         why = f": {how['why']}" if how.get("why") else ""
         found.append(f"{card} | step {step.number} {step.name} | {how['status']}{seconds}{why}")
+    return found
+
+
+def _again(evidence: Evidence, card: str) -> list[str]:
+    """What the rows of the tuner changed: the quickest of ours before and after, a line for each case."""
+    before = {(c["operation"], c["dtype"], tuple(c["shape"])): c for c in evidence.bench.get("cases", [])}
+    found = []
+    for case in evidence.bench.get("again", []):
+        old = before.get((case["operation"], case["dtype"], tuple(case["shape"])))
+        for name in (n for n in case["results"] if old and n.startswith(KERNEL)):
+            times = [results.time_text(results.best_seconds(c, name)) for c in (old, case) if c]
+            found.append(
+                f"{card} | again, {results.title(case)} | {name} | {times[0]} before the tuner, {times[1]} after"
+            )
     return found
 
 

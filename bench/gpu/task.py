@@ -25,6 +25,7 @@ class Task:
         until: When it is killed, as `time.time()`.
         rehearsal: Whether this is a CPU that plays a GPU.
         start: How many processes of this step have ended by themselves before this one, which goes on after them.
+        killed: How many of these a signal has ended, as where a library crashes.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Task:
     until: float
     rehearsal: bool
     start: int = 0
+    killed: int = 0
 
     @property
     def left(self) -> float:
@@ -44,7 +46,8 @@ class Task:
         flags = ["--rehearsal"] if self.rehearsal else []
         return [
             *(sys.executable, "-m", f"bench.gpu.{module}", self.name),
-            *("--folder", str(self.folder.resolve()), "--until", str(self.until), "--start", str(self.start), *flags),
+            *("--folder", str(self.folder.resolve()), "--until", str(self.until), "--start", str(self.start)),
+            *("--killed", str(self.killed), *flags),
         ]
 
 
@@ -70,4 +73,5 @@ def from_command_line(arguments: list[str] | None = None) -> Task:
     parser.add_argument("--until", type=float, required=True)
     parser.add_argument("--rehearsal", action="store_true")
     parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("--killed", type=int, default=0)
     return Task(**vars(parser.parse_args(arguments)))
