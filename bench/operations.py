@@ -151,7 +151,7 @@ def floor_plus_half() -> Operation:
 
 
 def keeping_the_mask(noise: str | None = None) -> Operation:
-    """The forward of a training step: the result, and one bit an element for the backward."""
+    """The forward of a training step: the result, and one bit per element for the backward."""
     numerics = numerics_of(noise)
 
     def ours(name: str | None, x: jax.Array, key: jax.Array | None = None) -> Any:
@@ -173,7 +173,7 @@ def masked(arrays: Arrays) -> np.ndarray:
 
 
 def from_mask() -> Operation:
-    """The backward from one bit an element; the formula keeps x."""
+    """The backward from one bit per element; the formula keeps x."""
     return Operation(
         name="backward from the mask",
         takes=("g", "mask"),

@@ -68,7 +68,7 @@ def _backward(g: Any, x: Any) -> Any:
 
 
 def backward() -> dict[str, Variant]:
-    """The formula from x, and from the mask of a byte an element that PyTorch keeps."""
+    """The formula from x, and from the mask of a byte per element that PyTorch keeps."""
     import torch
     from torch.utils.weak import WeakTensorKeyDictionary
 

@@ -76,7 +76,7 @@ def floats(name: str, value: Any) -> jax.Array:
     array = _array(f"{name}={{!r}}", value, "give a JAX or NumPy array of floats")
     if array.dtype.name not in FLOATS:
         raise TypeError(
-            f"{name} has dtype {array.dtype.name}, and only {', '.join(FLOATS)} can be quantized: "
+            f"{name} has dtype {array.dtype.name}, and only {', '.join(FLOATS)} are taken: "
             f"cast it first, as in {name}.astype(jnp.float32)"
         )
     return array
@@ -124,7 +124,7 @@ def default_generator() -> str:
 
 
 def threefry_is_partitionable() -> bool:
-    """Whether an element's bits from a threefry key hang on its index alone."""
+    """Whether an element's bits from a threefry key depend on its index alone."""
     return _settings.jax_threefry_partitionable
 
 
@@ -173,7 +173,7 @@ def mask_or_x(residual: Any, shape: tuple[int, ...]) -> jax.Array:
     remedy = "give what vjp_fwd returned beside the result, (mask,), or (x,) as FJFormer's vjp_fwd returns it"
     if not isinstance(residual, tuple | list) or len(residual) != 1:
         raise TypeError(f"residual is {_summary(residual)}, which is not a tuple of one array: {remedy}")
-    array = _array("residual[0]={!r}", residual[0], remedy)
+    array = _array(f"residual[0] is {_summary(residual[0])}, which", residual[0], remedy)
     if array.dtype == jnp.uint8:
         return array
     if array.dtype.name not in FLOATS:
@@ -239,7 +239,7 @@ def float_dtype(name: str, value: Any) -> np.dtype:
     """
     dtype = _dtype(value)
     if dtype is None or dtype.name not in FLOATS:
-        raise TypeError(f"{name}={value!r} is no float dtype for values: use one of {', '.join(FLOATS)}")
+        raise TypeError(f"{name}={value!r} is not a float dtype: use one of {', '.join(FLOATS)}")
     return dtype
 
 

@@ -174,7 +174,7 @@ def _masks_by_bfloat16(call: Call, arrays: tuple[jax.Array, ...]) -> bool:
 
 
 def _is_drawn_well_on_tpu(draw: Draw | None, x: jax.Array) -> bool:
-    """Whether the TPU kernel draws noise for each element of x, in blocks that do not hang on the chip.
+    """Whether the TPU kernel draws noise for each element of x, in blocks that do not depend on the chip.
 
     A batch of rows is not: to the kernel each is an array of its own, for which XLA would copy them all.
     """

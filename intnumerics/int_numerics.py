@@ -184,7 +184,7 @@ class IntNumerics(QNumerics):
             The result, in the shape and dtype of x.
 
         Raises:
-            TypeError: x is not made of floats, or the key is no key.
+            TypeError: x is not made of floats, or the key is not a key.
             ValueError: A noise function without a key, or noise that does not broadcast to x.
         """
         x = checks.floats("x", x)
@@ -194,7 +194,7 @@ class IntNumerics(QNumerics):
         """`fwd`, and the residual that `vjp_bwd` needs.
 
         Returns:
-            The result, and the residual: empty without `clip_gradient`, else the clip mask, uint8, one bit an element.
+            The result, and the residual: empty without `clip_gradient`, else the clip mask, uint8, one bit per element.
 
         Raises:
             TypeError, ValueError: As in `fwd`.

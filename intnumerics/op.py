@@ -28,6 +28,7 @@ from .packing import packing_of
 from .version import __version__
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu", None)  # None: any other
+PROGRAMS = 4096  # that are kept for calls to come, as many as JAX keeps of one function
 
 
 # --- the primitive: lowered per platform -----------------------------------------------------------------------------
@@ -92,7 +93,7 @@ def _sharded(call: Call, *arrays: jax.Array) -> list[jax.Array]:
 # --- vmap: the batch axis becomes the first axis of the array ---------------------------------------------------------
 
 
-@functools.cache
+@functools.lru_cache(PROGRAMS)
 def _batchable(call: Call) -> Callable[..., list[jax.Array]]:
     @custom_vmap
     def bind(*arrays: jax.Array) -> list[jax.Array]:
@@ -143,7 +144,7 @@ def _jvp(call: Call, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, 
     return result, out
 
 
-@functools.cache
+@functools.lru_cache(PROGRAMS)
 def _jitted(call: Call) -> Any:
     """`_differentiable` under a name that a profile shows, and that tells this call from every other.
 
@@ -180,8 +181,8 @@ def _varying_alike(arrays: Sequence[jax.Array]) -> list[jax.Array]:
 def of_one_type(x: jax.Array, noise: jax.Array, spec: QuantSpec) -> tuple[jax.Array, jax.Array]:
     """x, and noise or its seed, such that the result has the type of x: it varies and is split along the same axes.
 
-    A cotangent has the type of the result, so that of x has the type of x. What is done to x here is differentiable,
-    and sums up the cotangents of several devices where x is one for all of them.
+    `custom_vjp` wants the cotangent of x in the type of x, and the backward gives it in the type of the result. What is
+    done to x here is differentiable; where x is one for several devices, its derivative sums up their cotangents.
     """
     x, noise = _varying_alike([x, noise])
     if not x.ndim or not sharding.mesh_of([x, noise]).explicit_axes:
@@ -224,7 +225,7 @@ def quantize_with_mask(
     """`quantize`, and the clip mask in the same pass.
 
     Returns:
-        The result, and the mask packed to one bit an element, uint8, as `packing.py` describes.
+        The result, and the mask packed to one bit per element, uint8, as `packing.py` describes.
     """
     spec = dataclasses.replace(spec, with_mask=True)
     y, packed = _quantize(x, noise, spec, implementation, interpret)

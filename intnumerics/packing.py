@@ -1,11 +1,11 @@
-"""How the clip mask of an array is packed to one bit an element, so that a sharded array has a sharded mask.
+"""How the clip mask of an array is packed to one bit per element, so that a sharded array has a sharded mask.
 
 The last axes of the array, as few as it takes, are cut into groups of elements, each of which is packed into bytes of
 its own. A shard packs its part of the mask alone if it has whole groups; so groups are small. They are as many as a
 power of two that divides the axis where they begin, and larger only where padding a group to whole bytes would cost
 more than a sixteenth.
 
-Where the type of an array says that its shards have no whole groups, its mask takes a byte an element.
+Where the type of an array says that its shards have no whole groups, its mask takes a byte per element.
 
 A size may be a symbol, in a program that `jax.export` traces for many shapes. Groups are then cut from the known axes
 after the last symbol alone, as above, or are all of those axes where that finds none: `"b, 128"` takes one bit per

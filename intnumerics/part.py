@@ -120,6 +120,6 @@ def _offset(value: Any) -> tuple[Any, ...]:
         if isinstance(item, bool | np.bool_) or not (
             _is_known(item) or (dtype is not None and jnp.issubdtype(dtype, jnp.integer) and not item.shape)
         ):
-            raise TypeError(f"offset={value!r} has {item!r}, which is no integer: {advice}")
+            raise TypeError(f"offset={value!r} has {item!r}, which is not an integer: {advice}")
         found.append(item if isinstance(item, Tracer) else operator.index(item))
     return tuple(found)

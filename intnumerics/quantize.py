@@ -20,7 +20,7 @@ from .part import part_of
 
 # What a checkpoint policy can save by name: `jax.checkpoint_policies.save_only_these_names(MASK, VALUES)`.
 VALUES = "intnumerics_values"  # the result of a quantization
-MASK = "intnumerics_mask"  # its clip mask, one bit an element
+MASK = "intnumerics_mask"  # its clip mask, one bit per element
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ def quantize(
         The quantized values, in the shape and dtype of x.
 
     Raises:
-        TypeError: x is not made of floats, numerics is no IntNumerics, or the key is no key.
+        TypeError: x is not made of floats, numerics is not an IntNumerics, or the key is not a key.
         ValueError: A noise function without a key, noise that does not broadcast to x, a part that is not within the
             whole, or an implementation that is unknown, does not take the dtype or does not run on the platform.
         ImportError: `implementation="triton"` without jax-triton, or with versions that do not work together.
@@ -135,7 +135,7 @@ def quantize(
         # Nothing is differentiated: what `custom_vjp` does in Python at each call takes as long as all the rest.
         return op.quantize(x, noise, spec, implementation, interpret)
     if noise is not None:
-        x, noise = op.of_one_type(x, jax.lax.stop_gradient(noise), spec)
+        x, noise = op.of_one_type(x, noise, spec)
     how = _Straight(spec, residual if numerics.clip_gradient else None, implementation, interpret)
     return _straight_through(how, x, noise)
 

@@ -14,13 +14,16 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
     """The size of a bucket such that the largest magnitude of x is `numerics.abs_val_mapped_to()` buckets.
 
     `quantize` and `quantize_to_int` take `x / scale`, and their result times `scale` is in the units of x again. The
-    scale is float32 for bfloat16 and float16 too, so that the quotient is not rounded to the dtype of x.
+    scale is float32 for bfloat16 and float16 too, and so is the quotient, which bfloat16 would round. With strict dtype
+    promotion write `x.astype(jnp.float32) / scale`.
 
     With `preserve_max_val=True` neither `x / scale` nor `x * (1 / scale)` exceeds the clip's bound on any device, so no
-    element loses its gradient: the scale is a few units in the last place larger than the exact quotient. With
-    `preserve_max_val=False` the largest magnitude is at the edge of the last bucket, half a bucket beyond that bound.
-    With `clip_gradient=True` every slice then loses the gradient of its largest element, as in AQT: use
-    `preserve_max_val=True` or `clip_gradient=False`.
+    element loses its gradient: the scale is six units in the last place larger than the exact quotient. Up to 20 bits
+    the largest magnitude is still rounded to the last bucket. The same holds with `round=False`.
+
+    With `preserve_max_val=False` and `round=True` the largest magnitude is at the edge of the last bucket, half a
+    bucket beyond the bound. With `clip_gradient=True` every slice then loses the gradient of its largest element, as in
+    AQT: use `preserve_max_val=True` or `clip_gradient=False`.
 
     No gradient goes through the scale. Under `jit` a sharded x takes one all-reduce of maxima along the axes that are
     both reduced and split. Inside `jax.shard_map` only the local shard is seen.
@@ -34,8 +37,8 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
     Returns:
         The scale, float32, or float64 for float64 x, in the shape of x with 1 for the axes that share a scale. It is 1
         where a slice is empty or all zeros, or where its largest magnitude is too small to divide by, which is below
-        `abs_val_mapped_to() * 2**-125` (`2**-1021` in float64). It is at most `2**126` (`2**1022`), which 1 to 3
-        bits alone can reach; larger magnitudes are clipped then.
+        `abs_val_mapped_to() * 2**-125` (`2**-1021` in float64). It is at most `2**126` (`2**1022`), which only
+        magnitudes above `2**126` can reach at 1 to 3 bits, and those may be clipped.
 
     Raises:
         TypeError: x is not an array of floats, numerics is not an IntNumerics, or axis is not an integer, a tuple of
@@ -64,7 +67,8 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
             f"numerics has bits={numerics.bits}, preserve_zero=True and preserve_max_val=True, and so one bucket, to "
             "which no scale maps x: use preserve_zero=False, preserve_max_val=False, or more bits"
         )
-    return _absmax_scale(x, shape_checks.reduced_axes("axis", axis, x.ndim), bound, bool(numerics.preserve_max_val))
+    fits = bound <= numerics.spec().bound  # else the largest magnitude is beyond the bound of the clip on purpose
+    return _absmax_scale(x, shape_checks.reduced_axes("axis", axis, x.ndim), bound, fits)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))

@@ -1,6 +1,5 @@
 """What shapes and axes must be, known or symbolic: the checks of `checks.py` that need no array."""
 
-import numbers
 import operator
 from typing import Any
 
@@ -69,19 +68,23 @@ def reduced_axes(name: str, value: Any, rank: int) -> tuple[int, ...]:
         TypeError: Neither None, an integer nor a tuple or list of integers.
         ValueError: An axis that the array does not have, or one that is repeated.
     """
-    remedy = "give an axis of x, a tuple of its axes, or None for all"
     if value is None:
         return tuple(range(rank))
-    if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}={value!r} is not an axis: {remedy}")
-    given = (
-        (operator.index(value),) if isinstance(value, numbers.Integral) else sequence_of_integers(name, value, remedy)
-    )
+    axes = value if isinstance(value, tuple | list) else (value,)
+    try:
+        given = [operator.index(axis) for axis in axes]
+    except TypeError:
+        given = []
+    if len(given) < len(axes) or any(isinstance(axis, bool | np.bool_) for axis in axes):
+        raise TypeError(
+            f"{name}={value!r} is neither an integer, a tuple of integers nor None: give an axis of x, a tuple of its "
+            "axes, or None for all"
+        )
     for axis in given:
         if not -rank <= axis < rank:
             have = f"use axes from {-rank} to {rank - 1}" if rank else "use None"
             raise ValueError(f"{name}={value!r} has axis {axis}, and x has {rank} axes: {have}")
-    found = tuple(axis % rank for axis in given)
-    if len(set(found)) < len(found):
-        raise ValueError(f"{name}={value!r} names an axis of x twice: {remedy}")
+    found = {axis % rank for axis in given}
+    if len(found) < len(given):
+        raise ValueError(f"{name}={value!r} names an axis of x twice: give each axis once")
     return tuple(sorted(found))

@@ -1,8 +1,8 @@
 """How the arrays of a call are split over the devices of a mesh, and what each device then does.
 
 Every operation is elementwise, so a device quantizes its shard of x and no one else's. It needs to know where the shard
-sits for two things only: the noise of an element hangs on its index in the whole array, and a shard of the packed mask
-must be whole bytes.
+sits for two things only: the noise of an element depends on its index in the whole array, and a shard of the packed
+mask must be whole bytes.
 """
 
 import dataclasses
@@ -132,7 +132,7 @@ class Shards:
         return (*self.shard(self.shapes[0], self.split)[: self._lead], *self.shapes[0][self._lead :])
 
     def _gather(self, mask: jax.Array) -> jax.Array:
-        """A shard of the mask, made whole along the axes that are packed together: a byte an element is sent."""
+        """A shard of the mask, made whole along the axes that are packed together: a byte per element is sent."""
         for axis, axes in self._split_last():
             mask = lax.all_gather(mask, axes, axis=axis, tiled=True)
         return mask[tuple(slice(n) for n in self._gathered())]

@@ -1,7 +1,7 @@
 """The numbers of elements and of the Philox blocks that serve them, in forms that XLA makes no array of.
 
-Which form is cheap hangs on the compiler: XLA for GPU fuses what is counted along the flattened array, XLA for TPU, and
-a partitioner, what is counted along axes; a GPU counts in 64 bits at a price, and a TPU has none.
+Which form is cheap depends on the compiler: XLA for GPU fuses what is counted along the flattened array, XLA for TPU,
+and a partitioner, what is counted along axes; a GPU counts in 64 bits at a price, and a TPU has none.
 
 Where a size is a symbol (see `spec.is_static`), elements are counted along axes in 64 bits, which is right for every
 size.
@@ -119,7 +119,7 @@ def block_by_axes(draw: Draw, batch_rank: int) -> tuple[jax.Array, jax.Array]:
 def block_in_part(draw: Draw, batch_rank: int) -> tuple[jax.Array, jax.Array]:
     """`block_of`, from the block of the first element on, of a part that `is_in_blocks_of_8`.
 
-    Both hang on the element's number in the part, eight of which share a block: so XLA for GPU sees that a thread's
+    Both depend on the element's number in the part, eight of which share a block: so XLA for GPU sees that a thread's
     elements do, as it does not in sums over axes.
     """
     number = lax.iota(jnp.uint32, math.prod(draw.shape)).reshape((1,) * batch_rank + draw.shape)

@@ -78,7 +78,7 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arra
 
 
 def pack(mask: jax.Array) -> jax.Array:
-    """A mask packed to one bit an element along its last axis, low bit first."""
+    """A mask packed to one bit per element along its last axis, low bit first."""
     return jnp.packbits(mask, axis=-1, bitorder="little")
 
 

@@ -48,7 +48,7 @@ def mask(x: np.ndarray, spec: QuantSpec) -> np.ndarray:
 
 
 def packed_mask(x: np.ndarray, spec: QuantSpec) -> np.ndarray:
-    """The clip mask, one bit an element."""
+    """The clip mask, one bit per element."""
     return np.packbits(mask(x, spec), axis=-1, bitorder="little")
 
 

@@ -36,7 +36,7 @@ def kernels_of(report: dict[str, Any]) -> str:
 
 
 def ceilings(platform: str) -> dict[tuple[str, str], float]:
-    """What each count may be at most: instructions an element, or bundles per 1,024 elements."""
+    """What each count may be at most: instructions per element, or bundles per 1,024 elements."""
     floats = ("float32", "bfloat16")
     if platform == "triton":
         found = {(f"triton: quantize {d}{to}", "h100"): 6.6 for d in (*floats, "float16") for to in ("", " -> int8")}

@@ -75,7 +75,7 @@ every_dtype = pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
 
 
 def differs_by_flushing(x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec) -> np.ndarray:
-    """Where the result hangs on whether a subnormal number counts as 0, which platforms decide."""
+    """Where the result depends on whether a subnormal number counts as 0, which platforms decide."""
     as_zero = oracle.quantize(oracle.flushed(x), noise, spec), oracle.mask(oracle.flushed(x), spec)
     exact = oracle.quantize(x, noise, spec), oracle.mask(x, spec)
     with np.errstate(invalid="ignore"):
@@ -83,7 +83,7 @@ def differs_by_flushing(x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec
 
 
 def assert_is_formula(y: Any, x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec) -> None:
-    """Compares a result with the formula, where that does not hang on how a platform takes subnormal numbers."""
+    """Compares a result with the formula, where that does not depend on how a platform takes subnormal numbers."""
     same = ~differs_by_flushing(x, noise, spec)
     expected = oracle.quantize(x, noise, spec)
     if not spec.with_mask:

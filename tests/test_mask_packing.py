@@ -1,4 +1,4 @@
-"""The clip mask is packed to one bit an element, in groups that shards have whole."""
+"""The clip mask is packed to one bit per element, in groups that shards have whole."""
 
 import itertools
 import math

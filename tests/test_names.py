@@ -1,6 +1,7 @@
 """What a profile and a dump of a compiled program show: the names of operations and kernels, and what kernels cost."""
 
 import functools
+import itertools
 import math
 import re
 from typing import Any
@@ -12,12 +13,12 @@ import pytest
 from original import numerics
 from streams import seed
 
-from intnumerics import quantize, quantize_to_int
+from intnumerics import op, quantize, quantize_to_int
 from intnumerics.kernels import Draw, QuantSpec, gpu, tpu
 from intnumerics.stochastic_rounding import JaxUniform, PhiloxUniform
 
 QUANTIZE, FROM_MASK = "intnumerics_quantize", "intnumerics_clip_gradient_from_mask"
-NAME = re.compile(r"\b(intnumerics_(?:quantize|clip_gradient_from_mask))(?:_([0-9a-f]{12}))?\b")
+NAME = re.compile(r"\b(intnumerics_(?:quantize|clip_gradient_from_(?:mask|x)))(?:_([0-9a-f]{12}))?\b")
 SHAPE = (64, 1024)
 SIZE = math.prod(SHAPE)
 X = jax.ShapeDtypeStruct(SHAPE, jnp.bfloat16)
@@ -78,6 +79,31 @@ def test_calls_that_differ_in_anything_static_have_different_names_and_others_th
     names = [name(way, n) for way, n in usable]
     assert len(set(names)) == len(names)
     assert name(*usable[0], np.zeros((16, 4), np.float32)) == names[0]  # which the program itself tells from it
+
+
+def test_parts_draws_that_are_shared_gradients_and_versions_have_names_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, key = np.zeros((8, 4), np.float32), jax.random.key(0)
+
+    def names(run: Any) -> set[tuple[str, str]]:
+        return {found for found in NAME.findall(jax.jit(run).lower(x).as_text(debug_info=True)) if found[1]}
+
+    def philox(*axes: int, **how: Any) -> Any:
+        return lambda x: quantize(x, numerics(8, noise_fn=PhiloxUniform(axes)), key=key, **how)
+
+    def gradient(residual: Any, bits: int = 8) -> Any:
+        return jax.grad(lambda x: quantize(x, numerics(bits), residual=residual).sum())
+
+    runs = [philox(), philox(0), philox(1), philox(offset=(4, 0), global_shape=(16, 4)), gradient("mask")]
+    runs += [philox(offset=(0, 4), global_shape=(8, 8)), gradient("x"), gradient("x", 7)]
+    found = [names(run) for run in runs]
+    assert all(a != b for a, b in itertools.combinations(found, 2))
+    jax.clear_caches()
+    op._jitted.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(op, "__version__", "another")
+    assert all(names(run).isdisjoint(before) for run, before in zip(runs, found, strict=True))
+    op._jitted.cache_clear()  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_profile_tells_the_forward_from_the_backward() -> None:

@@ -1,6 +1,10 @@
 """The scale from the largest magnitude: how it is rounded, what it is of, and that nothing is lost by it."""
 
 import itertools
+import os
+import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -18,6 +22,7 @@ from intnumerics import IntNumerics, absmax_scale, quantize, quantize_to_int
 from intnumerics import scale as scale
 from intnumerics.kernels import scaling
 
+ROOT = pathlib.Path(__file__).parent.parent
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 INT8 = IntNumerics.symmetric(8, preserve_max_val=True)  # mapped to 127.0
 INT4 = IntNumerics.symmetric(4, preserve_max_val=True)  # to 7.0
@@ -111,6 +116,41 @@ def test_both_ways_to_the_largest_magnitude_leave_out_what_is_not_finite(
     assert_same_bits(jax.vmap(lambda x: largest(x, axes=()))(x), np.where(np.isfinite(wide), wide, 0))
 
 
+ON_ONE_DEVICE = """
+import jax, numpy as np
+from intnumerics import IntNumerics, absmax_scale
+assert len(jax.devices("cpu")) == 1
+n = IntNumerics.symmetric(8)
+for finite in (True, False):
+    x = np.random.default_rng(0).standard_normal((6, 5, 16)).astype(np.float32)
+    if not finite:
+        x[0, 0, 3], x[1, :, 5], x[2] = np.nan, -np.inf, np.nan
+    for axis in (None, 0, (1, 2)):
+        largest = np.max(np.where(np.isfinite(x), np.abs(x), 0), axis=axis, keepdims=True)
+        expected = np.where(largest == 0, np.float32(1), largest * (np.float32(1) / np.float32(127.5)))
+        scale = lambda x: absmax_scale(x, n, axis=axis)
+        for found in (scale(x), jax.jit(scale)(x), jax.vmap(scale)(x[None])[0]):
+            np.testing.assert_array_equal(found, expected, strict=True)
+        assert not jax.grad(lambda x: scale(x).sum())(x).any()
+text = jax.jit(lambda x: absmax_scale(x, n)).lower(x).as_text()
+assert "stablehlo.case" in text, text
+"""
+
+
+def test_a_process_with_one_cpu_takes_the_quick_way_to_the_same_scale() -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_ONE_DEVICE],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_scale_has_a_reciprocal_that_is_a_normal_number() -> None:
     assert_same_bits(absmax_scale(np.asarray([HUGE]), BINARY), np.asarray([2.0**126], np.float32))
     assert_same_bits(absmax_scale(np.asarray([2.0**125], np.float32), BINARY), np.asarray([2.0**126], np.float32))
@@ -119,7 +159,7 @@ def test_a_scale_has_a_reciprocal_that_is_a_normal_number() -> None:
 # --- what it is of ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("axis", [None, 0, -1, 1, (0, 2), (-1, 1), (), [0, 1, 2], np.int64(1)], ids=str)
+@pytest.mark.parametrize("axis", [None, 0, -1, 1, (0, 2), (-1, 1), (), [0, 1, 2], np.int64(1), np.asarray(1)], ids=str)
 def test_axes_that_share_a_scale_are_kept_with_size_1(axis: Any) -> None:
     axes = tuple(axis) if isinstance(axis, list) else axis
     maximum = np.max(np.abs(X), axis=axes, keepdims=True)
@@ -161,16 +201,24 @@ def test_a_sharded_x_takes_one_all_reduce_of_maxima_where_it_is_split(kind: Axis
 # --- what is not lost -------------------------------------------------------------------------------------------------
 
 
-def test_no_gradient_goes_through_the_scale() -> None:
-    value, tangent = jax.jvp(lambda x: absmax_scale(x, INT8), (X,), (np.ones_like(X),))
+@pytest.mark.parametrize("numerics", [INT8, IntNumerics.symmetric(8)], ids=["fits", "edge"])
+def test_no_gradient_goes_through_the_scale(numerics: IntNumerics) -> None:
+    value, tangent = jax.jvp(lambda x: absmax_scale(x, numerics), (X,), (np.ones_like(X),))
     assert_same_bits(tangent, np.zeros_like(np.asarray(value)))
-    assert_same_bits(jax.grad(lambda x: absmax_scale(x, INT8, axis=0).sum())(X), np.zeros_like(X))
+    assert_same_bits(jax.grad(lambda x: absmax_scale(x, numerics, axis=0).sum())(X), np.zeros_like(X))
 
 
 @pytest.mark.parametrize("way", ["quotient", "product"])
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
-def test_the_largest_element_keeps_its_gradient_in_each_of_many_tensors(way: str, compiled: bool) -> None:
-    n = INT8.replace(clip_gradient=True)
+@pytest.mark.parametrize(
+    "n",
+    [INT8, INT8.replace(bits=3), IntNumerics.symmetric(16, round=False), IntNumerics.symmetric(3, round=False)],
+    ids=["8 bits", "3 bits", "16 bits, not rounded", "3 bits, not rounded"],
+)
+def test_the_largest_element_keeps_its_gradient_in_each_of_many_tensors(
+    n: IntNumerics, way: str, compiled: bool
+) -> None:
+    n = n.replace(clip_gradient=True)
     x = RANDOM.standard_normal((4096, 32)).astype(np.float32)
 
     def scaled(x: jax.Array) -> jax.Array:
@@ -231,7 +279,8 @@ def test_symmetric_numerics_are_those_of_aqt() -> None:
         (3, ValueError, ["axis=3", "3 axes", "from -3 to 2"]),
         ((0, -4), ValueError, ["axis=(0, -4)", "has axis -4", "from -3 to 2"]),
         ((0, -3), ValueError, ["axis=(0, -3)", "twice"]),
-        (True, TypeError, ["axis=True", "None for all"]),
+        (True, TypeError, ["axis=True", "neither an integer", "None for all"]),
+        ((0, True), TypeError, ["axis=(0, True)", "neither an integer", "None for all"]),
         (1.0, TypeError, ["axis=1.0", "None for all"]),
         ("rows", TypeError, ["axis='rows'", "None for all"]),
         ((0, 1.0), TypeError, ["axis=(0, 1.0)", "None for all"]),

@@ -155,8 +155,8 @@ MISTAKES = [
     ({"offset": (-1, 0), "global_shape": (4, 8)}, ValueError, "2 elements from -1 on along axis 0"),
     ({"offset": (0, 0), "global_shape": (1, 8)}, ValueError, r"global_shape=\(1, 8\) has 1 there"),
     ({"offset": 0, "global_shape": (4, 8)}, TypeError, "offset=0 is not a sequence of integers"),
-    ({"offset": (0.0, 0), "global_shape": (4, 8)}, TypeError, "which is no integer"),
-    ({"offset": (True, 0), "global_shape": (4, 8)}, TypeError, "which is no integer"),
+    ({"offset": (0.0, 0), "global_shape": (4, 8)}, TypeError, "which is not an integer"),
+    ({"offset": (True, 0), "global_shape": (4, 8)}, TypeError, "which is not an integer"),
     ({"offset": (0, 0), "global_shape": 32}, TypeError, "global_shape=32 is not a sequence of integers"),
     ({"offset": (0, 0), "global_shape": (4.0, 8)}, TypeError, "is not a sequence of integers"),
 ]
@@ -171,7 +171,7 @@ def test_a_place_that_cannot_be_is_refused(how: dict[str, Any], error: type[Exce
 
 
 def test_a_traced_offset_of_floats_is_refused() -> None:
-    with pytest.raises(TypeError, match="which is no integer"):
+    with pytest.raises(TypeError, match="which is not an integer"):
         jax.jit(lambda x, at: quantize(x, PHILOX, key=KEY, offset=(at, 0), global_shape=(4, 8)))(jnp.zeros((2, 8)), 0.0)
 
 

@@ -52,7 +52,7 @@ class Chip:
 
 
 def count(row: dict[str, Any]) -> float:
-    """The count of a stored row: instructions an element, or bundles per 1,024 elements."""
+    """The count of a stored row: instructions per element, or bundles per 1,024 elements."""
     return row["instructions_per_element"] if "instructions_per_element" in row else row["bundles_per_1024"]
 
 
