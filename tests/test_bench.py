@@ -22,6 +22,8 @@ from bench.runner import Runner
 from bench.timing import Eager, Jitted, Patience, Spares
 from bench.variant import Variant
 
+pytestmark = pytest.mark.tools
+
 ROOT = pathlib.Path(__file__).parent.parent
 BRIEF = Patience(least=2, most=2, seconds=0.0)
 

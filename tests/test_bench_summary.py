@@ -3,8 +3,12 @@
 import re
 from typing import Any
 
+import pytest
+
 from bench import results, summary
 from bench.operations import EAGER, FORMULA, OURS
+
+pytestmark = pytest.mark.tools
 
 MS = 1e-3
 

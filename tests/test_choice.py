@@ -11,6 +11,8 @@ from bench import arrays, results
 from bench.operations import OURS, operations
 from intnumerics import dispatch
 
+pytestmark = pytest.mark.tools
+
 NEAR = 1.05  # of the time of the best
 STORED = list(results.load())
 every_run = pytest.mark.parametrize("run", [pytest.param(run, id=f"{p.parent.name} {p.stem}") for p, run in STORED])

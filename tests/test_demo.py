@@ -13,6 +13,8 @@ import numpy as np
 import prose
 import pytest
 
+pytestmark = pytest.mark.tools
+
 for package in ("sklearn", "matplotlib", "tqdm"):
     pytest.importorskip(package, reason=f"the demo needs {package}: pip install 'intnumerics[demo]'")
 

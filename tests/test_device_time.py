@@ -10,6 +10,8 @@ import pytest
 from bench import device_time, timing
 from bench.timing import Jitted, Patience, Spares
 
+pytestmark = pytest.mark.tools
+
 
 # JAX makes a type of its profiler's in a way that Python 3.12 warns of, and aborts if the warning is an error.
 @pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")

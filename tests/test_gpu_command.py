@@ -17,6 +17,8 @@ from gpu_call import ABOUT, FOLDER
 from bench.gpu import __main__ as command
 from bench.gpu import child, plan, store, task
 
+pytestmark = pytest.mark.tools
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 

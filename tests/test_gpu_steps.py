@@ -19,6 +19,8 @@ from bench.tune_search import cases as tuner_cases
 from intnumerics.kernels import KERNEL_DTYPES, tuning
 from intnumerics.kernels.tuning import Configuration
 
+pytestmark = pytest.mark.tools
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 

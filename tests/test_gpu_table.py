@@ -4,10 +4,13 @@ import json
 import pathlib
 from typing import Any
 
+import pytest
 from gpu_call import ABOUT, FOLDER
 
 from bench.gpu import judge, plan, rehearsal, store, summary, targets
 from bench.names import COMPILED, OURS, SEED
+
+pytestmark = pytest.mark.tools
 
 ROOT = pathlib.Path(__file__).parent.parent
 

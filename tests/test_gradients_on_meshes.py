@@ -37,8 +37,11 @@ def with_three_keys(w: jax.Array, n: Any, **how: Any) -> jax.Array:
     return jax.vmap(lambda key: quantize(w, n, key=key, **how))(keys).sum(axis=0)
 
 
-@pytest.mark.parametrize("residual", ["mask", "x", None], ids=str)
-@pytest.mark.parametrize("noise_fn", [PhiloxUniform(), JaxUniform(), dither], ids=["philox", "jax", "function"])
+@pytest.mark.parametrize(
+    ("residual", "noise_fn"),
+    [("mask", PhiloxUniform()), ("x", PhiloxUniform()), (None, PhiloxUniform()), ("mask", JaxUniform()), ("x", dither)],
+    ids=["mask, philox", "x, philox", "nothing, philox", "mask, jax", "x, function"],
+)
 @pytest.mark.parametrize("quantizer", [with_key_of_the_device, with_offset, with_three_keys])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_x_that_all_devices_have_gets_the_sum_of_their_gradients(

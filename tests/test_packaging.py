@@ -27,7 +27,7 @@ numerics = intnumerics.IntNumerics(
 print(intnumerics.__file__, intnumerics.kernels.__file__, intnumerics.quantize(jnp.array([0.4, 1.5, 999.0]), numerics))
 """
 
-pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging")]
+pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging"), pytest.mark.tools]
 
 
 class Distributions(NamedTuple):

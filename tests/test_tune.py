@@ -21,6 +21,8 @@ from bench.tune_search import Case
 from intnumerics.kernels import tuning
 from intnumerics.kernels.tuning import Configuration, Row
 
+pytestmark = pytest.mark.tools
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
