@@ -23,7 +23,7 @@ QUEUE_SECONDS, QUEUE_CALLS = 0.05, (10, 200)  # how long a queue is
 NS = 1e-9
 PROFILER, QUEUE, EVENTS = "profiler", "queue", "events"
 MORE_THAN_A_QUEUE, PART_OF_A_QUEUE = 1.2, 0.7  # what a profiler cannot say of a call, beside a queue of them
-BOUND_BY_STARTS = 5e-5  # seconds: calls that are shorter wait for the next to be begun
+BOUND_BY_STARTS = 2e-4  # seconds: calls that are shorter wait for the next to be begun
 
 _broken: list[str] = []  # why the profiler is not asked again in this process
 

@@ -14,9 +14,11 @@ from bench.checks import other_draws, within_a_bucket
 from bench.variant import Variant
 
 PACKAGES = {"AQT": "aqt", "Qwix": "qwix", "PyTorch": "torch"}
+PARTS = {"PyTorch": ("torch._dynamo",)}  # that are imported later, and may fail by themselves
 INSTALL = {"AQT": "pip install aqtp", "Qwix": "pip install qwix", "PyTorch": "pip install torch"}
 
 
+_left_out: dict[str, str] = {}  # packages that are not measured in this process, and why
 torch_on = ["gpu"]  # the platforms, as JAX names its devices', where PyTorch is measured; a rehearsal adds "cpu"
 
 
@@ -25,11 +27,18 @@ def has(package: str) -> bool:
     return not _absent(package)
 
 
+def leave_out(package: str, why: str) -> None:
+    """Measures a package no more, in this process."""
+    _left_out[package] = why
+    print(f"{package}: {why}", flush=True)
+
+
 @functools.cache
 def _broken(package: str) -> str:
     """Why a package that is installed cannot be imported, or nothing."""
     try:
-        importlib.import_module(PACKAGES[package])
+        for name in (PACKAGES[package], *PARTS.get(package, ())):
+            importlib.import_module(name)
     except Exception as error:  # whatever its own import raises
         return f"its import failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
     return ""
@@ -37,8 +46,8 @@ def _broken(package: str) -> str:
 
 def _absent(package: str) -> str:
     """Why a package is not measured, or nothing."""
-    if package == "PyTorch" and not torch_on:
-        return "left out, for a process with it ended by itself"
+    if package in _left_out:
+        return _left_out[package]
     if package == "PyTorch" and jax.devices()[0].platform not in torch_on:
         return "measured on a GPU alone"
     if importlib.util.find_spec(PACKAGES[package]) is None:

@@ -1,11 +1,11 @@
 """The machine that a benchmark ran on: what a reader of the results needs to know of it."""
 
+import hashlib
 import importlib.metadata
 import os
 import pathlib
 import platform
 import re
-import shutil
 import subprocess
 from typing import Any
 
@@ -15,6 +15,7 @@ PACKAGES = ("jax", "jaxlib", "numpy", "jax-triton", "triton", "torch", "aqtp", "
 CPU_CACHES = pathlib.Path("/sys/devices/system/cpu/cpu0/cache")
 LAST_LEVEL_CACHE = {"NVIDIA H100": 50 << 20, "NVIDIA H200": 50 << 20, "NVIDIA A100": 40 << 20}  # NVIDIA's data sheets
 UNKNOWN_CACHE = 64 << 20  # more than a GPU or TPU of today has
+SECONDS_TO_SAY = 10.0  # that a command has
 NVIDIA_SMI = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit")
 
 
@@ -89,24 +90,31 @@ def _cpu_clocks() -> dict[str, str]:
 
 
 def _nvidia_smi() -> dict[str, str]:
-    if shutil.which("nvidia-smi") is None:
-        return {}
     query = ["nvidia-smi", "--query-gpu=" + ",".join(NVIDIA_SMI), "--format=csv,noheader", "--id=0"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False)
-    values = [value.strip() for value in done.stdout.strip().split(",")]
+    values = [value.strip() for value in _said(query).split(",")]
     return dict(zip(NVIDIA_SMI, values, strict=True)) if len(values) == len(NVIDIA_SMI) else {}
 
 
 def _commit() -> str:
     """The commit that is checked out, and whether files differ from it."""
-    git = ["git", "-C", str(pathlib.Path(__file__).parent)]
-    done = subprocess.run(
-        [*git, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
+    root = pathlib.Path(__file__).parent.parent
+    commit = _said(["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+    return commit or f"none; files {_digest(root)}"
+
+
+def _digest(root: pathlib.Path) -> str:
+    """What tells the code from other code where git is not there: of the files of the package and the benchmarks."""
+    paths = sorted(path for folder in ("intnumerics", "kernels", "bench") for path in (root / folder).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]
+
+
+def _said(command: list[str]) -> str:
+    """What a command prints; nothing where it is not installed, or does not end."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_TO_SAY, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
 
 
 def _read(path: str | pathlib.Path) -> str:

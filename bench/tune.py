@@ -67,11 +67,7 @@ def size_that_fits(most: int, free: int) -> int:
 
 def stamp(size: int) -> str:
     """When something was measured, with which versions and on how many elements."""
-    driver = machine.description()["clocks"].get("driver_version")
-    if driver is None:
-        sys.exit(
-            "nvidia-smi does not tell the driver's version, which rows name: put it on PATH. Nothing was measured."
-        )
+    driver = machine.description()["clocks"].get("driver_version", "unknown")
     exponent = size.bit_length() - 1
     return f"{datetime.date.today().isoformat()}, JAX {jax.__version__}, driver {driver}, 2**{exponent} elements"
 

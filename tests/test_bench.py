@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from typing import Any
@@ -15,7 +16,7 @@ import oracle
 import pytest
 from original import numerics, original, original_gradient
 
-from bench import arrays, baselines, cases, checks, libraries, results, runner, timing
+from bench import arrays, baselines, cases, checks, libraries, machine, results, runner, timing
 from bench.cases import Case
 from bench.operations import FORMULA, OURS, operations
 from bench.runner import Runner
@@ -293,3 +294,11 @@ def test_checks_see_what_is_wrong() -> None:
     assert checks.other_draws(expected + 1, expected)
     assert not checks.close(expected * 1.01, expected)
     assert checks.close(expected * 1.1, expected)
+
+
+def test_without_git_and_nvidia_smi_the_machine_is_still_described(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert re.fullmatch(r"none; files [0-9a-f]{12}", machine.description()["commit"])
+    assert machine._nvidia_smi() == {}  # pyright: ignore[reportPrivateUsage]

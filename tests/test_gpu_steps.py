@@ -1,5 +1,6 @@
 """The steps of the command for a GPU: in the order of worth, with every result on disk as soon as it is known."""
 
+import itertools
 import os
 import pathlib
 import subprocess
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench import tune_table
-from bench.gpu import marked_tests, store, targets, task, tuner, worth
+from bench import libraries, tune_table
+from bench.gpu import marked_tests, measure, pytest_plugin, store, targets, task, tuner, worth
 from bench.gpu.measure import Measuring
 from bench.gpu.rows import load
 from bench.names import FORMULA, SEED
@@ -71,11 +72,13 @@ def test_the_tuner_tries_the_kernels_of_the_most_valuable_cases_first_and_then_a
     assert dtypes == sorted(dtypes, key=["bfloat16", "float32", "float16"].index)
 
 
-def test_rows_are_read_back_from_a_copy_of_the_table(tmp_path: pathlib.Path) -> None:
+def test_rows_are_read_back_from_a_copy_of_the_table(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = tuning.Row("a card", "bfloat16", "quantize", Configuration(2048, 2), "some day")
     path = tmp_path / store.ROWS
     path.write_text(tune_table.rewritten(tune_table.PATH.read_text(), [row]))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     assert load(path) == (row,)
+    assert [file.name for file in tmp_path.rglob("*")] == [store.ROWS]  # for a ninth file would be one too many
 
 
 # --- the tests that are marked ----------------------------------------------------------------------------------------
@@ -172,7 +175,7 @@ def test_what_was_measured_is_on_disk_after_every_case_and_a_case_that_fails_doe
     report = store.read(tmp_path / store.BENCH)
     assert [case.get("error") for case in report["cases"]] == [None, "RuntimeError: out of memory", None]
     assert report["device_time"] == ["a reason"]
-    assert "running" not in report
+    assert report["running"] == {}
     measuring(tmp_path, again := Stub()).run(cases)  # as `--from headline` does
     assert again.ran == [cases[1].name]
 
@@ -189,9 +192,86 @@ def test_the_case_that_a_process_ended_with_is_told_and_one_that_was_late_comes_
     late, ended = tmp_path / "late", tmp_path / "ended"
     for folder in (late, ended):
         folder.mkdir()
-        store.write(folder / store.BENCH, {"cases": [], "again": [], "running": running})
+        store.write(folder / store.BENCH, {"cases": [], "again": [], "running": {"headline": running}})
     measuring(late, runner := Stub()).run(cases)
     assert runner.ran == [case.name for case in (*cases[1:], cases[0])]
     measuring(ended, runner := Stub(), start=1).run(cases)
     assert runner.ran == [case.name for case in cases[1:]]
     assert store.read(ended / store.BENCH)["cases"][0]["error"] == "the process ended by itself while it ran this case"
+
+
+def test_a_case_that_failed_in_one_step_is_kept_by_the_next(tmp_path: pathlib.Path) -> None:
+    first, second = list(worth.headline(rehearsal=True))[:2]
+    measuring(tmp_path, Stub(1)).run([first])
+    found = Measuring(task.Task("rest", tmp_path, time.time() + 60, rehearsal=True))
+    found.runner = Stub()
+    found.run([second])
+    assert [case.get("error") for case in store.read(tmp_path / store.BENCH)["cases"]] == [
+        "RuntimeError: out of memory",
+        None,
+    ]
+
+
+def test_a_case_is_thought_to_take_as_long_as_the_last_ones_and_not_as_the_first(tmp_path: pathlib.Path) -> None:
+    found = Measuring(task.Task("headline", tmp_path, time.time() + 60, rehearsal=False))
+    assert [found.expected(spent) for spent in ([], [3.0], [30.0], [30.0, 2.0, 4.0], [30.0, 9.0, 1.0, 2.0, 3.0])] == [
+        8.0,
+        3.0,
+        8.0,
+        4.0,
+        3.0,
+    ]
+
+
+def test_a_case_that_waits_for_ever_is_ended_and_pytorch_left_out(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Waiting(Stub):
+        def run(self, case: Any) -> dict[str, Any]:
+            if not self.ran:
+                self.ran.append(case.name)
+                time.sleep(30)
+            return super().run(case)
+
+    monkeypatch.setattr(measure, "MOST_SECONDS", 0.2)
+    monkeypatch.setattr(libraries, "_left_out", {})
+    cases = list(worth.headline(rehearsal=True))[:2]
+    measuring(tmp_path, Waiting()).run(cases)
+    found = store.read(tmp_path / store.BENCH)["cases"]
+    assert [case.get("error") for case in found] == ["it took more than 0.2 s", None]
+    assert "PyTorch: left out, for a case with it took more than 0.2 s" in libraries.missing()
+
+
+def test_a_kernel_that_fails_does_not_end_the_tuner_and_is_tried_again_by_the_next_call(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def fail(case: Any, *_: Any) -> None:
+        tried.append(case.name)
+        raise RuntimeError("does not compile")
+
+    monkeypatch.setattr(tuner, "search", fail)
+    for _ in range(2):
+        step = tuner.Tuning(task.Task("tuner", tmp_path, time.time() + 60, rehearsal=True))
+        step.all = tuner.in_order(1024)[:2]
+        step.run()
+        assert [one["failed"] for one in store.read(tmp_path / store.TUNER)["cases"]] == [
+            "RuntimeError: does not compile"
+        ] * 2
+    assert tried == [case.name for case in tuner.in_order(1024)[:2]] * 2
+
+
+def test_a_worker_that_lost_its_device_ends_after_a_test_failed_and_no_other_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(task, "end", ended.append)
+    for well, outcome in itertools.product((True, False), ("passed", "failed")):
+        monkeypatch.setattr(task, "is_well", lambda well=well: well)
+        watch = pytest_plugin.Watch()
+        watch.pytest_runtest_logreport(
+            pytest.TestReport("a test", ("a file", 1, "a test"), {}, outcome, None, "call")  # pyright: ignore[reportArgumentType]
+        )
+        watch.pytest_runtest_logfinish()
+        assert ended == ([] if well or outcome == "passed" else [task.DEVICE_LOST])

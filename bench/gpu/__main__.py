@@ -24,7 +24,7 @@ from typing import Any
 from bench.gpu import child, plan, rehearsal, store, summary, task
 from bench.gpu.plan import Step
 
-PROBE_SECONDS = 60.0
+PROBE_SECONDS = 150.0  # the first time, gigabytes of libraries are read from a disk
 MOST_STARTS = 4  # of a step whose process ends by itself before it is done
 
 

@@ -30,6 +30,7 @@ def command(todo: Task) -> list[str]:
         *(sys.executable, "-m", "pytest", *chosen, *parallel(todo), *known),
         *("-p", "bench.gpu.pytest_plugin", "--results-to", str(results)),
         *("-p", "no:cacheprovider", "--continue-on-collection-errors", "--tb", "short", "-q"),
+        *("-W", "default"),  # a warning of a driver or a plugin costs no test
     ]
 
 

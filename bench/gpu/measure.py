@@ -3,9 +3,6 @@
 import time
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from bench import cases, device_time, libraries, machine, results
 from bench.cases import Case
 from bench.gpu import store, task, worth
@@ -18,6 +15,8 @@ from intnumerics.kernels import tuning
 PATIENCE, REHEARSAL_PATIENCE = Patience(least=5, most=15, seconds=0.4), Patience(least=2, most=2, seconds=0.0)
 LONGEST = 1.0  # seconds of a call
 FIRST_CASE = 8.0  # seconds that a case is thought to take before one is known
+RECENT = 3  # cases that tell how long the next takes
+MOST_SECONDS = 60.0  # of one case
 COMPILERS = 8
 
 Json = dict[str, Any]
@@ -53,11 +52,11 @@ class Measuring:
         self.report["settings"] = vars(PATIENCE) | {"quick": todo.rehearsal}
         self.report["skipped"] = self.skipped()
         self.report["planned"] = [as_json(case) for case in worth.headline(todo.rehearsal)]
+        self.running: dict[str, Json] = self.report.setdefault("running", {})  # what each step is at
         platform = machine.platform_name()
         names = cases.here(platform, todo.rehearsal)
         patience = REHEARSAL_PATIENCE if todo.rehearsal else PATIENCE
         self.runner = Runner(names, patience, LONGEST, min(COMPILERS, machine.cores()), queue_on_cpu=todo.rehearsal)
-        self.longest = 0.0 if todo.rehearsal else FIRST_CASE
 
     @staticmethod
     def skipped() -> list[str]:
@@ -75,11 +74,12 @@ class Measuring:
     def remaining(self, chosen: list[Case]) -> list[Case]:
         """What was not measured yet; what a process was at when it was killed comes last, if at all."""
         found = self.report[self.list]
-        running = self.report.pop("running", None)
+        running = self.running.pop(self.todo.name, None)
         if running and self.todo.start:
             found.append(running | {"results": {}, "error": "the process ended by itself while it ran this case"})
-        elif not self.todo.start:
-            found[:] = [case for case in found if "error" not in case]
+        if not self.todo.start:  # what failed in an earlier call is tried anew
+            own = {key_of(case) for case in chosen}
+            found[:] = [case for case in found if "error" not in case or key(case) not in own]
         done = {key(case) for case in found}
         left = [case for case in chosen if key_of(case) not in done]
         return sorted(left, key=lambda case: running is not None and key_of(case) == key(running))
@@ -88,26 +88,37 @@ class Measuring:
         """Measures what remains, as long as there is time for a case as long as the longest so far."""
         remaining = self.remaining(chosen)
         self.write()
+        spent: list[float] = []
         for i, case in enumerate(remaining):
-            if self.todo.left < self.longest:
+            if self.todo.left < self.expected(spent):
                 print(f"not measured, for lack of time: {len(remaining) - i} cases from {case.name} on", flush=True)
                 break
             begin = time.perf_counter()
             self.one(case)
-            self.longest = max(self.longest if i else 0.0, time.perf_counter() - begin)
+            spent.append(time.perf_counter() - begin)
+
+    def expected(self, spent: list[float]) -> float:
+        """Seconds that a case is thought to take: no more than the last ones, of which the first starts compilers."""
+        if self.todo.rehearsal:
+            return 0.0
+        return max(spent[1:][-RECENT:]) if len(spent) > 1 else min([*spent, FIRST_CASE])
 
     def one(self, case: Case) -> None:
         """Measures a case, and keeps what came of it, or why nothing did."""
-        self.report["running"] = as_json(case)
+        self.running[self.todo.name] = as_json(case)
         self.write()
         try:
-            found = self.runner.run(case)
+            with task.within(MOST_SECONDS):
+                found = self.runner.run(case)
+        except task.Late as error:  # what may wait for ever is a compiler of PyTorch's
+            libraries.leave_out("PyTorch", f"left out, for a case with it took more than {MOST_SECONDS:g} s")
+            found = as_json(case) | {"results": {}, "error": str(error)}
         except Exception as error:
             found = as_json(case) | {
                 "results": {},
                 "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             }
-        del self.report["running"]
+        del self.running[self.todo.name]
         reasons = self.report.setdefault("device_time", [])
         reasons += [why for why in found.pop("device_time", []) if why not in reasons]
         self.report[self.list].append(found)
@@ -115,16 +126,8 @@ class Measuring:
         card = self.report["device"]
         text = results.table(found) if found["results"] else f"{results.title(found)}\n  failed: {found['error']}"
         print("".join(f"{card}: {line}\n" for line in text.splitlines()), flush=True)
-        if "error" in found and not is_well():
+        if "error" in found and not task.is_well():
             raise SystemExit(task.DEVICE_LOST)
-
-
-def is_well() -> bool:
-    """Whether the device still computes: after some errors a process can do nothing more with it."""
-    try:
-        return int(jnp.arange(8).sum()) == 28
-    except jax.errors.JaxRuntimeError:
-        return False
 
 
 def chosen(todo: Task) -> list[Case]:
@@ -141,8 +144,7 @@ def chosen(todo: Task) -> list[Case]:
 def go_without(killed: int) -> None:
     """Leaves out what may have crashed in the processes before: PyTorch first, then the profiler."""
     if killed > 0:
-        libraries.torch_on.clear()
-        print("PyTorch is left out, for the process before ended by itself", flush=True)
+        libraries.leave_out("PyTorch", "left out, for a process with it ended by itself")
     if killed > 1:
         device_time.leave_out("a process with the profiler ended by itself")
 
@@ -152,12 +154,15 @@ def main() -> None:
     todo = task.from_command_line()
     if todo.rehearsal:
         libraries.torch_on.append("cpu")
+    if why := store.read(todo.folder / store.SMOKE).get("without_pytorch"):
+        libraries.leave_out("PyTorch", why)
     go_without(todo.killed)
     if todo.name == "again" and (rows := todo.folder / store.ROWS).exists():
         tuning.TABLE = load(rows)
     cases_of_step = chosen(todo)
     print(f"{machine.device_name()}: {len(cases_of_step)} cases", flush=True)
     Measuring(todo).run(cases_of_step)
+    task.end()
 
 
 if __name__ == "__main__":

@@ -93,6 +93,23 @@ class Recorder:
             self.add(test=report.nodeid, outcome=report.outcome, seconds=round(report.duration, 2), **why)
 
 
+class Watch:
+    """Ends a worker of pytest-xdist that has lost its device, and so fails every test; another takes its place."""
+
+    def __init__(self) -> None:
+        self.has_failed = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.has_failed = report.failed
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logfinish(self) -> None:
+        from bench.gpu import task
+
+        if self.has_failed and not task.is_well():
+            task.end(task.DEVICE_LOST)
+
+
 def _why(report: pytest.TestReport) -> str:
     if report.skipped and isinstance(report.longrepr, tuple):
         return str(report.longrepr[2]).removeprefix("Skipped: ")
@@ -107,5 +124,7 @@ def _last_line(text: str) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--results-to")
+    if hasattr(config, "workerinput"):
+        config.pluginmanager.register(Watch(), "bench.gpu.watch")
     if path and not hasattr(config, "workerinput"):  # the workers of pytest-xdist tell the process that started them
         config.pluginmanager.register(Recorder(path), "bench.gpu.recorder")

@@ -1,20 +1,18 @@
 """The rows of a copy of kernels/tuning.py."""
 
-import importlib.util
 import pathlib
 import sys
+import types
 
 from intnumerics.kernels import tuning
 
 
 def load(path: pathlib.Path) -> tuple[tuning.Row, ...]:
     """The rows of the table that a file has, in the classes of the module."""
-    spec = importlib.util.spec_from_file_location("intnumerics.kernels.tuning_of_a_run", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where its dataclasses look for themselves
-    spec.loader.exec_module(module)
+    module = types.ModuleType(f"{tuning.__name__}_of_a_run")
+    module.__package__ = tuning.__package__
+    sys.modules[module.__name__] = module  # where its dataclasses look for themselves
+    exec(compile(path.read_text(), str(path), "exec"), module.__dict__)  # an import would leave its bytecode there
     rows = []
     for row in module.TABLE:
         c = row.configuration

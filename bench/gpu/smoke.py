@@ -5,10 +5,9 @@ The reference runs on the CPU of the same machine, whose bits the tests hold to 
 
 import contextlib
 import functools
-import os
-import shutil
+import importlib.util
 import subprocess
-import time
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
@@ -20,12 +19,15 @@ import numpy as np
 from bench import machine
 from bench.cases import here
 from bench.gpu import store, task
+from bench.gpu.task import Task
 from bench.operations import NEAREST, NOISE, how
 from intnumerics import op, quantize, quantize_to_int
 from intnumerics.kernels import KERNEL_DTYPES
 
 SIZE, REHEARSAL_SIZE = (1 << 20) + 24, (1 << 10) + 24  # whole blocks and a tail
 SPECIAL = (np.nan, np.inf, -np.inf, -0.0, 0.5, -0.5, 1.5, 126.5, 127.0, -127.5, 100.5, 1e30)
+KEY = ("implementation", "operation", "dtype")  # what a kernel is known by
+FAILED = "failed"
 WORDS = (0x243F6A88, 0x85A308D3)  # of the key
 
 Function = Callable[..., Any]
@@ -104,7 +106,7 @@ def kernels(size: int, names: tuple[str, ...]) -> Iterator[tuple[str, str, str, 
                         found = jax.block_until_ready(jax.jit(make(how(name)))(*given))
                         count = differing(found, expected())
                     except Exception as error:
-                        return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                        return f"{FAILED}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
                     return f"{count} elements differ" if count else ""
 
                 yield name, operation, dtype, wrong
@@ -112,31 +114,74 @@ def kernels(size: int, names: tuple[str, ...]) -> Iterator[tuple[str, str, str, 
 
 def say_what_is_here() -> None:
     """Prints what nvidia-smi says."""
-    if (command := shutil.which("nvidia-smi")) is None:
-        print("nvidia-smi is not on PATH", flush=True)
+    try:
+        done = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        print(f"nvidia-smi: {error}", flush=True)
         return
-    done = subprocess.run([command], capture_output=True, text=True, timeout=20, check=False)
     print(done.stdout + done.stderr, flush=True)
+
+
+def try_torch(rehearsal: bool) -> subprocess.Popen[bytes] | None:
+    """Begins to find out whether PyTorch works here, in a process that is killed with this one."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    return subprocess.Popen([sys.executable, "-m", "bench.gpu.try_torch", "cpu" if rehearsal else "cuda"])
+
+
+class Smoke:
+    """What was found, and what is still to be compared.
+
+    Args:
+        todo: What the step is told.
+        trial: Of PyTorch, which runs meanwhile.
+    """
+
+    def __init__(self, todo: Task, trial: "subprocess.Popen[bytes] | None" = None) -> None:
+        self.todo, self.path, self.trial = todo, todo.folder / store.SMOKE, trial
+        names = here(machine.platform_name(), todo.rehearsal)
+        self.all = list(kernels(REHEARSAL_SIZE if todo.rehearsal else SIZE, names))
+        before = store.read(self.path).get("kernels", []) if todo.start else []
+        self.report: dict[str, Any] = {"device": machine.device_name(), "implementations": names}
+        self.report |= {"planned": len(self.all), "kernels": before}
+
+    def add(self, key: tuple[str, str, str], wrong: str) -> None:
+        """Keeps what is wrong with a kernel, or that nothing is."""
+        row = dict(zip(KEY, key, strict=True)) | {"wrong": wrong}
+        self.report["kernels"].append(row)
+        store.write(self.path, self.report)
+        print(f"{self.report['device']}: {', '.join(key)}: {wrong or 'the same bits'}", flush=True)
+        if wrong.startswith(FAILED) and not task.is_well():
+            task.end(task.DEVICE_LOST)
+
+    def run(self) -> None:
+        """Compares every kernel: many at a time, for compiling takes most of it; one, where one has lost the device."""
+        done = {tuple(row[name] for name in KEY) for row in self.report["kernels"]}
+        with ThreadPoolExecutor(1 if self.todo.start else min(8, machine.cores())) as pool:
+            running = {pool.submit(wrong): key for *key, wrong in self.all if tuple(key) not in done}
+            with contextlib.suppress(TimeoutError):
+                for one in as_completed(running, timeout=max(0.0, self.todo.left)):
+                    self.add(tuple(running[one]), one.result())
+            pool.shutdown(wait=False, cancel_futures=True)
+            self.end()
+
+    def end(self) -> None:
+        """Says how PyTorch's trial ended, and ends the process, for threads that still compile are not waited for."""
+        if self.trial is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if status := self.trial.wait(max(0.0, self.todo.left)):
+                    self.report["without_pytorch"] = f"its trial ended with status {status}: see {store.LOG}"
+                    store.write(self.path, self.report)
+        print(f"{len(self.report['kernels'])} of {len(self.all)} kernels", flush=True)
+        task.end()
 
 
 def main() -> None:
     """Runs the step."""
-    todo, begin = task.from_command_line(), time.perf_counter()
+    todo = task.from_command_line()
     say_what_is_here()
-    names = here(machine.platform_name(), todo.rehearsal)
-    device, rows = machine.device_name(), []
-    chosen = list(kernels(REHEARSAL_SIZE if todo.rehearsal else SIZE, names))
-    document = {"device": device, "implementations": names, "planned": len(chosen), "kernels": rows}
-    with ThreadPoolExecutor(min(8, machine.cores())) as pool:  # compiling takes most of the time
-        running = {pool.submit(wrong): (name, operation, dtype) for name, operation, dtype, wrong in chosen}
-        with contextlib.suppress(TimeoutError):
-            for done in as_completed(running, timeout=max(0.0, todo.left)):
-                name, operation, dtype = running[done]
-                rows.append({"implementation": name, "operation": operation, "dtype": dtype, "wrong": done.result()})
-                store.write(todo.folder / store.SMOKE, document)
-                print(f"{device}: {name}, {operation}, {dtype}: {rows[-1]['wrong'] or 'the same bits'}", flush=True)
-        print(f"{len(rows)} of {len(chosen)} kernels in {time.perf_counter() - begin:.0f} s", flush=True)
-        os._exit(0)  # threads that still compile are not waited for
+    trial = None if todo.start else try_torch(todo.rehearsal)
+    Smoke(todo, trial).run()
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """What a step is told when it begins, and how it knows what time it has left."""
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import pathlib
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
 
 from bench.gpu import plan
 
@@ -49,6 +52,43 @@ class Task:
             *("--folder", str(self.folder.resolve()), "--until", str(self.until), "--start", str(self.start)),
             *("--killed", str(self.killed), *flags),
         ]
+
+
+class Late(Exception):  # noqa: N818 - what is late is no error
+    """Something took more time than it was given."""
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Ends what takes more than so many seconds by `Late`, where Python runs between."""
+
+    def ring(*_: Any) -> None:
+        raise Late(f"it took more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def is_well() -> bool:
+    """Whether the device still computes: after some errors a process can do nothing more with it."""
+    import jax  # which the process that starts the steps does without
+
+    try:
+        return int(jax.numpy.arange(8).sum()) == 28
+    except jax.errors.JaxRuntimeError:
+        return False
+
+
+def end(status: int = 0) -> NoReturn:
+    """Ends the process at once: no thread is waited for, and no library is taken down, in which some crash."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def environment(rehearsal: bool) -> Mapping[str, str]:

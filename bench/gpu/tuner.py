@@ -46,6 +46,8 @@ class Tuning:
         self.rows = load(self.rows_path) if self.rows_path.exists() else tuning.TABLE
         self.report: dict[str, Any] = {"device": self.device, "cases": []} | store.read(self.path)
         self.report["planned"] = len(self.all)
+        if not todo.start:  # what failed in an earlier call is tried anew
+            self.report["cases"] = [one for one in self.report["cases"] if "failed" not in one]
         if (running := self.report.pop("running", None)) and todo.start:
             self.add(running, wrong=["the process ended by itself while it tried this kernel"])
 
@@ -81,7 +83,9 @@ class Tuning:
         except Exception as error:
             self.add(about, wrong=[], failed=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
             self.write()
-            raise
+            if not task.is_well():
+                raise SystemExit(task.DEVICE_LOST) from None
+            return
         lines = tune.lines_of(found, self.clock.kind)
         print("".join(f"{self.device}: {line}\n" for line in lines), end="", flush=True)
         row = tune.row_of(found, self.device, self.where, self.clock.kind)
@@ -98,6 +102,7 @@ def main() -> None:
         f"{tuning_step.device}; {tuning_step.where}; {json.dumps([case.name for case in tuning_step.all])}", flush=True
     )
     tuning_step.run()
+    task.end()
 
 
 if __name__ == "__main__":
