@@ -7,6 +7,8 @@
 Each step is a process of its own with a time limit, and writes what it has after every case: nothing is lost when one
 fails, or when time runs out, or when this process is told to end (SIGINT, SIGTERM). At most eight files are left, in a
 folder that is named with the card and the versions.
+
+The exit status is 1 where a step failed or a result is wrong; 0 where time ran out or something is slow.
 """
 
 import argparse
@@ -21,8 +23,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from bench.gpu import child, plan, rehearsal, store, summary, task
+from bench.gpu import child, judge, plan, rehearsal, store, summary, task
 from bench.gpu.plan import Step
+from bench.gpu.targets import Right
 
 PROBE_SECONDS = 150.0  # the first time, gigabytes of libraries are read from a disk
 MOST_STARTS = 4  # of a step whose process ends by itself before it is done
@@ -175,7 +178,7 @@ def last_line(log: pathlib.Path) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs the command line; the status is 0 where no step failed: to be short of time is none."""
+    """Runs the command line; the status is 1 where a step failed or a result is wrong, and 0 where time ran out."""
     options, begin = arguments(words), time.time()
     about = probe(options.rehearsal, min(PROBE_SECONDS, 60 * options.minutes))
     try:
@@ -199,7 +202,12 @@ def main(words: Sequence[str] | None = None) -> int:
     wrong = store.complaints(options.out) + (rehearsal.complaints(folder) if options.rehearsal else [])
     print("".join(f"wrong: {line}\n" for line in wrong), end="")
     has_failed = any(step["status"] == "failed" for step in call.record["steps"].values())
-    return status or int(bool(wrong) or has_failed)
+    return status or int(bool(wrong) or has_failed or has_wrong_results(folder))
+
+
+def has_wrong_results(folder: pathlib.Path) -> bool:
+    """Whether anything that must be right is not: what was not measured is not wrong."""
+    return any(isinstance(v.target, Right) and v.status == judge.NOT_MET for v in judge.verdicts(folder))
 
 
 if __name__ == "__main__":
