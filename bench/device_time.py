@@ -1,8 +1,8 @@
 """The time that the device itself took, without starting a program and waiting for it.
 
-JAX's profiler tells it. Where it fails, or where what it says cannot be, the time is that of a long queue: many calls
-that are begun one after the other and awaited once, divided. PyTorch's variants have it from events in their stream. A
-CPU has no such time apart from the wall's.
+JAX's profiler tells it. Where it fails, or where what it says cannot be, and for PyTorch's variants, the time is that
+of a long queue: many calls that are begun one after the other and awaited once, divided. A CPU has no such time apart
+from the wall's.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ from typing import Any
 
 import jax
 
-from bench.timing import Jitted, Prepared
+from bench.timing import Jitted, Prepared, Queued
 
 CALLS = 7
 QUEUE_SECONDS, QUEUE_CALLS = 0.05, (10, 200)  # how long a queue is
 NS = 1e-9
-PROFILER, QUEUE, EVENTS = "profiler", "queue", "events"
+PROFILER, QUEUE = "profiler", "queue"
 MORE_THAN_A_QUEUE, PART_OF_A_QUEUE = 1.2, 0.7  # what a profiler cannot say of a call, beside a queue of them
 BOUND_BY_STARTS = 2e-4  # seconds: calls that are shorter wait for the next to be begun
 
@@ -34,12 +34,14 @@ class Times:
 
     Attributes:
         seconds: Of one call on the device.
-        how: Where that is from: `PROFILER`, `QUEUE` or `EVENTS`.
+        how: Where that is from: `PROFILER` or `QUEUE`.
+        queued: Seconds of one call in a queue, known of all that are in `seconds`.
         why: Why it is not all from the profiler, a line each.
     """
 
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     how: dict[str, str] = dataclasses.field(default_factory=dict)
+    queued: dict[str, float] = dataclasses.field(default_factory=dict)
     why: list[str] = dataclasses.field(default_factory=list)
 
     def put(self, name: str, seconds: float, how: str) -> None:
@@ -55,24 +57,22 @@ def of(prepared: Sequence[Prepared], on_cpu: bool = False) -> Times:
         on_cpu: Whether a queue is timed on a CPU too, to try it out.
     """
     found = Times()
-    for one in prepared:
-        if seconds := getattr(one, "device_seconds", None):
-            found.put(one.name, seconds, EVENTS)
-    programs = [one for one in prepared if isinstance(one, Jitted)]
+    queues, programs = ([one for one in prepared if isinstance(one, kind)] for kind in (Queued, Jitted))
     platform = jax.devices()[0].platform
-    if not programs or not (platform in ("gpu", "tpu") or on_cpu):
+    if not queues or not (platform in ("gpu", "tpu") or on_cpu):
         return found
-    profiled = {} if platform == "cpu" else by_profiler(programs)
+    profiled = {} if platform == "cpu" or not programs else by_profiler(programs)
     found.why += _broken or (["a CPU's profiler tells none"] if platform == "cpu" else [])
-    for one in programs:
-        queued, told = in_a_queue(one), profiled.get(one.label)
+    for one in queues:
+        queued, told = in_a_queue(one), profiled.get(one.label) if isinstance(one, Jitted) else None
+        found.queued[one.name] = queued
         if told and is_possible(told, queued):
             found.put(one.name, told, PROFILER)
             continue
         found.put(one.name, queued, QUEUE)
         if told:
             found.why.append(f"{one.name}: the profiler says {told:.3g} s a call, a queue of them {queued:.3g} s")
-        elif profiled:
+        elif profiled and isinstance(one, Jitted):
             found.why.append(f"{one.name}: the profiler does not name its kernels")
     return found
 
@@ -87,15 +87,12 @@ def is_possible(profiled: float, queued: float) -> bool:
     return profiled >= PART_OF_A_QUEUE * queued or queued < BOUND_BY_STARTS
 
 
-def in_a_queue(one: Jitted) -> float:
+def in_a_queue(one: Queued) -> float:
     """Seconds of a call among many that are begun one after the other, and awaited once."""
 
     def many(calls: int) -> float:
         begin = time.perf_counter()
-        for turn in range(calls):
-            results = one.results(turn)
-            one.spares.give(results)
-        jax.block_until_ready(results)
+        one.queue(calls)
         return (time.perf_counter() - begin) / calls
 
     least, most = QUEUE_CALLS

@@ -42,15 +42,20 @@ def gb_per_s(case: Measured, name: str) -> float | None:
     return case["least_bytes"] / t / 1e9 if (t := best_seconds(case, name)) else None
 
 
-def times(case: Measured, name: str, other: str) -> tuple[float, float, str] | None:
-    """Seconds of two variants and whose clock told them: the device's if it timed both in one way, or the wall's.
+def queue_seconds(case: Measured, name: str) -> float | None:
+    """The time of a call in a long queue of them."""
+    return case["results"].get(name, {}).get("queue_s")
 
-    The time of a queue includes what is between two calls, that of events the start of a program, and a profiler's
-    neither: a ratio of two of them would be one of ways to measure.
+
+def times(case: Measured, name: str, other: str) -> tuple[float, float, str] | None:
+    """Seconds of two variants and whose clock told them: the device's if it timed both in one way.
+
+    Or else that of a queue, or the wall's. The time of a queue includes what is between two calls, and a profiler's
+    does not: a ratio of the two would be one of ways to measure.
     """
     ways = {case["results"].get(variant, {}).get("device_by") for variant in (name, other)}
     device = [("device", device_seconds)] if len(ways) == 1 else []
-    for clock, kind in (*device, ("wall", seconds)):
+    for clock, kind in (*device, ("queue", queue_seconds), ("wall", seconds)):
         ours, theirs = kind(case, name), kind(case, other)
         if ours and theirs:
             return ours, theirs, clock
@@ -99,7 +104,7 @@ def row(case: Measured, name: str) -> tuple[str, ...]:
         return name, ("left out: " if "left_out" in found else "failed: ") + why, "", "", "", "", ""
     quartiles = " - ".join(time_text(value) for value in found["quartiles_s"])
     speed, share, compared = gb_per_s(case, name), of_copy(case, name), times(case, name, case["baseline"])
-    by_wall = " (wall)" if compared and compared[2] == "wall" and "device_s" in found else ""
+    other_clock = f" ({compared[2]})" if compared and compared[2] != "device" and "device_s" in found else ""
     label = f"{name}: WRONG, {found['wrong']}" if "wrong" in found else name
     return (
         label,
@@ -108,7 +113,7 @@ def row(case: Measured, name: str) -> tuple[str, ...]:
         time_text(found.get("device_s")),
         f"{speed:.2f}" if speed else "",
         f"{share:.0%}" if share else "",
-        f"{compared[1] / compared[0]:.2f}x{by_wall}" if compared and name not in COPIES else "",
+        f"{compared[1] / compared[0]:.2f}x{other_clock}" if compared and name not in COPIES else "",
     )
 
 

@@ -62,6 +62,7 @@ class Runner:
             found = results[one.name] = _statistics(seconds)
             if one.name in on_device.seconds:
                 found |= {"device_s": rounded(on_device.seconds[one.name]), "device_by": on_device.how[one.name]}
+                found |= {"queue_s": rounded(on_device.queued[one.name])}
             found |= {"wrong": wrong[one.name]} if wrong.get(one.name) else {}
             self.speed[_kind(case, one.name)] = found["median_s"] / case.size
         order = [*COPIES, *case.operation.variants(self.implementations)]

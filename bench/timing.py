@@ -9,7 +9,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,15 @@ class Prepared(Protocol):
 
     def call(self, turn: int) -> Any:
         """Runs to the end on the inputs of a turn; returns the results."""
+        ...
+
+
+@runtime_checkable
+class Queued(Prepared, Protocol):
+    """Something that can be called without waiting for the call before."""
+
+    def queue(self, calls: int) -> None:
+        """Begins so many calls one after the other, and waits for the last."""
         ...
 
 
@@ -81,6 +90,13 @@ class Jitted:
         results = jax.block_until_ready(self.results(turn))
         self.spares.give(results)
         return results
+
+    def queue(self, calls: int) -> None:
+        """See `Queued`."""
+        for turn in range(calls):
+            results = self.results(turn)
+            self.spares.give(results)
+        jax.block_until_ready(results)
 
 
 class Eager:

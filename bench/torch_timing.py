@@ -1,7 +1,6 @@
 """PyTorch's functions among what takes turns: on the same numbers, its tensors being views of the same arrays."""
 
 import importlib
-import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,24 +19,19 @@ class Torch:
     def __init__(self, name: str, function: Callable[..., Any], inputs: Sequence[tuple[Any, ...]]) -> None:
         self.name, self.function, self.torch = name, function, importlib.import_module("torch")
         self.inputs = [tuple(self.torch.from_dlpack(array) for array in arrays) for arrays in inputs]
-        self.spent: list[float] = []
 
     def call(self, turn: int) -> Any:
-        """Runs to the end; keeps what a GPU took, between two events in its stream."""
-        tensors = self.inputs[turn % len(self.inputs)]
-        result = self._timed(tensors) if tensors[0].is_cuda else self.function(*tensors)
+        """Runs to the end."""
+        result = self.function(*self.inputs[turn % len(self.inputs)])
+        self._wait(result)
         return jax.dlpack.from_dlpack(result.contiguous()) if turn == 0 else None
 
-    def _timed(self, tensors: tuple[Any, ...]) -> Any:
-        begin, end = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        result = self.function(*tensors)
-        end.record()
-        self.torch.cuda.synchronize()
-        self.spent.append(begin.elapsed_time(end) * 1e-3)
-        return result
+    def queue(self, calls: int) -> None:
+        """See `timing.Queued`."""
+        for turn in range(calls):
+            result = self.function(*self.inputs[turn % len(self.inputs)])
+        self._wait(result)
 
-    @property
-    def device_seconds(self) -> float | None:
-        """The median, without the first call, which compiles; None on a CPU."""
-        return statistics.median(self.spent[1:]) if len(self.spent) > 1 else None
+    def _wait(self, result: Any) -> None:
+        if result.is_cuda:
+            self.torch.cuda.synchronize()

@@ -151,13 +151,13 @@ def test_a_baseline_that_fails_and_a_case_that_is_left_out_are_only_named(tmp_pa
 # --- times of different kinds -----------------------------------------------------------------------------------------
 
 
-def timed(by: str, device: float, wall: float) -> dict[str, Any]:
-    return {"median_s": wall, "quartiles_s": [wall, wall], "device_s": device, "device_by": by}
+def timed(by: str, device: float, wall: float, **queue: float) -> dict[str, Any]:
+    return {"median_s": wall, "quartiles_s": [wall, wall], "device_s": device, "device_by": by} | queue
 
 
 def test_only_times_of_one_kind_are_compared_and_the_table_says_by_which_clock(tmp_path: pathlib.Path) -> None:
     ours = {PALLAS: timed("profiler", 1.0, 4.0)}
-    case = two_cases(ours | {SEED: timed("profiler", 3.0, 6.0), COMPILED: timed("events", 9.0, 5.0)}, {})["cases"][0]
+    case = two_cases(ours | {SEED: timed("profiler", 3.0, 6.0), COMPILED: timed("queue", 9.0, 5.0)}, {})["cases"][0]
     assert results.times(case, PALLAS, SEED) == (1.0, 3.0, "device")
     assert results.times(case, PALLAS, COMPILED) == (4.0, 5.0, "wall")
     shown = {line.split("  ")[1]: line for line in results.table(case).splitlines()[2:]}
@@ -165,6 +165,10 @@ def test_only_times_of_one_kind_are_compared_and_the_table_says_by_which_clock(t
     assert shown[COMPILED].endswith("  1.20x (wall)")
     found = verdict(write(tmp_path, bench_of({}) | {"cases": [case]}), "torch.compile")
     assert found.measured == f"1.25x at worst ({CASE}), 1.25x at best; 1 of 2 cases; 1 by the wall's clock"
+    case["results"][PALLAS]["queue_s"], case["results"][COMPILED]["queue_s"] = 2.0, 9.0
+    assert results.times(case, PALLAS, COMPILED) == (2.0, 9.0, "queue")
+    found = verdict(write(tmp_path, bench_of({}) | {"cases": [case]}), "torch.compile")
+    assert found.measured == f"4.50x at worst ({CASE}), 4.50x at best; 1 of 2 cases; 1 by queues"
     found = verdict(tmp_path, "any of jax's generators")
     assert found.measured == f"3.00x at worst ({CASE}), 3.00x at best; 1 of 2 cases"
 

@@ -21,6 +21,7 @@ from bench.names import OURS
 
 MET, SO_FAR, NOT_MET, NOT_MEASURED = "met", "met so far", "NOT MET", "not measured"
 STEP_OF = {"kernels": "smoke", "tests": "tests", "cases": "headline", "tuner": "tuner"}
+CLOCKS = {"queue": "queues", "wall": "the wall's clock"}  # beside the device's
 NOUNS = {"kernels": "kernels", "tests": "tests", "cases": "cases", "tuner": "kernels tried"}
 
 
@@ -198,8 +199,9 @@ def _speed(target: Speed, evidence: Evidence) -> Verdict:
         (worst, _, case), best = ratios[0], ratios[-1][0]
         measured = f"{worst:.2f}x at worst ({results.title(case)}), {best:.2f}x at best; {measured}"
         is_fast = worst >= target.least
-    by_wall = sum(clock == "wall" for _, clock, _ in found)
-    measured += f"; {by_wall} by the wall's clock" if by_wall else ""
+    for clock, how in CLOCKS.items():
+        count = sum(one == clock for _, one, _ in found)
+        measured += f"; {count} by {how}" if count else ""
     measured += f"; {len(failed)} failed, the first: {failed[0]}" if failed else ""
     measured += f"; {len(others)} not compared, the first: {others[0]}" if others else ""
     return Verdict(target, _status(is_fast and not failed, len(found), len(planned)), measured)
