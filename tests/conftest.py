@@ -3,6 +3,8 @@
 import functools
 import importlib.util
 import os
+import zlib
+from collections import defaultdict
 from collections.abc import Iterator
 
 # Several CPU devices, for tests of sharding: read when JAX starts.
@@ -48,6 +50,43 @@ def reason_to_skip(item: pytest.Item) -> str | None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if reason := reason_to_skip(item):
         pytest.skip(reason)
+
+
+MANY = 40  # cases of one test
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thin",
+        action="store_true",
+        help=f"of each test with more than {MANY} cases run about half: always the same, every value among them",
+    )
+
+
+def thinned(cases: list[pytest.Item]) -> list[pytest.Item]:
+    """About half of the cases of a test, so that each value of each parameter is in one of them."""
+    kept = [case for case in cases if zlib.crc32(case.nodeid.encode()) & 1]
+
+    def values(case: pytest.Item) -> set[tuple[str, int]]:
+        return {(name, id(value)) for name, value in getattr(case, "callspec").params.items()}  # noqa: B009
+
+    covered = set[tuple[str, int]]().union(*map(values, kept))
+    for case in cases:
+        if not values(case) <= covered:
+            kept.append(case)
+            covered |= values(case)
+    return kept
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--thin"):
+        return
+    tests = defaultdict[str, list[pytest.Item]](list)
+    for item in items:
+        tests[item.nodeid.partition("[")[0]].append(item)
+    kept = {case for cases in tests.values() for case in (thinned(cases) if len(cases) > MANY else cases)}
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
 
 
 @pytest.fixture(scope="session")
