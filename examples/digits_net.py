@@ -96,9 +96,9 @@ def scaled_quantize(
 ) -> jax.Array:
     """Rounds x, of any shape, to the grid that fits its spread; `quantize` itself works in units of buckets.
 
-    With many bits one would divide by `absmax_scale`, which clips nothing. With few bits the largest of thousands of
-    values is a bad guide: most of x would land in the innermost buckets. So the scale follows the root mean square
-    instead, and the tails are clipped.
+    With many bits one would divide by `absmax_scale`, which leaves nothing beyond the last bucket. With few bits the
+    largest of thousands of values is a bad guide: most of x would land in the innermost buckets. So the scale follows
+    the root mean square instead, and the tails are clipped.
     """
     # The scale is a setting, not a path for gradients: stopped at x, so that backward needs nothing of its computation.
     rms = jnp.sqrt(jnp.mean(jnp.square(jax.lax.stop_gradient(x))))

@@ -86,17 +86,8 @@ class IntNumerics(QNumerics):
     ) -> "IntNumerics":
         """The usual numerics of `bits` bits, with AQT's defaults; every field can be given.
 
-        Args:
-            bits: As the field.
-            preserve_zero: As the field; None is True, and False at 1 bit, where all would be 0 otherwise.
-            preserve_max_val: As the field.
-            clip: As the field.
-            clip_gradient: As the field. False fits a scale from the largest magnitude, which clips nothing
-                (`absmax_scale`).
-            round: As the field.
-            noise_fn: As the field.
-            dtype: As the field.
-            noise_dtype: As the field.
+        The arguments are the fields. `preserve_zero=None` is True, but False at 1 bit, where every value would be 0.
+        `clip_gradient=False` goes with `absmax_scale`, which leaves nothing beyond the last bucket.
 
         Source: `int_numerics.IntSymmetric` as `aqt/jax/v2/config.py` makes it.
 

@@ -40,8 +40,9 @@ def _straight_through(how: _Straight, x: jax.Array, noise: jax.Array | None) -> 
 
 def _forward(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, Any]:
     y, *packed = _kept(how, x, noise)
-    kept = {"mask": lambda: checkpoint_name(packed[0], MASK), "x": lambda: x, None: lambda: None}
-    return _named(y), kept[how.residual]()
+    if how.residual == "mask":
+        return _named(y), checkpoint_name(packed[0], MASK)
+    return _named(y), x if how.residual == "x" else None
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -100,16 +100,19 @@ def assert_split(results: Any, expected: tuple[np.ndarray, ...], sharding: Named
         assert_same_bits(result, values)
 
 
-@pytest.mark.mesh
-@every_split
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
-def test_a_program_for_one_device_takes_sharded_arrays_and_sends_nothing(kind: AxisType, spec: P) -> None:
-    program = stored(everything, X, G, WORDS, platforms=PLATFORMS)
-    sharding = NamedSharding(mesh(kind), spec)
+def assert_sends_nothing(program: export.Exported, sharding: NamedSharding) -> None:
+    """A stored program on sharded arrays: right, split as they are, and without a collective."""
     x, g = jax.device_put((X, G), sharding)
     compiled = jax.jit(program.call).lower(x, g, WORDS).compile()
     assert not collectives(compiled)
     assert_split(compiled(x, g, WORDS), (WITH_NOISE, GRADIENT, WITH_NOISE.astype(np.int8)), sharding)
+
+
+@pytest.mark.mesh
+@every_split
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_a_program_for_one_device_takes_sharded_arrays_and_sends_nothing(kind: AxisType, spec: P) -> None:
+    assert_sends_nothing(stored(everything, X, G, WORDS, platforms=PLATFORMS), NamedSharding(mesh(kind), spec))
 
 
 @pytest.mark.mesh
@@ -162,11 +165,7 @@ def symbolic(shape: str) -> tuple[Any, ...]:
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_a_program_for_any_shape_on_one_device_takes_sharded_arrays_and_sends_nothing(kind: AxisType) -> None:
     program = stored(everything, *symbolic("b, n"), platforms=PLATFORMS)
-    sharding = NamedSharding(mesh(kind), P("rows", "lanes"))
-    x, g = jax.device_put((X, G), sharding)
-    compiled = jax.jit(program.call).lower(x, g, WORDS).compile()
-    assert not collectives(compiled)
-    assert_split(compiled(x, g, WORDS), (WITH_NOISE, GRADIENT, WITH_NOISE.astype(np.int8)), sharding)
+    assert_sends_nothing(program, NamedSharding(mesh(kind), P("rows", "lanes")))
 
 
 @pytest.mark.mesh

@@ -37,7 +37,7 @@ def run(
     begin, is_late, child = time.monotonic(), False, None
     try:
         with log.open("ab") as output:
-            # A process group of its own can be killed as one. It stays in this session, for what ends that ends it too.
+            # A process group of its own can be killed as one. Its terminal is the same, and so it ends with it.
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
