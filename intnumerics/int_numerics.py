@@ -31,8 +31,8 @@ class IntNumerics(QNumerics):
         clip: Whether values beyond the last bucket are brought back to it.
         clip_gradient: Whether the gradient is zero where x is beyond the last bucket.
         round: Whether to round.
-        noise_fn: Draws noise that is added first, or None: `stochastic_rounding.PhiloxUniform()`, another class of that
-            module, or any function of (shape, key), as `stochastic_rounding.NoiseFn` describes.
+        noise_fn: Draws noise that is added first, or None: `PhiloxUniform()`, another noise class of the package, or
+            any function of (shape, key), as `stochastic_rounding.NoiseFn` describes.
         dtype: What `get_dtype()` returns, for callers that store the result; results keep the dtype of x.
         noise_dtype: None adds noise and rounds in the dtype of x, as the source does: with bfloat16 the sum is
             rounded to 8 bits of precision first, which makes stochastic rounding **biased** (100.5 becomes 100.25 on
@@ -87,7 +87,7 @@ class IntNumerics(QNumerics):
         """The usual numerics of `bits` bits, with AQT's defaults; every field can be given.
 
         The arguments are the fields. `preserve_zero=None` is True, but False at 1 bit, where every value would be 0.
-        `clip_gradient=False` goes with `absmax_scale`, which leaves nothing beyond the last bucket.
+        With an `absmax_scale` nothing is beyond the edge of the last bucket, so `clip_gradient` can stay False.
 
         Source: `int_numerics.IntSymmetric` as `aqt/jax/v2/config.py` makes it.
 

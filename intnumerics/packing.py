@@ -79,8 +79,11 @@ class Packing:
         """The mask, of `shape`."""
         if not packed.size:
             return jnp.zeros(shape, bool)
-        by_group = packed.reshape(*packed.shape[:-1], -1, self.group_bytes)
-        return jnp.unpackbits(by_group, axis=-1, count=self.group, bitorder="little").reshape(shape) == 1
+        if self.in_whole_bytes:  # with the count, as a symbolic size need not be equal to 8 times its eighth
+            count, groups = math.prod(shape[-self.axes :]), packed
+        else:
+            count, groups = self.group, packed.reshape(*packed.shape[:-1], -1, self.group_bytes)
+        return jnp.unpackbits(groups, axis=-1, count=count, bitorder="little").reshape(shape) == 1
 
 
 BY_THE_BYTE = Packing(1, 1)  # which any shard can do alone

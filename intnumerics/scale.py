@@ -19,14 +19,18 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
 
     With `preserve_max_val=True` neither `x / scale` nor `x * (1 / scale)` exceeds the clip's bound on any device, so no
     element loses its gradient: the scale is six units in the last place larger than the exact quotient. Up to 20 bits
-    the largest magnitude is still rounded to the last bucket. The same holds with `round=False`.
+    the largest magnitude is still rounded to the last bucket. With `round=False` nothing exceeds the bound either,
+    whatever `preserve_max_val` is.
 
     With `preserve_max_val=False` and `round=True` the largest magnitude is at the edge of the last bucket, half a
     bucket beyond the bound. With `clip_gradient=True` every slice then loses the gradient of its largest element, as in
     AQT: use `preserve_max_val=True` or `clip_gradient=False`.
 
-    No gradient goes through the scale. Under `jit` a sharded x takes one all-reduce of maxima along the axes that are
-    both reduced and split. Inside `jax.shard_map` only the local shard is seen.
+    No gradient goes through the scale. In `quantize(x / scale, numerics) * scale` the gradient of x is multiplied by
+    the scale and divided by it again: it is lost where the product underflows, and infinite where it overflows.
+
+    Under `jit` a sharded x takes one all-reduce of maxima for each axis that is both reduced and split. Inside
+    `jax.shard_map` only the local shard is seen: `docs/sharding.md` shows how to have one scale for all shards.
 
     Args:
         x: float32, bfloat16, float16 or (under x64) float64 of any shape. NaN and infinities are left out of the
@@ -37,8 +41,9 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
     Returns:
         The scale, float32, or float64 for float64 x, in the shape of x with 1 for the axes that share a scale. It is 1
         where a slice is empty or all zeros, or where its largest magnitude is too small to divide by, which is below
-        `abs_val_mapped_to() * 2**-125` (`2**-1021` in float64). It is at most `2**126` (`2**1022`), which only
-        magnitudes above `2**126` can reach at 1 to 3 bits, and those may be clipped.
+        `abs_val_mapped_to() * 2**-125` (`2**-1021` in float64). With `preserve_zero=False` a slice of zeros is thus
+        quantized to 0.5. The scale is at most `2**126` (`2**1022`), so at 1 to 3 bits magnitudes above
+        `abs_val_mapped_to() * 2**126` may be clipped.
 
     Raises:
         TypeError: x is not an array of floats, numerics is not an IntNumerics, or axis is not an integer, a tuple of
@@ -65,7 +70,7 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
     if bound == 0:
         raise ValueError(
             f"numerics has bits={numerics.bits}, preserve_zero=True and preserve_max_val=True, and so one bucket, to "
-            "which no scale maps x: use preserve_zero=False, preserve_max_val=False, or more bits"
+            "which no scale maps x: use preserve_zero=False or more bits"
         )
     fits = bound <= numerics.spec().bound  # else the largest magnitude is beyond the bound of the clip on purpose
     return _absmax_scale(x, shape_checks.reduced_axes("axis", axis, x.ndim), bound, fits)

@@ -24,9 +24,9 @@ def scale_of(maximum: jax.Array, bound: float, fits: bool) -> jax.Array:
         fits: Whether neither `maximum / scale` nor `maximum * (1 / scale)` may exceed `bound` on any device.
 
     Returns:
-        `maximum * (1 / bound)`, and with `fits` `GROWTH` units in the last place more, unless it is a power of 2 that
-        maps the maximum to `bound` exactly. With `tiny` the smallest normal number, it is 1 for a maximum below
-        `bound * tiny * 2`, and at most `1 / tiny`.
+        `maximum * (1 / bound)`. With `fits` it is `GROWTH` units in the last place larger, except where the product is
+        a power of 2 and, times `bound`, exactly the maximum. With `tiny` the smallest normal number, the scale is 1 for
+        a maximum below `bound * tiny * 2`, and at most `1 / tiny`.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,5 +1,6 @@
 """Arrays that are sharded over a mesh: nothing is sent, results lie as x does, and have the bits of one device."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -176,11 +177,11 @@ def test_under_vmap_the_batch_and_the_examples_may_be_sharded(split: tuple[Any, 
         check(jax.vmap(lambda x: both(x, PHILOX)), placed(X, mesh(kind), *split), wanted)
 
 
-@every_kind
-def test_a_batch_of_keys_may_be_sharded(kind: AxisType) -> None:
+@pytest.mark.parametrize(("kind", "is_set"), [(Auto, True), (Explicit, True), (Explicit, False)])
+def test_a_batch_of_keys_may_be_sharded(kind: AxisType, is_set: bool) -> None:
     data = np.stack([np.zeros(16, np.uint32), np.arange(16, dtype=np.uint32)], axis=1)
     noise = np.stack([streams.uniform(SHAPE[1:], (0, i)) for i in range(16)])
-    with jax.set_mesh(mesh(kind)):
+    with jax.set_mesh(mesh(kind)) if is_set else contextlib.nullcontext():
         x, keys = placed(X, mesh(kind), "rows", None, "lanes"), placed(data, mesh(kind), "rows")
         of_key = lambda x, data: quantize(x, PHILOX, key=jax.random.wrap_key_data(data, impl="threefry2x32"))  # noqa: E731
         check(lambda x: jax.vmap(of_key)(x, keys), x, expected(X, noise)[0])

@@ -186,10 +186,15 @@ def test_an_example_of_vmap_has_the_scale_of_its_own_call() -> None:
 
 @pytest.mark.mesh
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("axis", "reduces"), [(None, 1), (0, 1), ((0, 1), 1), (2, 0)], ids=str)
-def test_a_sharded_x_takes_one_all_reduce_of_maxima_where_it_is_split(kind: AxisType, axis: Any, reduces: int) -> None:
+@pytest.mark.parametrize("split", [("rows",), ("rows", None, "lanes"), (("rows", "lanes"),)], ids=str)
+@pytest.mark.parametrize("axis", [None, 0, (0, 1), 1, 2], ids=str)
+def test_a_sharded_x_takes_an_all_reduce_of_maxima_for_each_reduced_axis_that_is_split(
+    kind: AxisType, split: tuple[Any, ...], axis: Any
+) -> None:
     on = mesh(kind)
-    x = placed(np.concatenate([X, X[:2] / 7]), on, "rows")  # 8 rows over 4
+    x = placed(np.tile(np.concatenate([X, X[:2] / 7]), 2), on, *split)
+    reduced = range(3) if axis is None else np.atleast_1d(axis)
+    reduces = sum(names is not None and i in reduced for i, names in enumerate(split))
     with jax.set_mesh(on):
         program = jax.jit(lambda x: absmax_scale(x, INT8, axis=axis)).lower(x).compile()
     lines = collective_lines(program)
@@ -299,5 +304,5 @@ def test_what_cannot_be_scaled_is_refused() -> None:
         absmax_scale(np.arange(3, dtype=np.int32), INT8)
     with refused(TypeError, "numerics=8", "not an IntNumerics", "symmetric"):
         absmax_scale(X, 8)  # pyright: ignore[reportArgumentType]
-    with refused(ValueError, "bits=1", "one bucket", "preserve_zero=False", "preserve_max_val=False"):
+    with refused(ValueError, "bits=1", "one bucket", "use preserve_zero=False or more bits"):
         absmax_scale(X, IntNumerics.symmetric(1, preserve_zero=True, preserve_max_val=True))

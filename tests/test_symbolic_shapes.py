@@ -172,8 +172,10 @@ def test_the_scale_and_the_second_derivative() -> None:
         first = jax.grad(lambda x: (g * quantize(x, INT4) ** 2).sum())
         return jax.vjp(first, x)[1](v)[0]
 
-    x, g, v = np.rint(arrays((3, 5), 3))
-    assert_same_bits(exported(second, "b, n", "b, n", "b, n").call(x, g, v), np.where(np.abs(x) <= 7, 2 * g * v, 0))
+    for n, constraints in ((5, ()), (16, ("mod(n, 8) == 0",))):
+        x, g, v = np.rint(arrays((3, n), 3))
+        program = exported(second, "b, n", "b, n", "b, n", constraints=constraints)
+        assert_same_bits(program.call(x, g, v), np.where(np.abs(x) <= 7, 2 * g * v, 0))
 
 
 # --- several programs -------------------------------------------------------------------------------------------------
