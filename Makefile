@@ -43,14 +43,12 @@ test-aot: $(AOT)/.aot ## compile the kernels for GPUs and TPUs that need not be 
 test-triton: $(AOT)/.aot ## run the kernels of implementation="triton" in Triton's interpreter
 	TRITON_INTERPRET=1 $(AOT)/bin/python -m pytest $(WORKERS) -m interpreted tests $(ARGS)
 
-NEEDS_JAX := import importlib.util as u, sys; u.find_spec("jax") or sys.exit("no jax here: nothing is installed for this target, so set PYTHON= to an interpreter that has JAX")
-
 test-gpu: ## run the tests that need a GPU, on PYTHON and the JAX that it has
-	@$(PYTHON) -c '$(NEEDS_JAX)'
+	@$(PYTHON) -c '$(CHECK_JAX)'
 	PYTHONPATH=. $(PYTHON) -m pytest -m gpu tests $(ARGS)
 
 gpu: ## do all that waits for a GPU in five minutes, on PYTHON and what it has (ARGS='--minutes 9')
-	@$(PYTHON) -c '$(NEEDS_JAX)'
+	@$(PYTHON) -c '$(CHECK_JAX)'
 	PYTHONPATH=. $(PYTHON) -m bench.gpu --out out/gpu $(ARGS)
 
 gpu-rehearsal: $(GPU)/.gpu ## the same on a CPU, tiny and interpreted, with the packages that a GPU machine has
@@ -110,6 +108,7 @@ $(STAMPS) $(AOT)/.aot $(GPU)/.gpu:
 	@touch $@
 
 HAS_UV := $(if $(UV),$(UV) --version >/dev/null 2>&1,false)
+CHECK_JAX := import importlib.util as u, sys; u.find_spec("jax") or sys.exit("no jax here, and this target installs nothing: set PYTHON= to an interpreter that has JAX")
 CHECK_VERSION := import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: set PYTHON=")
 
 $(VENV)/$(INSTALLER) $(AOT)/$(INSTALLER) $(GPU)/$(INSTALLER):

@@ -79,7 +79,7 @@ class Packing:
         """The mask, of `shape`."""
         if not packed.size:
             return jnp.zeros(shape, bool)
-        if self.in_whole_bytes:  # with the count, as a symbolic size need not be equal to 8 times its eighth
+        if self.in_whole_bytes:  # not by groups: JAX does not know that a symbolic size n is n // 8 * 8
             count, groups = math.prod(shape[-self.axes :]), packed
         else:
             count, groups = self.group, packed.reshape(*packed.shape[:-1], -1, self.group_bytes)

@@ -258,7 +258,7 @@ def _seed_of(key: jax.Array, impl: Hashable) -> jax.Array:
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     data = jax.random.key_data(key) if typed else key
     words = data if data.size == 2 else _two_words(impl)(data)
-    return jnp.pad(words, (0, 2))  # under vmap JAX splits it as the keys are, which a concatenation needs a mesh for
+    return jnp.pad(words, (0, 2))  # not concatenate, which under vmap needs a mesh in context if the keys are sharded
 
 
 @functools.cache

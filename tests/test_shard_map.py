@@ -14,7 +14,7 @@ from meshes import KINDS, collectives, mesh, placed
 from oracle import assert_same_bits
 from test_mesh import KEY, NEAREST, NOISES, PHILOX, SHAPE, Noise, X, both, every_noise, expected
 
-from intnumerics import absmax_scale, quantize, quantize_to_int
+from intnumerics import quantize, quantize_to_int
 from intnumerics.part import part_of
 from intnumerics.stochastic_rounding import PhiloxUniform
 
@@ -96,21 +96,6 @@ def test_without_an_offset_a_shard_is_an_array_of_its_own(how: dict[str, str], c
     )
     noise = np.tile(NOISES["philox"].array((4, 32, 32)), (4, 1, 2))
     jax.tree.map(assert_same_bits, jax.jit(mapped)(X), expected(X, noise))
-
-
-def test_one_scale_for_all_shards_is_of_the_maximum_over_devices() -> None:
-    x = (X / 1e6).copy()
-    x[:4] = 0  # a shard whose own scale is 1, as that of the next is
-    x[4:8] = np.nan
-
-    def scale(x: jax.Array) -> jax.Array:  # as docs/sharding.md shows
-        magnitude = jnp.where(jnp.isfinite(x), jnp.abs(x), 0)
-        return absmax_scale(lax.pmax(lax.stop_gradient(magnitude.max()), ("rows", "lanes")), NEAREST)
-
-    sharded = jax.shard_map(scale, mesh=mesh(AxisType.Auto), in_specs=P("rows", None, "lanes"), out_specs=P())
-    largest = np.abs(x[8:]).max()
-    assert np.asarray(jax.jit(sharded)(x)) == pytest.approx(largest / 127, rel=1e-6)
-    assert not jax.jit(jax.grad(lambda x: sharded(x)))(x).any()
 
 
 def test_noise_that_varies_along_fewer_mesh_axes_than_x() -> None:
