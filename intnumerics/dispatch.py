@@ -8,7 +8,9 @@ import numpy as np
 
 from .call import Call
 from .kernels import KERNEL_DTYPES, TABLE, Draw, Implementation, Operations
+from .kernels.gpu_shapes import draws_in_kernel
 from .kernels.spec import is_static
+from .kernels.tuning import SMALL
 
 
 def names() -> list[str]:
@@ -49,7 +51,9 @@ def check(implementation: str | None, interpret: str | None, *dtypes: str) -> No
             )
 
 
-def operations(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool) -> Operations:
+def operations(
+    call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool, exported: bool
+) -> Operations:
     """The operations that serve `call` on `platform`.
 
     Args:
@@ -57,6 +61,7 @@ def operations(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], 
         platform: As JAX names it, or None for one that it does not.
         arrays: What it is done to.
         partitioned: Whether XLA may split the program over several devices.
+        exported: Whether the program is to be stored, for other versions of JAX to run.
 
     Raises:
         ValueError: The named implementation has no row for the platform, does not draw the noise, or is a kernel where
@@ -65,7 +70,7 @@ def operations(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], 
     if call.draw is not None and call.draw.generator == "hardware":
         _check_hardware(call, platform)
     if call.implementation is None:
-        row = fastest(call, platform, arrays, partitioned)
+        row = fastest(call, platform, arrays, partitioned, exported)
         _check_unpartitioned(row, partitioned)
         _check_sizes(row, call, arrays)
         return row.operations()
@@ -130,20 +135,25 @@ def _check_hardware(call: Call, platform: str | None) -> None:
         )
 
 
-def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool) -> Implementation:
+def fastest(
+    call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool, exported: bool
+) -> Implementation:
     """The row that serves `call` best on `platform`.
 
     On a CPU it is what was measured (`docs/benchmarks.md`): "xla", whose operations make the fewer instructions, but
     for two cases of the formula as it stands. It has the fewer operations, so that XLA starts no threads for it, where
     small arrays of float32 become integers; and it masks a gradient by an x of bfloat16 in no more time, or less.
 
-    No kernel has been timed on a device yet; for GPU and TPU this is what the compilers say (`bench/aot/counts`). XLA
-    makes one pass over memory of a quantization there, and fuses it with its neighbours, which a kernel keeps apart. On
-    a GPU it draws Philox noise in that pass too: more instructions than a kernel takes, fewer than a pass of its own.
+    On a GPU it is what was measured on an H200: a kernel where it draws Philox noise itself, in half of XLA's time, so
+    that it is the faster one even where XLA would fuse the quantization with its neighbours. Without noise it is XLA: a
+    kernel reads and writes 16-bit arrays faster than XLA does, but it keeps the neighbours apart, which costs more. And
+    it is XLA in a program that is exported, for JAX does not promise to run a stored kernel for a GPU later.
 
-    On a TPU a kernel draws that noise in a sixth of XLA's instructions, and packs and unpacks a mask in a third of the
-    bytes. It is XLA all the same where it would have to copy the array for a kernel that packs, because of its layout,
-    or where it partitions the program itself: a kernel would have all of the array on every device there.
+    For a TPU it is what the compilers say (`bench/aot/counts`), as no kernel has been timed on one yet. A kernel draws
+    that noise in a sixth of XLA's instructions there, and packs and unpacks a mask in a third of the bytes. It is XLA
+    all the same where it would have to copy the array for a kernel that packs, because of its layout.
+
+    It is XLA, too, where XLA partitions the program: a kernel would have all of the array on every device there.
 
     A size that is a symbol, in a program exported for many shapes, counts as large; and no kernel serves it, as its
     grid would depend on the symbol.
@@ -153,7 +163,11 @@ def fastest(call: Call, platform: str | None, arrays: tuple[jax.Array, ...], par
         return rows["pallas"]
     if platform == "cpu" and (_is_quick_on_one_thread(call, x) or _masks_by_bfloat16(call, arrays)):
         return rows["reference"]
-    if platform == "tpu" and not partitioned and _are_sizes_known(call, arrays):
+    if partitioned or not _are_sizes_known(call, arrays):
+        return rows["xla"]
+    if platform == "cuda" and not exported and _is_drawn_by_gpu_kernel(call, arrays):
+        return rows["pallas"]
+    if platform == "tpu":
         packs_well = call.packing is not None and _is_in_whole_tiles(call.rows(x.shape), x.dtype)
         if packs_well or _is_drawn_well_on_tpu(call.draw, x):
             return rows["pallas"]
@@ -171,6 +185,18 @@ def _is_quick_on_one_thread(call: Call, x: jax.Array) -> bool:
 def _masks_by_bfloat16(call: Call, arrays: tuple[jax.Array, ...]) -> bool:
     """Whether a gradient is masked by the x that it is of, in bfloat16 both."""
     return call.operation == "clip_gradient_from_x" and all(array.dtype == jnp.bfloat16 for array in arrays)
+
+
+def _is_drawn_by_gpu_kernel(call: Call, arrays: tuple[jax.Array, ...]) -> bool:
+    """Whether the kernel for a GPU draws noise for x, and does not read what XLA drew before.
+
+    The examples of a batch do not share a block, so small ones would leave most of it idle.
+    """
+    if call.draw is None or arrays[0].dtype.name not in KERNEL_DTYPES:
+        return False
+    x, seed = arrays
+    fills_blocks = seed.ndim == 1 or math.prod(call.draw.shape) >= SMALL.block
+    return fills_blocks and draws_in_kernel(x, seed, call.static[0])
 
 
 def _is_drawn_well_on_tpu(draw: Draw | None, x: jax.Array) -> bool:

@@ -50,7 +50,8 @@ def _leaf(call: Call, *arrays: jax.Array) -> list[jax.Array]:
 def _lower(platform: str | None) -> None:
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, call: Call) -> Any:
         def run(*arrays: jax.Array) -> list[jax.Array]:
-            operations = dispatch.operations(call, platform, arrays, _is_partitioned(ctx))
+            exported = ctx.module_context.lowering_parameters.for_export
+            operations = dispatch.operations(call, platform, arrays, _is_partitioned(ctx), exported)
             with jax.named_scope(f"intnumerics_{call.operation}"):
                 return call.of(operations)(*arrays)
 

@@ -81,6 +81,7 @@ ALL_DTYPES = (*KERNEL_DTYPES, "float64")
 TABLE = (
     Implementation("reference", None, "reference", ALL_DTYPES),
     Implementation("xla", "cpu", "xla_cpu", ALL_DTYPES),
+    Implementation("xla", "cuda", "xla_gpu", ALL_DTYPES),
     Implementation("xla", "tpu", "xla_tpu", ALL_DTYPES),
     Implementation("xla", None, "xla", ALL_DTYPES),
     Implementation(

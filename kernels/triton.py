@@ -7,6 +7,7 @@ this implementation, so that nobody else needs them.
 import dataclasses
 import importlib
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from .gpu_shapes import draws_in_kernel, index_dtype, kept_groups, pad_rows, pad
 from .noise import drawn as draw_array
 from .numbering import DRAWS
 from .spec import Draw, QuantSpec, packed_shape, strides_of
+
+CACHE = "TRITON_CACHE_DIR"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +193,7 @@ def run(kernel: str, inputs: Sequence[jax.Array], outputs: Sequence[jax.ShapeDty
         ImportError: jax-triton is not installed, or not in a version that works here.
     """
     names_results = "out_type" if triton_versions.check() >= (0, 4) else "out_shape"
-    jax_triton: Any = importlib.import_module("jax_triton")
+    jax_triton = import_jax_triton()
     body = importlib.import_module(".triton_body", __package__)
     return jax_triton.triton_call(
         *inputs,
@@ -203,6 +206,20 @@ def run(kernel: str, inputs: Sequence[jax.Array], outputs: Sequence[jax.ShapeDty
         plan=plan,
         **{names_results: list(outputs)},
     )
+
+
+def import_jax_triton() -> Any:
+    """jax-triton, without what its import does to the process: it sets the folder of Triton's cache to nothing.
+
+    Triton itself, and `torch.compile` with it, fails where there is no such folder.
+    """
+    before = os.environ.get(CACHE)
+    module = importlib.import_module("jax_triton")
+    if before is None:
+        os.environ.pop(CACHE, None)
+    else:
+        os.environ[CACHE] = before
+    return module
 
 
 def _compute_capability() -> int:

@@ -6,6 +6,7 @@ arrays they are not. float64 takes the reference's way.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,23 @@ from .reference import clip_gradient_from_mask as clip_gradient_from_mask
 from .spec import QuantSpec
 
 
+Sum = Callable[[jax.Array, jax.Array, np.dtype], jax.Array]
+
+
+def rounded_sum(y: jax.Array, noise: jax.Array, dtype: np.dtype) -> jax.Array:
+    """float32 of the sum of two arrays of float32, rounded to `dtype`."""
+    return _rounded(y + noise, dtype).astype(jnp.float32)
+
+
 def quantize(
-    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, *, draws: Draws = philox.draws
+    x: jax.Array,
+    noise: jax.Array | None,
+    spec: QuantSpec,
+    *,
+    draws: Draws = philox.draws,
+    rounded_sum: Sum = rounded_sum,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """`reference.quantize`, in float32; `draws` is what `philox.draws` is, in a form that suits the platform."""
+    """`reference.quantize`, in float32; `draws` and `rounded_sum` may have a form that suits the platform."""
     if noise is not None and spec.draw is not None:
         noise, spec = drawn(spec.draw, noise, draws), dataclasses.replace(spec, draw=None)
     if x.dtype == jnp.float64 or (noise is not None and noise.dtype == jnp.float64):
@@ -29,7 +43,7 @@ def quantize(
     compute, bound = spec.compute_dtype(x.dtype), spec.bound_in(x.dtype)
     y = x.astype(jnp.float32)
     if noise is not None:
-        y = _rounded(y + noise.astype(jnp.float32), compute).astype(jnp.float32)
+        y = rounded_sum(y, noise.astype(jnp.float32), compute)
     if spec.integer_dtype is not None:
         y = body.to_integers(y, bound, spec)
     else:
