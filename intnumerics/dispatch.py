@@ -144,8 +144,8 @@ def fastest(
     for two cases of the formula as it stands. It has the fewer operations, so that XLA starts no threads for it, where
     small arrays of float32 become integers; and it masks a gradient by an x of bfloat16 in no more time, or less.
 
-    On a GPU it is what was measured on an H200: a kernel where it draws Philox noise itself, in half of XLA's time, so
-    that it is the faster one even where XLA would fuse the quantization with its neighbours. Without noise it is XLA: a
+    On a GPU it is what was measured on an H200: a kernel where it draws Philox noise for 16-bit floats or for integers,
+    in half of XLA's time, or two thirds of it, which is more than fusion with the neighbours saves. Else it is XLA: a
     kernel reads and writes 16-bit arrays faster than XLA does, but it keeps the neighbours apart, which costs more. And
     it is XLA in a program that is exported, for JAX does not promise to run a stored kernel for a GPU later.
 
@@ -188,13 +188,16 @@ def _masks_by_bfloat16(call: Call, arrays: tuple[jax.Array, ...]) -> bool:
 
 
 def _is_drawn_by_gpu_kernel(call: Call, arrays: tuple[jax.Array, ...]) -> bool:
-    """Whether the kernel for a GPU draws noise for x, and does not read what XLA drew before.
+    """Whether the kernel for a GPU draws noise for x sooner than XLA does.
 
-    The examples of a batch do not share a block, so small ones would leave most of it idle.
+    It does not where it would read what XLA drew before, and where float32 stays float32, which takes both as long as a
+    copy. The examples of a batch do not share a block, so small ones would leave most of it idle.
     """
     if call.draw is None or arrays[0].dtype.name not in KERNEL_DTYPES:
         return False
     x, seed = arrays
+    if x.dtype == jnp.float32 and call.static[0].integer_dtype is None:
+        return False
     fills_blocks = seed.ndim == 1 or math.prod(call.draw.shape) >= SMALL.block
     return fills_blocks and draws_in_kernel(x, seed, call.static[0])
 

@@ -91,6 +91,16 @@ TABLE: tuple[Row, ...] = (
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 4.2% less device time"),
     Row("NVIDIA H200", "bfloat16", "quantize, with mask", Configuration(1024, 4),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 3.0% less device time"),
+    Row("NVIDIA H200", "float16", "clip gradient from mask", Configuration(1024, 4),
+        "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 3.5% less device time"),
+    Row("NVIDIA H200", "float16", "clip gradient from x", Configuration(1024, 2),
+        "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 2.5% less device time"),
+    Row("NVIDIA H200", "float16", "quantize", Configuration(2048, 4),
+        "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 4.5% less device time"),
+    Row("NVIDIA H200", "float16", "quantize, noise drawn, with mask", Configuration(8192, 8),
+        "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 3.5% less device time"),
+    Row("NVIDIA H200", "float16", "quantize, with mask", Configuration(1024, 4),
+        "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 2.5% less device time"),
 )
 # fmt: on
 

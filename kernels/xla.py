@@ -18,7 +18,6 @@ from .noise import Draws, drawn
 from .reference import clip_gradient_from_mask as clip_gradient_from_mask
 from .spec import QuantSpec
 
-
 Sum = Callable[[jax.Array, jax.Array, np.dtype], jax.Array]
 
 

@@ -38,7 +38,9 @@ def chosen(name: str, platform: str, dtype: str, shape: tuple[int, ...]) -> str:
     operation = BY_NAME[name]
     types = arrays.types(operation.takes, shape, dtype)
     program = jax.make_jaxpr(operation.ours(None))(*(types[name] for name in operation.takes))
-    names = {dispatch.fastest(call, platform, tuple(avals), False, False).name for call, avals in calls_in(program.jaxpr)}
+    names = {
+        dispatch.fastest(call, platform, tuple(avals), False, False).name for call, avals in calls_in(program.jaxpr)
+    }
     [name] = names
     return name
 

@@ -69,7 +69,8 @@ def test_the_mask_is_packed_and_unpacked_by_kernels_on_tpu_only(platform: str, c
 
 @pytest.mark.parametrize("name", [None, "xla"])
 @pytest.mark.parametrize(
-    ("platform", "module"), [("cpu", "xla_cpu"), ("tpu", "xla_tpu"), ("cuda", "xla_gpu"), ("rocm", "xla"), (None, "xla")]
+    ("platform", "module"),
+    [("cpu", "xla_cpu"), ("tpu", "xla_tpu"), ("cuda", "xla_gpu"), ("rocm", "xla"), (None, "xla")],
 )
 def test_each_platform_has_its_form_of_plain_jnp(platform: str | None, module: str, name: str | None) -> None:
     call = Call("quantize", (NUMERICS.spec(),), True, name)
