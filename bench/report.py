@@ -9,6 +9,7 @@ import pathlib
 import sys
 
 from bench import plots, results
+from bench.names import EAGER
 from bench.operations import OURS
 from bench.results import COPIES, Report
 from bench.summary import best_other, shape_text
@@ -80,6 +81,31 @@ def by_size(report: Report) -> str:
     return "\n".join(texts)
 
 
+def by_implementation(report: Report) -> str:
+    """The time of each of ours beside a copy, at the largest size, on a GPU, where kernels are among them."""
+    cases = plots.largest(report)
+    names = dict.fromkeys(n for case in cases for n in case["results"] if n.startswith(f"{OURS}, ") and EAGER not in n)
+    if report["platform"] == "cpu":
+        return ""
+    heads = ("operation", "dtype", "elements", "a copy", *(name.removeprefix(f"{OURS}, ") for name in names))
+    lines = [
+        "### Each implementation\n",
+        "By itself a kernel is the faster one at 16 bits; in a chain, XLA's fusion saves passes over memory.\n",
+        f"| {' | '.join(heads)} |",
+        f"|{'---|' * len(heads)}",
+    ]
+    for case in cases:
+        times = (results.time_text(results.best_seconds(case, name)) for name in (COPIES[0], *names))
+        lines.append(f"| {' | '.join((case['operation'], case['dtype'], shape_text(case), *times))} |")
+    return "\n".join([*lines, ""])
+
+
+def drawn(report: Report) -> list[str]:
+    """The plots of a run: those against the size where there are three sizes or more."""
+    sizes = {results.elements(case) for case in report["cases"]}
+    return [name for name in DRAWN if name == "roofline" or len(sizes) > 2]
+
+
 def slower(report: Report) -> str:
     """Where something else was quicker by more than chance, by name."""
     lines = []
@@ -101,8 +127,8 @@ def section(path: pathlib.Path, report: Report, docs: pathlib.Path) -> str:
     folder, stem = docs / "benchmarks", f"{path.parent.name}-{path.stem}"
     folder.mkdir(parents=True, exist_ok=True)
     images = []
-    for name, draw in DRAWN.items():
-        draw(report, folder / f"{stem}-{name}.svg")
+    for name in drawn(report):
+        DRAWN[name](report, folder / f"{stem}-{name}.svg")
         images.append(f"![{TEXTS[name]}](benchmarks/{stem}-{name}.svg)\n")
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     clocks = ", ".join(f"{name} {value}" for name, value in report["clocks"].items())
@@ -117,6 +143,7 @@ def section(path: pathlib.Path, report: Report, docs: pathlib.Path) -> str:
         slower(report),
         "",
         *images,
+        by_implementation(report),
         "### Ratio to FJFormer's formula under jit\n",
         by_size(report),
     ])  # fmt: skip

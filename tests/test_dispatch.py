@@ -33,6 +33,10 @@ def with_philox(x: jax.Array, **how: Any) -> jax.Array:
     return quantize(x, NUMERICS.replace(noise_fn=PhiloxUniform()), key=jax.random.key(0), **how)
 
 
+def to_int_with_philox(x: jax.Array, **how: Any) -> jax.Array:
+    return quantize_to_int(x, NUMERICS.replace(noise_fn=PhiloxUniform()), key=jax.random.key(0), **how)
+
+
 def to_int(x: jax.Array, **how: Any) -> jax.Array:
     return quantize_to_int(x, NUMERICS, **how)
 
@@ -83,10 +87,12 @@ def test_each_platform_has_its_form_of_plain_jnp(platform: str | None, module: s
     "x", [TILES, array(jnp.float16, 3, 5, 130), array(jnp.float32, 7), array(jnp.float32)], ids=str
 )
 def test_philox_noise_is_drawn_by_a_kernel_on_gpu_and_tpu(x: jax.ShapeDtypeStruct, platform: str, calls: int) -> None:
-    assert kernels_in(with_philox, platform, x) == calls
+    assert kernels_in(to_int_with_philox, platform, x) == calls
+    as_floats = 0 if platform == "cuda" and x.dtype == jnp.float32 else calls  # which takes XLA as long as a copy
+    assert kernels_in(with_philox, platform, x) == as_floats
     # XLA would copy a batch of rows for a TPU, and small examples would leave a GPU's blocks idle.
     of_batch = calls if len(x.shape) > 1 else 0
-    assert kernels_in(jax.vmap(with_philox), platform, array(x.dtype, 2, *x.shape)) == of_batch
+    assert kernels_in(jax.vmap(to_int_with_philox), platform, array(x.dtype, 2, *x.shape)) == of_batch
 
 
 @pytest.mark.parametrize("axes", [(0,), (1,)])

@@ -1,6 +1,7 @@
 """The kernels of jax-triton: versions that work together, blocks and numbers of every kind, programs around them."""
 
 import dataclasses
+import os
 import pathlib
 import re
 import tomllib
@@ -32,6 +33,25 @@ STOCHASTIC = NUMERICS.replace(noise_fn=PhiloxUniform())
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
 KEY = (0x243F6A88, 0x85A308D3)
 FOUND = {"jax": "0.11.2", "jax-triton": "0.3.1", "triton": "3.6.0"}
+
+
+@pytest.mark.parametrize("before", [None, "", "/somewhere"])
+def test_the_import_of_jax_triton_leaves_the_folder_of_tritons_cache_as_it_was(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """jax-triton sets it to nothing, and then `torch.compile` fails in the same process."""
+
+    def as_jax_triton_does(name: str) -> str:
+        os.environ[triton.CACHE] = ""
+        return name
+
+    monkeypatch.setenv(triton.CACHE, before or "")  # so that the end of the test restores it
+    if before is None:
+        monkeypatch.delenv(triton.CACHE)
+    with mock.patch.object(triton.importlib, "import_module", as_jax_triton_does):
+        assert triton.import_jax_triton() == "jax_triton"
+    assert os.environ.get(triton.CACHE) == before
+
 
 # --- versions ---------------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from bench.aot.cases import (
 )
 from bench.aot.hlo import OURS, traffic
 from bench.baselines import GENERATORS
-from intnumerics.kernels import gpu, xla
+from intnumerics.kernels import gpu, xla_gpu
 
 SIZE, WARP = 1 << 24, 32
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
@@ -49,12 +49,12 @@ NOT_ALU = re.compile(
 def cases() -> Iterator[Case]:
     """Every kernel, XLA's own fusion of the same operations, and the formula."""
     yield from kernel_cases("pallas", gpu)
-    yield from operations(xla, "xla", (SIZE,))
-    yield from stochastic_cases("xla", xla)
+    yield from operations(xla_gpu, "xla", (SIZE,))
+    yield from stochastic_cases("xla", xla_gpu)
     seed, shape, x = array(jnp.uint32, 4), (SIZE,), array(BFLOAT16, SIZE)
-    jax_uniform = drawing(xla, NEAREST, shape, "int8", "threefry_23_bits")
+    jax_uniform = drawing(xla_gpu, NEAREST, shape, "int8", "threefry_23_bits")
     yield Case("xla: quantize bfloat16 -> int8 with JaxUniform", jax_uniform, (x, seed))
-    to_int8 = drawing(xla, NEAREST, shape, "int8")
+    to_int8 = drawing(xla_gpu, NEAREST, shape, "int8")
     chain = lambda x, seed: to_int8(jax.nn.gelu(x) * 16, seed)  # noqa: E731
     yield Case("xla: chain of gelu and quantize bfloat16 -> int8 with Philox", chain, (x, seed))
     yield from formulas((SIZE,), tested=GENERATORS)

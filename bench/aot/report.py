@@ -45,7 +45,7 @@ OPERATIONS = (
 INTRODUCTION = """# Static report
 
 What the real compilers make of each kernel, and of what it is compared with, for five chips; none was there. The counts
-are exact and the same each time. **The times are bounds, not measurements**: no kernel has run on any of these chips.
+are exact and the same each time. **The times are bounds, not measurements**: [benchmarks](benchmarks.md) has those.
 `make static-report` compiles all of it and writes this page; `make test-aot` holds the kernels to ceilings.
 
 Compiled by {compilers}, for arrays of 2^24 elements, and of 2^28 where XLA for a TPU compiled plain jnp.
