@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from . import shape_checks
 from .shards import advance
+from .show import shown
 from .stochastic_rounding import Seeded
 
 
@@ -63,7 +64,7 @@ def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | No
     if offset is None or global_shape is None:
         given, missing = ("offset", "global_shape") if global_shape is None else ("global_shape", "offset")
         raise ValueError(
-            f"{given}={offset if global_shape is None else global_shape!r} is there and {missing} is not: give both, "
+            f"{given}={shown(offset if global_shape is None else global_shape)} is there and {missing} is not: give both, "
             "the index at which x begins in the whole array and the shape of that array, or neither"
         )
     whole = shape_checks.sequence_of_integers(
@@ -73,7 +74,7 @@ def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | No
     for name, value in (("offset", at), ("global_shape", whole)):
         if len(value) != len(shape):
             raise ValueError(
-                f"{name}={value!r} has {len(value)} numbers, and x has {len(shape)} axes, its shape being {shape}: "
+                f"{name}={shown(value)} has {len(value)} numbers, and x has {len(shape)} axes, its shape being {shape}: "
                 "give one for each axis"
             )
     for axis, (first, n, size) in enumerate(zip(at, shape, whole, strict=True)):
@@ -111,7 +112,7 @@ def _offset(value: Any) -> tuple[Any, ...]:
     try:
         items = list(value)
     except TypeError:
-        raise TypeError(f"offset={value!r} is not a sequence of integers: {advice}") from None
+        raise TypeError(f"offset={shown(value)} is not a sequence of integers: {advice}") from None
     found: list[Any] = []
     for item in items:
         if export.is_symbolic_dim(item):
@@ -120,6 +121,6 @@ def _offset(value: Any) -> tuple[Any, ...]:
         if isinstance(item, bool | np.bool_) or not (
             _is_known(item) or (dtype is not None and jnp.issubdtype(dtype, jnp.integer) and not item.shape)
         ):
-            raise TypeError(f"offset={value!r} has {item!r}, which is not an integer: {advice}")
+            raise TypeError(f"offset={shown(value)} has {shown(item)}, which is not an integer: {advice}")
         found.append(item if isinstance(item, Tracer) else operator.index(item))
     return tuple(found)

@@ -17,6 +17,7 @@ from .int_numerics import IntNumerics, check_numerics
 from .kernels import QuantSpec, reference
 from .kernels.spec import wider
 from .part import part_of
+from .reverse_only import reverse_only
 
 # What a checkpoint policy can save by name: `jax.checkpoint_policies.save_only_these_names(MASK, VALUES)`.
 VALUES = "intnumerics_values"  # the result of a quantization
@@ -138,7 +139,7 @@ def quantize(
     if noise is not None:
         x, noise = op.of_one_type(x, noise, spec)
     how = _Straight(spec, residual if numerics.clip_gradient else None, implementation, interpret)
-    return _straight_through(how, x, noise)
+    return _straight_through(how, reverse_only(x), noise)
 
 
 def quantize_to_int(
@@ -194,8 +195,10 @@ def quantize_to_int(
     lowest = -bound if numerics.preserve_zero else np.floor(-bound)
     highest = bound if numerics.preserve_zero else np.floor(bound)
     integers = checks.integer_dtype(dtype, float(lowest), float(highest))
-    spec = dataclasses.replace(spec, integer_dtype=integers)
-    return _named(op.quantize(x, noise, spec, implementation, interpret))
+    # No kernel writes less than a byte for an element; XLA narrows it, in the same pass where it makes the pass.
+    written = max(integers, np.dtype(np.int8), key=lambda d: jnp.iinfo(d).bits)
+    q = op.quantize(x, noise, dataclasses.replace(spec, integer_dtype=written), implementation, interpret)
+    return _named(q.astype(integers))
 
 
 def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
@@ -218,7 +221,7 @@ def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
         >>> from_int(jnp.array([-127, 3], jnp.int8), int8, jnp.bfloat16)
         Array([-127, 3], dtype=bfloat16)
     """
-    check_numerics(numerics)
+    check_numerics(numerics, q)
     q = checks.integers("q", q)
     dtype = checks.float_dtype("dtype", dtype)
     values = q.astype(wider(dtype, np.dtype(np.float32)))
@@ -229,7 +232,7 @@ def _arguments(
     x: Any, numerics: Any, key: Any, place: tuple[Any, Any], implementation: str | None, interpret: str | None
 ) -> tuple[jax.Array, jax.Array | None, QuantSpec]:
     """Checks the arguments that the public functions share; the noise or its seed, and what the pass does with it."""
-    check_numerics(numerics)
+    check_numerics(numerics, x)
     x = checks.floats("x", x)
     dispatch.check(implementation, interpret, x.dtype.name)
     noise, spec = numerics.noise_and_spec(x, key, part_of(*place, x.shape))
