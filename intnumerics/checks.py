@@ -1,7 +1,6 @@
 """What arguments must be: each check names the argument, its value, the reason and the way out."""
 
 import functools
-import math
 import numbers
 from typing import Any
 
@@ -13,7 +12,6 @@ from jax.core import Tracer
 from .show import is_array, shown
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
-INTEGERS = tuple(jnp.dtype(d) for d in (jnp.int2, jnp.int4, jnp.int8, jnp.int16, jnp.int32))
 MAX_BITS = 22
 
 _settings: Any = jax.config  # JAX does not declare the types of its settings
@@ -26,7 +24,7 @@ def bits(value: Any) -> Any:
         TypeError: Not a number, or a traced one.
         ValueError: Not whole, below 1 or above 22.
     """
-    value = _static("bits", value)
+    value = value if isinstance(value, int) else _static("bits", value)
     allowed = f"from 1 to {MAX_BITS}"
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"bits={shown(value)} is not a number: give the number of bits, {allowed}")
@@ -54,7 +52,7 @@ def switch(name: str, value: Any) -> Any:
     Raises:
         TypeError: Anything else, or a traced value.
     """
-    value = _static(name, value)
+    value = value if isinstance(value, bool) else _static(name, value)
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}={shown(value)} is neither True nor False: it is a switch, decided before tracing")
     return value
@@ -85,7 +83,7 @@ def noise_dtype(value: Any) -> np.dtype | None:
     """
     if value is None:
         return None
-    dtype = _dtype(value)
+    dtype = dtype_of(value)
     if dtype is None or dtype != jnp.float32:
         raise ValueError(
             f"noise_dtype={shown(value)} is neither None nor float32: None rounds the sum to the dtype of x, "
@@ -100,7 +98,7 @@ def floats(name: str, value: Any) -> jax.Array:
     Raises:
         TypeError: Not an array, or one of another dtype.
     """
-    array = _array(f"{name}={{}}", value, "give a JAX or NumPy array of floats")
+    array = _array(f"{name}={{}}", value, "give a JAX or NumPy array of floats, as in jnp.asarray(...)")
     if array.dtype.name not in FLOATS:
         raise TypeError(
             f"{name} has dtype {array.dtype.name}, and only {', '.join(FLOATS)} are taken: "
@@ -192,8 +190,8 @@ def residual(value: Any) -> None:
     """Refuses what `quantize` cannot keep for its backward, with a ValueError."""
     if not isinstance(value, str) or value not in ("mask", "x"):
         raise ValueError(
-            f"residual={shown(value)} is neither 'mask' nor 'x': 'mask' keeps one bit per element for the backward, 'x' "
-            "keeps x itself; to keep nothing use numerics.replace(clip_gradient=False)"
+            f"residual={shown(value)} is neither 'mask' nor 'x': 'mask' keeps one bit per element for the backward, "
+            "'x' keeps x itself; to keep nothing use numerics.replace(clip_gradient=False)"
         )
 
 
@@ -220,36 +218,6 @@ def mask_or_x(residual: Any, shape: tuple[int, ...]) -> jax.Array:
     return array
 
 
-def integer_dtype(value: Any, lowest: float, highest: float) -> np.dtype:
-    """The dtype for integers from `lowest` to `highest`; the smallest of int8, int16 and int32 for None.
-
-    Raises:
-        ValueError: A dtype that is not a signed integer of 32 bits or fewer, or is too small.
-    """
-    fitting = [d for d in INTEGERS if int(jnp.iinfo(d).min) <= lowest and highest <= int(jnp.iinfo(d).max)]
-    if not math.isfinite(highest) or not fitting:
-        raise ValueError(
-            f"the buckets reach from {lowest} to {highest} in the dtype of x, which no integer dtype holds: "
-            "use noise_dtype=jnp.float32, fewer bits, or a wider x"
-        )
-    if value is None:
-        return next(dtype for dtype in fitting if dtype.name not in ("int2", "int4"))
-    dtype = _dtype(value)
-    if dtype is None or dtype not in INTEGERS:
-        unsigned = dtype is not None and dtype.name.startswith("uint")
-        reason = ", for buckets have signs" if unsigned else ""
-        raise ValueError(
-            f"dtype={shown(value)} is none of {', '.join(d.name for d in INTEGERS)}{reason}: use one of them, or None for the smallest "
-            "from int8 on"
-        )
-    if dtype not in fitting:
-        raise ValueError(
-            f"dtype={dtype.name} is too small for the buckets from {lowest:g} to {highest:g}: "
-            f"use {fitting[0].name}, or None for the smallest from int8 on"
-        )
-    return dtype
-
-
 def integers(name: str, value: Any) -> jax.Array:
     """An array of integers.
 
@@ -268,7 +236,7 @@ def float_dtype(name: str, value: Any) -> np.dtype:
     Raises:
         TypeError: Another dtype.
     """
-    dtype = _dtype(value)
+    dtype = dtype_of(value)
     if dtype is None or dtype.name not in FLOATS:
         raise TypeError(f"{name}={shown(value)} is not a float dtype: use one of {', '.join(FLOATS)}")
     return dtype
@@ -294,11 +262,9 @@ def _way_to_an_array(value: Any) -> str | None:
         return "fill it first, as in array.filled(0)"
     if isinstance(value, np.ndarray) and not value.dtype.isnative:
         return "it is not in this machine's byte order; convert it, as in array.astype(array.dtype.newbyteorder('='))"
-    if is_array(value):
-        return None
-    if any(map(is_array, jax.tree.leaves(value))):
+    if not is_array(value) and any(map(is_array, jax.tree.leaves(value))):
         return "it is a pytree; call the function for each of its arrays, as in jax.tree.map(lambda x: f(x, ...), tree)"
-    return "make a JAX or NumPy array of it, as in jnp.asarray(...)" if isinstance(value, list | tuple) else None
+    return None
 
 
 def _root(error: BaseException) -> str:
@@ -308,7 +274,7 @@ def _root(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
-def _dtype(value: Any) -> np.dtype | None:
+def dtype_of(value: Any) -> np.dtype | None:
     """The dtype that `value` names, or None."""
     try:
         return None if value is None else jnp.dtype(value)  # to NumPy, None is float64

@@ -1,6 +1,7 @@
 """Which implementation runs a call: decided when the platform is known."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ def names() -> list[str]:
     return list(dict.fromkeys(row.name for row in TABLE))
 
 
-def check(implementation: str | None, interpret: str | None, *dtypes: str) -> None:
+def check(implementation: Any, interpret: Any, *dtypes: str) -> None:
     """Refuses what no platform can run, before anything is traced.
 
     Args:

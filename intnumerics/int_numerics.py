@@ -34,8 +34,8 @@ def _named_fields(cls: type[_T]) -> type[_T]:
             names = ", ".join(field.name for field in dataclasses.fields(self))
             bits = shown(values[0] if values else fields.get("bits", 8))
             raise TypeError(
-                f"{error}: write IntNumerics.symmetric({bits}) for the usual numerics, with any field by name; here, as "
-                f"in FJFormer, the first seven of {names} have no defaults"
+                f"{error}: write IntNumerics.symmetric({bits}) for the usual numerics, with any field by name; here, "
+                f"as in FJFormer, the first seven of {names} have no defaults"
             ) from None
 
     setattr(cls, "__init__", checked_init)  # noqa: B010
@@ -96,8 +96,10 @@ class IntNumerics(QNumerics):
     def __post_init__(self) -> None:
         checked = {name: checks.switch(name, getattr(self, name)) for name in _SWITCHES}
         checked |= {"bits": checks.bits(self.bits), "noise_fn": noise_functions.checked(self.noise_fn)}
-        for name, value in (checked | {"noise_dtype": checks.noise_dtype(self.noise_dtype)}).items():
-            object.__setattr__(self, name, value)
+        checked["noise_dtype"] = checks.noise_dtype(self.noise_dtype)
+        for name, value in checked.items():
+            if value is not getattr(self, name):
+                object.__setattr__(self, name, value)
 
     @classmethod
     def symmetric(

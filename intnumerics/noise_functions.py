@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from .show import is_array, shown
+from .show import shown
 
 # What other packages write as strings, and our names as strings: the object to use.
 _NAMED = {
@@ -45,10 +45,9 @@ def checked(value: Any) -> Any:
             f"noise_fn={value.__name__} is a class, and an object of it is needed: write {value.__name__}()"
         )
     if not callable(value):
-        array = "an array of noise is given as `lambda shape, key: array`"
         raise TypeError(
-            f"noise_fn={shown(value)} is not callable: give a function of (shape, key), or None for no noise"
-            + (f"; {array}" if is_array(value) else "")
+            f"noise_fn={shown(value)} is not callable: give a function of (shape, key), or None for no noise; "
+            "an array of noise is given as `lambda shape, key: array`"
         )
     return _one_of_alike(value)
 

@@ -64,8 +64,8 @@ def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | No
     if offset is None or global_shape is None:
         given, missing = ("offset", "global_shape") if global_shape is None else ("global_shape", "offset")
         raise ValueError(
-            f"{given}={shown(offset if global_shape is None else global_shape)} is there and {missing} is not: give both, "
-            "the index at which x begins in the whole array and the shape of that array, or neither"
+            f"{given}={shown(offset if global_shape is None else global_shape)} is there and {missing} is not: give "
+            "both, the index at which x begins in the whole array and the shape of that array, or neither"
         )
     whole = shape_checks.sequence_of_integers(
         "global_shape", global_shape, "give the shape of the whole array", symbols=True
@@ -74,8 +74,8 @@ def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | No
     for name, value in (("offset", at), ("global_shape", whole)):
         if len(value) != len(shape):
             raise ValueError(
-                f"{name}={shown(value)} has {len(value)} numbers, and x has {len(shape)} axes, its shape being {shape}: "
-                "give one for each axis"
+                f"{name}={shown(value)} has {len(value)} numbers, and x has {len(shape)} axes, its shape being "
+                f"{shape}: give one for each axis"
             )
     for axis, (first, n, size) in enumerate(zip(at, shape, whole, strict=True)):
         first = int(first) if _is_known(first) else 0

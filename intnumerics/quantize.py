@@ -14,6 +14,7 @@ from jax.custom_derivatives import zero_from_primal
 
 from . import checks, dispatch, op
 from .int_numerics import IntNumerics, check_numerics
+from .integer_dtypes import integer_dtype, written_as
 from .kernels import QuantSpec, reference
 from .kernels.spec import wider
 from .part import part_of
@@ -164,7 +165,8 @@ def quantize_to_int(
         key: As in `quantize`.
         offset: As in `quantize`.
         global_shape: As in `quantize`.
-        dtype: int8, int16 or int32, or None for the smallest of them that holds every bucket.
+        dtype: int2, int4, int8, int16 or int32, if it holds every bucket; or None for the smallest that does from int8
+            on. For int2 and int4 the pass writes int8, which XLA narrows.
         implementation: As in `quantize`.
         interpret: As in `quantize`.
 
@@ -194,11 +196,9 @@ def quantize_to_int(
     bound = spec.bound_in(x.dtype)
     lowest = -bound if numerics.preserve_zero else np.floor(-bound)
     highest = bound if numerics.preserve_zero else np.floor(bound)
-    integers = checks.integer_dtype(dtype, float(lowest), float(highest))
-    # No kernel writes less than a byte for an element; XLA narrows it, in the same pass where it makes the pass.
-    written = max(integers, np.dtype(np.int8), key=lambda d: jnp.iinfo(d).bits)
-    q = op.quantize(x, noise, dataclasses.replace(spec, integer_dtype=written), implementation, interpret)
-    return _named(q.astype(integers))
+    integers = integer_dtype(dtype, float(lowest), float(highest))
+    spec = dataclasses.replace(spec, integer_dtype=written_as(integers))
+    return _named(op.quantize(x, noise, spec, implementation, interpret).astype(integers))
 
 
 def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:

@@ -79,8 +79,8 @@ def reduced_axes(name: str, value: Any, rank: int) -> tuple[int, ...]:
         given = []
     if len(given) < len(axes) or any(isinstance(axis, bool | np.bool_) for axis in axes):
         raise TypeError(
-            f"{name}={shown(value)} is neither an integer, a tuple of integers nor None: give an axis of x, a tuple of its "
-            "axes, or None for all"
+            f"{name}={shown(value)} is neither an integer, a tuple of integers nor None: give an axis of x, a tuple of "
+            "its axes, or None for all"
         )
     for axis in given:
         if not -rank <= axis < rank:
