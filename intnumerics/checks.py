@@ -70,7 +70,8 @@ def _static(name: str, value: Any) -> Any:
             f"a static argument, as in jax.jit(f, static_argnames={name!r}), or make the numerics outside of the "
             "function, one for each value"
         )
-    if isinstance(value, np.ndarray | jax.Array) and not value.shape and value.dtype.kind in "biuf":
+    is_one = isinstance(value, np.ndarray | jax.Array) and not value.shape
+    if is_one and isinstance(value.dtype, np.dtype) and value.dtype.kind in "biuf":
         return jax.device_get(value).item()
     return value
 
@@ -277,6 +278,6 @@ def _root(error: BaseException) -> str:
 def dtype_of(value: Any) -> np.dtype | None:
     """The dtype that `value` names, or None."""
     try:
-        return None if value is None else jnp.dtype(value)  # to NumPy, None is float64
+        return None if value is None or is_array(value) else jnp.dtype(value)  # to NumPy, None is float64
     except TypeError:
         return None

@@ -54,9 +54,10 @@ class IntNumerics(QNumerics):
     Frozen, hashable, and a pytree without leaves, so it goes through `jit`, `vmap` and `scan` as a static value.
 
     Attributes:
-        bits: Number of bits, from 1 to 22 (float32 has no more precision).
+        bits: Number of bits, a whole number from 1 to 22 (float32 has no more precision). 8.0 and `np.int64(8)` are
+            whole; 7.5 raises, where FJFormer's class makes a grid to 90: its one other result.
         preserve_zero: Whether 0 stays 0: an odd number of buckets, and rounding to nearest, ties to even. Otherwise
-            an even number, with centres at halves: `floor(x) + 0.5`.
+            an even number, with centres at halves: `floor(x) + 0.5`. At 1 bit True leaves one bucket: all becomes 0.
         preserve_max_val: Whether the largest magnitude is mapped onto the centre of the last bucket, or onto its edge.
         clip: Whether values beyond the last bucket are brought back to it.
         clip_gradient: Whether the gradient is zero where x is beyond the last bucket.
@@ -69,8 +70,8 @@ class IntNumerics(QNumerics):
             average). `jnp.float32` does noise, clip and rounding in float32 and casts once at the end: unbiased.
 
     Raises:
-        ValueError: bits is below 1 or above 22, or noise_dtype is neither None nor float32.
-        TypeError: bits is not a number, a switch is not a bool, or noise_fn is not callable.
+        ValueError: bits is below 1, above 22 or not whole, or noise_dtype is neither None nor float32.
+        TypeError: bits is not a number, a switch is not a bool, either is traced, or noise_fn is not callable.
 
     Source: `fjformer/bits/int_numerics.py`, itself `aqt/jax/v2/numerics/int_numerics.py`.
 

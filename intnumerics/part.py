@@ -106,6 +106,11 @@ def _is_known(value: Any) -> bool:
     return isinstance(value, numbers.Integral)
 
 
+def _kind(item: Any) -> str:
+    """An item as it is, or the type of one that comes from an array."""
+    return f"a {type(item).__name__}" if isinstance(item, np.generic) else shown(item)
+
+
 def _offset(value: Any) -> tuple[Any, ...]:
     """Integers as they are, NumPy's and JAX's known ones among them, and traced scalars of integers."""
     advice = "give an integer for each axis of x, as in (jax.lax.axis_index('rows') * x.shape[0], 0)"
@@ -121,6 +126,6 @@ def _offset(value: Any) -> tuple[Any, ...]:
         if isinstance(item, bool | np.bool_) or not (
             _is_known(item) or (dtype is not None and jnp.issubdtype(dtype, jnp.integer) and not item.shape)
         ):
-            raise TypeError(f"offset={shown(value)} has {shown(item)}, which is not an integer: {advice}")
+            raise TypeError(f"offset={shown(value)} has {_kind(item)}, which is not an integer: {advice}")
         found.append(item if isinstance(item, Tracer) else operator.index(item))
     return tuple(found)

@@ -100,9 +100,11 @@ def quantize(
 
     Args:
         x: float32, bfloat16, float16 or (under x64) float64 of any shape, in buckets: divide it by its
-            `absmax_scale` first. NaN stays NaN, and infinities clip.
+            `absmax_scale` first. NaN stays NaN, and infinities clip. Without x64 a NumPy array of float64 is taken as
+            float32, as JAX does everywhere.
         numerics: What to round to.
-        key: A key for `numerics.noise_fn`, typed (`jax.random.key`) or legacy uint32.
+        key: A key for `numerics.noise_fn`, typed (`jax.random.key`) or legacy uint32; without a noise function it is
+            not looked at. One key gives two arrays of equal size the same noise: `jax.random.split` it.
         offset: Where x begins in a larger array of `global_shape`, an integer for each axis, which may be traced; then
             x has that array's noise. It is for the shards inside a `jax.shard_map`, whose place only you know, as in
             `offset=(jax.lax.axis_index("rows") * x.shape[0], 0)`. Under `jit` alone a sharded array needs none.
@@ -118,7 +120,8 @@ def quantize(
         The quantized values, in the shape and dtype of x.
 
     Raises:
-        TypeError: x is not made of floats, numerics is not an IntNumerics, or the key is not a key.
+        TypeError: x is not made of floats, numerics is not an IntNumerics, or the key is not a key. Or the derivative
+            is asked for in forward mode, as by `jax.jvp`: only `numerics.fwd` has one.
         ValueError: A noise function without a key, noise that does not broadcast to x, a part that is not within the
             whole, or an implementation that is unknown, does not take the dtype or does not run on the platform.
         ImportError: `implementation="triton"` without jax-triton, or with versions that do not work together.
@@ -205,7 +208,7 @@ def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
     """The values that `quantize_to_int` made integers of.
 
     Args:
-        q: Integers of any shape.
+        q: Integers of any shape and dtype.
         numerics: What they were rounded with.
         dtype: A float dtype for the result.
 
