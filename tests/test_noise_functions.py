@@ -158,7 +158,7 @@ def test_a_noise_function_made_anew_that_does_the_same_is_traced_once(make: Any)
 DIFFERENT = {
     "closures": lambda i: lambda shape, key: np.full(shape, i / 4, np.float32),
     "defaults": lambda i: lambda shape, key, i=i: np.full(shape, i / 4, np.float32),
-    "partials": lambda i: functools.partial(scaled, i / 4),
+    "partials": lambda i: functools.partial(scaled, i + 10),
     "arrays": lambda i: functools.partial(scaled, np.float32(i / 4) * np.ones(3, np.float32)),
     "equal-numbers": lambda i: functools.partial(scaled, [0, False, -0.0][i]),
 }

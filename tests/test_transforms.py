@@ -165,6 +165,11 @@ def test_jvp_and_linearize_of_fwd_differentiate_the_formula() -> None:
         assert_same_bits(got, slope * t)
 
 
+def test_jvp_of_quantize_is_refused_as_of_every_custom_vjp() -> None:
+    with pytest.raises(TypeError, match=r"forward mode .* numerics\.fwd"):
+        jax.jvp(lambda x: quantize(x, NEAREST), (X,), (X,))
+
+
 def straight_through(x: jax.Array, clip_gradient: bool) -> jax.Array:
     """`quantize` to nearest, as jnp writes what goes straight through."""
     passed = jnp.where(jnp.abs(x) <= 127, x, lax.stop_gradient(x)) if clip_gradient else x
