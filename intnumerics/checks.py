@@ -1,13 +1,15 @@
 """What arguments must be: each check names the argument, its value, the reason and the way out."""
 
 import functools
-import math
 import numbers
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
+
+from .show import is_array, shown
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 MAX_BITS = 22
@@ -15,39 +17,63 @@ MAX_BITS = 22
 _settings: Any = jax.config  # JAX does not declare the types of its settings
 
 
-def bits(value: Any) -> None:
-    """Refuses bits that float32 cannot hold.
+def bits(value: Any) -> Any:
+    """A number of bits: a whole number, of any type of numbers; as a Python int from an array of one.
 
     Raises:
-        TypeError: Not a number.
-        ValueError: Below 1 or above 22.
+        TypeError: Not a number, or a traced one.
+        ValueError: Not whole, below 1 or above 22.
     """
+    value = value if isinstance(value, int) else _static("bits", value)
+    allowed = f"from 1 to {MAX_BITS}"
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
-        raise TypeError(f"bits={value!r} is not a number: give the number of bits, from 1 to {MAX_BITS}")
-    if not 1 <= float(value) <= MAX_BITS:
+        raise TypeError(f"bits={shown(value)} is not a number: give the number of bits, {allowed}")
+    if float(value) > MAX_BITS:
         raise ValueError(
-            f"bits={value!r} is not from 1 to {MAX_BITS}: float32 holds no more buckets exactly; "
+            f"bits={value!r} is not {allowed}: float32 holds no more buckets exactly; "
             "leave the array unquantized beyond that"
         )
+    if float(value) < 1:
+        raise ValueError(
+            f"bits={value!r} is not {allowed}: one bucket or none is left below 1 bit; to leave the array "
+            "unquantized, do not call quantize"
+        )
+    if not float(value).is_integer():
+        raise ValueError(
+            f"bits={value!r} is not a whole number {allowed}: the buckets of an integer type are counted in whole "
+            "bits; scale x by another factor for a grid of another size"
+        )
+    return value
 
 
-def switch(name: str, value: Any) -> None:
-    """Refuses a switch that is neither True nor False, with a TypeError."""
+def switch(name: str, value: Any) -> Any:
+    """True or False, as a Python bool from an array of one.
+
+    Raises:
+        TypeError: Anything else, or a traced value.
+    """
+    value = value if isinstance(value, bool) else _static(name, value)
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}={value!r} is neither True nor False: it is a switch, decided before tracing")
+        raise TypeError(f"{name}={shown(value)} is neither True nor False: it is a switch, decided before tracing")
+    return value
 
 
-def noise_fn(value: Any) -> None:
-    """Refuses noise that cannot be called, or a class of it, with a TypeError."""
-    if isinstance(value, type):
+def _static(name: str, value: Any) -> Any:
+    """The value of a field that is part of a program: as it is, or the one item of an array of rank 0.
+
+    Raises:
+        TypeError: It is traced.
+    """
+    if isinstance(value, Tracer):
         raise TypeError(
-            f"noise_fn={value.__name__} is a class, and an object of it is needed: write {value.__name__}()"
+            f"{name}={shown(value)} is known only when the program runs, and what is compiled depends on it: make it "
+            f"a static argument, as in jax.jit(f, static_argnames={name!r}), or make the numerics outside of the "
+            "function, one for each value"
         )
-    if value is not None and not callable(value):
-        raise TypeError(
-            f"noise_fn={value!r} is not callable: give a function of (shape, key), or None for no noise; "
-            "an array of noise is given as `lambda shape, key: array`"
-        )
+    is_one = isinstance(value, np.ndarray | jax.Array) and not value.shape
+    if is_one and isinstance(value.dtype, np.dtype) and value.dtype.kind in "biuf":
+        return jax.device_get(value).item()
+    return value
 
 
 def noise_dtype(value: Any) -> np.dtype | None:
@@ -58,10 +84,10 @@ def noise_dtype(value: Any) -> np.dtype | None:
     """
     if value is None:
         return None
-    dtype = _dtype(value)
+    dtype = dtype_of(value)
     if dtype is None or dtype != jnp.float32:
         raise ValueError(
-            f"noise_dtype={value!r} is neither None nor float32: None rounds the sum to the dtype of x, "
+            f"noise_dtype={shown(value)} is neither None nor float32: None rounds the sum to the dtype of x, "
             "jnp.float32 keeps it exact until the end"
         )
     return dtype
@@ -73,13 +99,20 @@ def floats(name: str, value: Any) -> jax.Array:
     Raises:
         TypeError: Not an array, or one of another dtype.
     """
-    array = _array(f"{name}={{!r}}", value, "give a JAX or NumPy array of floats")
+    array = _array(f"{name}={{}}", value, "give a JAX or NumPy array of floats, as in jnp.asarray(...)")
     if array.dtype.name not in FLOATS:
         raise TypeError(
             f"{name} has dtype {array.dtype.name}, and only {', '.join(FLOATS)} are taken: "
             f"cast it first, as in {name}.astype(jnp.float32)"
         )
     return array
+
+
+def key_of(context: Any) -> Any:
+    """The key of a context; what has none, as a bare key, is refused with a TypeError."""
+    if not hasattr(context, "key"):
+        raise TypeError(f"context={shown(context)} has no key: give a Context, as in Context(key=jax.random.key(seed))")
+    return context.key
 
 
 def key(value: Any) -> jax.Array:
@@ -98,7 +131,7 @@ def key(value: Any) -> jax.Array:
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not typed and dtype != jnp.uint32:
         raise TypeError(
-            f"key={value!r} is neither a typed key nor a legacy uint32 key: make one with jax.random.key(seed)"
+            f"key={shown(value)} is neither a typed key nor a legacy uint32 key: make one with jax.random.key(seed)"
         )
     if value.ndim != (0 if typed else 1):
         raise ValueError(
@@ -141,7 +174,7 @@ def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
         ValueError: It does not broadcast to `shape`, or would enlarge it.
     """
     remedy = "return real numbers, as float32 in [-0.5, 0.5)"
-    array = _array("numerics.noise_fn returned {!r}, which", value, remedy)
+    array = _array("numerics.noise_fn returned {}, which", value, remedy)
     if array.dtype.name not in FLOATS and not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"numerics.noise_fn returned dtype {array.dtype.name}, which is not added to floats: {remedy}")
     pairs = zip(reversed(array.shape), reversed(shape), strict=False)
@@ -158,8 +191,8 @@ def residual(value: Any) -> None:
     """Refuses what `quantize` cannot keep for its backward, with a ValueError."""
     if not isinstance(value, str) or value not in ("mask", "x"):
         raise ValueError(
-            f"residual={value!r} is neither 'mask' nor 'x': 'mask' keeps one bit per element for the backward, 'x' "
-            "keeps x itself; to keep nothing use numerics.replace(clip_gradient=False)"
+            f"residual={shown(value)} is neither 'mask' nor 'x': 'mask' keeps one bit per element for the backward, "
+            "'x' keeps x itself; to keep nothing use numerics.replace(clip_gradient=False)"
         )
 
 
@@ -172,8 +205,8 @@ def mask_or_x(residual: Any, shape: tuple[int, ...]) -> jax.Array:
     """
     remedy = "give what vjp_fwd returned beside the result, (mask,), or (x,) as FJFormer's vjp_fwd returns it"
     if not isinstance(residual, tuple | list) or len(residual) != 1:
-        raise TypeError(f"residual is {_summary(residual)}, which is not a tuple of one array: {remedy}")
-    array = _array(f"residual[0] is {_summary(residual[0])}, which", residual[0], remedy)
+        raise TypeError(f"residual is {shown(residual)}, which is not a tuple of one array: {remedy}")
+    array = _array("residual[0] is {}, which", residual[0], remedy)
     if array.dtype == jnp.uint8:
         return array
     if array.dtype.name not in FLOATS:
@@ -186,46 +219,13 @@ def mask_or_x(residual: Any, shape: tuple[int, ...]) -> jax.Array:
     return array
 
 
-def _summary(value: Any) -> str:
-    """A value in a few words, without the numbers in it."""
-    if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)} items"
-    return f"a {type(value).__name__}"
-
-
-def integer_dtype(value: Any, lowest: float, highest: float) -> np.dtype:
-    """The dtype for integers from `lowest` to `highest`; the smallest of int8, int16 and int32 for None.
-
-    Raises:
-        ValueError: A dtype that is none of the three, or is too small.
-    """
-    signed = [np.dtype(d) for d in (np.int8, np.int16, np.int32)]
-    fitting = [d for d in signed if np.iinfo(d).min <= lowest and highest <= np.iinfo(d).max]
-    if not math.isfinite(highest) or not fitting:
-        raise ValueError(
-            f"the buckets reach from {lowest} to {highest} in the dtype of x, which no integer dtype holds: "
-            "use noise_dtype=jnp.float32, fewer bits, or a wider x"
-        )
-    if value is None:
-        return fitting[0]
-    dtype = _dtype(value)
-    if dtype is None or dtype not in signed:
-        raise ValueError(f"dtype={value!r} is none of int8, int16 and int32: use one of them, or None for the smallest")
-    if dtype not in fitting:
-        raise ValueError(
-            f"dtype={dtype.name} is too small for the buckets from {lowest:g} to {highest:g}: "
-            f"use {fitting[0].name}, or None for the smallest that fits"
-        )
-    return dtype
-
-
 def integers(name: str, value: Any) -> jax.Array:
     """An array of integers.
 
     Raises:
         TypeError: Another dtype.
     """
-    array = _array(f"{name}={{!r}}", value, "quantize_to_int() makes arrays of integers")
+    array = _array(f"{name}={{}}", value, "quantize_to_int() makes arrays of integers")
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name} has dtype {array.dtype.name}, and integers are needed: quantize_to_int() makes them")
     return array
@@ -237,28 +237,47 @@ def float_dtype(name: str, value: Any) -> np.dtype:
     Raises:
         TypeError: Another dtype.
     """
-    dtype = _dtype(value)
+    dtype = dtype_of(value)
     if dtype is None or dtype.name not in FLOATS:
-        raise TypeError(f"{name}={value!r} is not a float dtype: use one of {', '.join(FLOATS)}")
+        raise TypeError(f"{name}={shown(value)} is not a float dtype: use one of {', '.join(FLOATS)}")
     return dtype
 
 
 def _array(subject: str, value: Any, remedy: str) -> jax.Array:
     """An array from an array or a number; a list or anything else is a TypeError, as for jnp's functions.
 
-    `subject` has {!r} for the value, which is written for an error alone: writing an array out fetches it.
+    `subject` has {} for the value.
     """
+    reason = "is not an array"
     try:
         if hasattr(value, "dtype") or isinstance(value, numbers.Number):
             return jnp.asarray(value)
-    except (TypeError, ValueError):
-        pass
-    raise TypeError(f"{subject.format(value)} is not an array: {remedy}")
+    except (TypeError, ValueError) as error:
+        reason = f"is not an array that JAX takes ({_root(error)})"
+    raise TypeError(f"{subject.format(shown(value))} {reason}: {_way_to_an_array(value) or remedy}")
 
 
-def _dtype(value: Any) -> np.dtype | None:
+def _way_to_an_array(value: Any) -> str | None:
+    """How to make an array, or arrays, of what is not one yet; None if that is not known."""
+    if isinstance(value, np.ma.MaskedArray):
+        return "fill it first, as in array.filled(0)"
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        return "it is not in this machine's byte order; convert it, as in array.astype(array.dtype.newbyteorder('='))"
+    if not is_array(value) and any(map(is_array, jax.tree.leaves(value))):
+        return "it is a pytree; call the function for each of its arrays, as in jax.tree.map(lambda x: f(x, ...), tree)"
+    return None
+
+
+def _root(error: BaseException) -> str:
+    """What JAX says, without the frames around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def dtype_of(value: Any) -> np.dtype | None:
     """The dtype that `value` names, or None."""
     try:
-        return None if value is None else jnp.dtype(value)  # to NumPy, None is float64
+        return None if value is None or is_array(value) else jnp.dtype(value)  # to NumPy, None is float64
     except TypeError:
         return None

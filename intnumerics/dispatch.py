@@ -1,6 +1,7 @@
 """Which implementation runs a call: decided when the platform is known."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from .kernels import KERNEL_DTYPES, TABLE, Draw, Implementation, Operations
 from .kernels.gpu_shapes import draws_in_kernel
 from .kernels.spec import is_static
 from .kernels.tuning import SMALL
+from .show import shown
 
 
 def names() -> list[str]:
@@ -18,7 +20,7 @@ def names() -> list[str]:
     return list(dict.fromkeys(row.name for row in TABLE))
 
 
-def check(implementation: str | None, interpret: str | None, *dtypes: str) -> None:
+def check(implementation: Any, interpret: Any, *dtypes: str) -> None:
     """Refuses what no platform can run, before anything is traced.
 
     Args:
@@ -29,17 +31,17 @@ def check(implementation: str | None, interpret: str | None, *dtypes: str) -> No
     Raises:
         ValueError: An unknown implementation or platform, or one that does not take the dtypes.
     """
-    rows = [row for row in TABLE if row.name == implementation]
+    rows = [row for row in TABLE if isinstance(implementation, str) and row.name == implementation]
     if implementation is not None and not rows:
         raise ValueError(
-            f"implementation={implementation!r} is not known: use one of {', '.join(map(repr, names()))}, "
+            f"implementation={shown(implementation)} is not known: use one of {', '.join(map(repr, names()))}, "
             "or None for the fastest on the platform"
         )
     platforms = [row.platform for row in rows if row.interpretable]
-    if interpret is not None and interpret not in platforms:
+    if interpret is not None and not (isinstance(interpret, str) and interpret in platforms):
         kernels = [(row.name, row.platform) for row in TABLE if row.interpretable]
         raise ValueError(
-            f"interpret={interpret!r} with implementation={implementation!r} names no kernel: use "
+            f"interpret={shown(interpret)} with implementation={implementation!r} names no kernel: use "
             + " or ".join(f"implementation={name!r}, interpret={platform!r}" for name, platform in kernels)
             + ", or leave interpret out"
         )

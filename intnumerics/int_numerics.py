@@ -1,19 +1,49 @@
 """Numerics for int8, int4, binary and other integer types."""
 
 import dataclasses
-from typing import Any
+import functools
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from . import checks, op
+from . import checks, noise_functions, op
 from .kernels import QuantSpec
 from .numerics import QNumerics
 from .part import Part
+from .show import shown
 from .stochastic_rounding import DrawnInPass, NoiseFn
+
+_T = TypeVar("_T")
+
+
+_SWITCHES = ("preserve_zero", "preserve_max_val", "clip", "clip_gradient", "round")
+
+
+def _named_fields(cls: type[_T]) -> type[_T]:
+    """Has a call with too few or unknown fields answered with the fields and with the shorter way."""
+    init: Any = cls.__init__
+
+    @functools.wraps(init)
+    def checked_init(self: Any, *values: Any, **fields: Any) -> None:
+        try:
+            init(self, *values, **fields)
+        except TypeError as error:
+            if error.__traceback__ and error.__traceback__.tb_next:  # an error of `__post_init__`
+                raise
+            names = ", ".join(field.name for field in dataclasses.fields(self))
+            bits = shown(values[0] if values else fields.get("bits", 8))
+            raise TypeError(
+                f"{error}: write IntNumerics.symmetric({bits}) for the usual numerics, with any field by name; here, "
+                f"as in FJFormer, the first seven of {names} have no defaults"
+            ) from None
+
+    setattr(cls, "__init__", checked_init)  # noqa: B010
+    return cls
 
 
 @jax.tree_util.register_static
+@_named_fields
 @dataclasses.dataclass(frozen=True)
 class IntNumerics(QNumerics):
     """Rounds to a grid of integer buckets: a drop-in for `IntNumerics` of FJFormer and AQT.
@@ -24,9 +54,10 @@ class IntNumerics(QNumerics):
     Frozen, hashable, and a pytree without leaves, so it goes through `jit`, `vmap` and `scan` as a static value.
 
     Attributes:
-        bits: Number of bits, from 1 to 22 (float32 has no more precision).
+        bits: Number of bits, a whole number from 1 to 22 (float32 has no more precision). 8.0 and `np.int64(8)` are
+            whole; 7.5 raises, where FJFormer's class makes a grid to 90: its one other result.
         preserve_zero: Whether 0 stays 0: an odd number of buckets, and rounding to nearest, ties to even. Otherwise
-            an even number, with centres at halves: `floor(x) + 0.5`.
+            an even number, with centres at halves: `floor(x) + 0.5`. At 1 bit True leaves one bucket: all becomes 0.
         preserve_max_val: Whether the largest magnitude is mapped onto the centre of the last bucket, or onto its edge.
         clip: Whether values beyond the last bucket are brought back to it.
         clip_gradient: Whether the gradient is zero where x is beyond the last bucket.
@@ -39,8 +70,8 @@ class IntNumerics(QNumerics):
             average). `jnp.float32` does noise, clip and rounding in float32 and casts once at the end: unbiased.
 
     Raises:
-        ValueError: bits is below 1 or above 22, or noise_dtype is neither None nor float32.
-        TypeError: bits is not a number, a switch is not a bool, or noise_fn is not callable.
+        ValueError: bits is below 1, above 22 or not whole, or noise_dtype is neither None nor float32.
+        TypeError: bits is not a number, a switch is not a bool, either is traced, or noise_fn is not callable.
 
     Source: `fjformer/bits/int_numerics.py`, itself `aqt/jax/v2/numerics/int_numerics.py`.
 
@@ -64,11 +95,12 @@ class IntNumerics(QNumerics):
     noise_dtype: Any = None
 
     def __post_init__(self) -> None:
-        checks.bits(self.bits)
-        for name in ("preserve_zero", "preserve_max_val", "clip", "clip_gradient", "round"):
-            checks.switch(name, getattr(self, name))
-        checks.noise_fn(self.noise_fn)
-        object.__setattr__(self, "noise_dtype", checks.noise_dtype(self.noise_dtype))
+        checked = {name: checks.switch(name, getattr(self, name)) for name in _SWITCHES}
+        checked |= {"bits": checks.bits(self.bits), "noise_fn": noise_functions.checked(self.noise_fn)}
+        checked["noise_dtype"] = checks.noise_dtype(self.noise_dtype)
+        for name, value in checked.items():
+            if value is not getattr(self, name):
+                object.__setattr__(self, name, value)
 
     @classmethod
     def symmetric(
@@ -98,13 +130,17 @@ class IntNumerics(QNumerics):
             >>> IntNumerics.symmetric(1).preserve_zero
             False
         """
-        zero = bits != 1 if preserve_zero is None else preserve_zero
+        zero = checks.bits(bits) != 1 if preserve_zero is None else preserve_zero
         return cls(
             bits, zero, preserve_max_val, clip, clip_gradient, round, noise_fn, dtype=dtype, noise_dtype=noise_dtype
         )
 
     def replace(self, **changes: Any) -> "IntNumerics":
-        """A copy with the given fields changed."""
+        """A copy with the given fields changed.
+
+        Raises:
+            TypeError, ValueError: As for a new one.
+        """
         return dataclasses.replace(self, **changes)
 
     # preserve_zero, preserve_max_val -> the bound at 8, 2 and 1 bits
@@ -161,8 +197,11 @@ class IntNumerics(QNumerics):
         if isinstance(self.noise_fn, DrawnInPass) and (seeded := self.noise_fn.seeded(shape, key)):
             seeded = seeded if part is None else part.seeded(seeded, x.shape)
             return seeded.seed, dataclasses.replace(self.spec(), draw=seeded.draw)
-        noise = checks.noise(self.noise_fn(shape, key), shape, x.dtype)
+        noise = checks.noise(noise_functions.draw(self.noise_fn, shape, key), shape, x.dtype)
         return noise if part is None else part.cut(noise, x.shape), self.spec()
+
+    def _key(self, context: Any) -> Any:
+        return None if self.noise_fn is None or context is None else checks.key_of(context)
 
     def fwd(self, x: jax.Array, context: Any) -> jax.Array:
         """Adds noise, clips and rounds; differentiable as its jnp formula is (zero through a round).
@@ -179,7 +218,7 @@ class IntNumerics(QNumerics):
             ValueError: A noise function without a key, or noise that does not broadcast to x.
         """
         x = checks.floats("x", x)
-        return op.quantize(x, *self.noise_and_spec(x, getattr(context, "key", None)))
+        return op.quantize(x, *self.noise_and_spec(x, self._key(context)))
 
     def vjp_fwd(self, x: jax.Array, context: Any) -> tuple[jax.Array, Any]:
         """`fwd`, and the residual that `vjp_bwd` needs.
@@ -191,7 +230,7 @@ class IntNumerics(QNumerics):
             TypeError, ValueError: As in `fwd`.
         """
         x = checks.floats("x", x)
-        noise, spec = self.noise_and_spec(x, getattr(context, "key", None))
+        noise, spec = self.noise_and_spec(x, self._key(context))
         if not self.clip_gradient:
             return op.quantize(x, noise, spec), ()
         y, packed = op.quantize_with_mask(x, noise, spec)
@@ -221,9 +260,11 @@ class IntNumerics(QNumerics):
         return op.clip_gradient_from_x(grad, kept, self.spec()), None
 
 
-def check_numerics(value: Any) -> None:
-    """Refuses numerics of another kind, with a TypeError."""
+def check_numerics(value: Any, x: Any) -> None:
+    """Refuses numerics of another kind, or in the place of the array before it, with a TypeError."""
     if not isinstance(value, IntNumerics):
+        swapped = "the array comes first and the numerics second" if isinstance(x, IntNumerics) else ""
         raise TypeError(
-            f"numerics={value!r} is not an IntNumerics: make one with intnumerics.IntNumerics.symmetric(bits)"
+            f"numerics={shown(value)} is not an IntNumerics: "
+            + (swapped or "make one with intnumerics.IntNumerics.symmetric(bits)")
         )

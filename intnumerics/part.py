@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from . import shape_checks
 from .shards import advance
+from .show import shown
 from .stochastic_rounding import Seeded
 
 
@@ -63,8 +64,8 @@ def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | No
     if offset is None or global_shape is None:
         given, missing = ("offset", "global_shape") if global_shape is None else ("global_shape", "offset")
         raise ValueError(
-            f"{given}={offset if global_shape is None else global_shape!r} is there and {missing} is not: give both, "
-            "the index at which x begins in the whole array and the shape of that array, or neither"
+            f"{given}={shown(offset if global_shape is None else global_shape)} is there and {missing} is not: give "
+            "both, the index at which x begins in the whole array and the shape of that array, or neither"
         )
     whole = shape_checks.sequence_of_integers(
         "global_shape", global_shape, "give the shape of the whole array", symbols=True
@@ -73,8 +74,8 @@ def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | No
     for name, value in (("offset", at), ("global_shape", whole)):
         if len(value) != len(shape):
             raise ValueError(
-                f"{name}={value!r} has {len(value)} numbers, and x has {len(shape)} axes, its shape being {shape}: "
-                "give one for each axis"
+                f"{name}={shown(value)} has {len(value)} numbers, and x has {len(shape)} axes, its shape being "
+                f"{shape}: give one for each axis"
             )
     for axis, (first, n, size) in enumerate(zip(at, shape, whole, strict=True)):
         first = int(first) if _is_known(first) else 0
@@ -105,13 +106,18 @@ def _is_known(value: Any) -> bool:
     return isinstance(value, numbers.Integral)
 
 
+def _kind(item: Any) -> str:
+    """An item as it is, or the type of one that comes from an array."""
+    return f"a {type(item).__name__}" if isinstance(item, np.generic) else shown(item)
+
+
 def _offset(value: Any) -> tuple[Any, ...]:
     """Integers as they are, NumPy's and JAX's known ones among them, and traced scalars of integers."""
     advice = "give an integer for each axis of x, as in (jax.lax.axis_index('rows') * x.shape[0], 0)"
     try:
         items = list(value)
     except TypeError:
-        raise TypeError(f"offset={value!r} is not a sequence of integers: {advice}") from None
+        raise TypeError(f"offset={shown(value)} is not a sequence of integers: {advice}") from None
     found: list[Any] = []
     for item in items:
         if export.is_symbolic_dim(item):
@@ -120,6 +126,6 @@ def _offset(value: Any) -> tuple[Any, ...]:
         if isinstance(item, bool | np.bool_) or not (
             _is_known(item) or (dtype is not None and jnp.issubdtype(dtype, jnp.integer) and not item.shape)
         ):
-            raise TypeError(f"offset={value!r} has {item!r}, which is not an integer: {advice}")
+            raise TypeError(f"offset={shown(value)} has {_kind(item)}, which is not an integer: {advice}")
         found.append(item if isinstance(item, Tracer) else operator.index(item))
     return tuple(found)

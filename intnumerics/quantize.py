@@ -14,9 +14,11 @@ from jax.custom_derivatives import zero_from_primal
 
 from . import checks, dispatch, op
 from .int_numerics import IntNumerics, check_numerics
+from .integer_dtypes import integer_dtype, written_as
 from .kernels import QuantSpec, reference
 from .kernels.spec import wider
 from .part import part_of
+from .reverse_only import reverse_only
 
 # What a checkpoint policy can save by name: `jax.checkpoint_policies.save_only_these_names(MASK, VALUES)`.
 VALUES = "intnumerics_values"  # the result of a quantization
@@ -98,9 +100,11 @@ def quantize(
 
     Args:
         x: float32, bfloat16, float16 or (under x64) float64 of any shape, in buckets: divide it by its
-            `absmax_scale` first. NaN stays NaN, and infinities clip.
+            `absmax_scale` first. NaN stays NaN, and infinities clip. Without x64 a NumPy array of float64 is taken as
+            float32, as JAX does everywhere.
         numerics: What to round to.
-        key: A key for `numerics.noise_fn`, typed (`jax.random.key`) or legacy uint32.
+        key: A key for `numerics.noise_fn`, typed (`jax.random.key`) or legacy uint32; without a noise function it is
+            not looked at. One key gives two arrays of equal size the same noise: `jax.random.split` it.
         offset: Where x begins in a larger array of `global_shape`, an integer for each axis, which may be traced; then
             x has that array's noise. It is for the shards inside a `jax.shard_map`, whose place only you know, as in
             `offset=(jax.lax.axis_index("rows") * x.shape[0], 0)`. Under `jit` alone a sharded array needs none.
@@ -116,7 +120,8 @@ def quantize(
         The quantized values, in the shape and dtype of x.
 
     Raises:
-        TypeError: x is not made of floats, numerics is not an IntNumerics, or the key is not a key.
+        TypeError: x is not made of floats, numerics is not an IntNumerics, or the key is not a key. Or the derivative
+            is asked for in forward mode, as by `jax.jvp`: only `numerics.fwd` has one.
         ValueError: A noise function without a key, noise that does not broadcast to x, a part that is not within the
             whole, or an implementation that is unknown, does not take the dtype or does not run on the platform.
         ImportError: `implementation="triton"` without jax-triton, or with versions that do not work together.
@@ -138,7 +143,7 @@ def quantize(
     if noise is not None:
         x, noise = op.of_one_type(x, noise, spec)
     how = _Straight(spec, residual if numerics.clip_gradient else None, implementation, interpret)
-    return _straight_through(how, x, noise)
+    return _straight_through(how, reverse_only(x), noise)
 
 
 def quantize_to_int(
@@ -163,7 +168,8 @@ def quantize_to_int(
         key: As in `quantize`.
         offset: As in `quantize`.
         global_shape: As in `quantize`.
-        dtype: int8, int16 or int32, or None for the smallest of them that holds every bucket.
+        dtype: int2, int4, int8, int16 or int32, if it holds every bucket; or None for the smallest that does from int8
+            on. For int2 and int4 the pass writes int8, which XLA narrows.
         implementation: As in `quantize`.
         interpret: As in `quantize`.
 
@@ -193,16 +199,16 @@ def quantize_to_int(
     bound = spec.bound_in(x.dtype)
     lowest = -bound if numerics.preserve_zero else np.floor(-bound)
     highest = bound if numerics.preserve_zero else np.floor(bound)
-    integers = checks.integer_dtype(dtype, float(lowest), float(highest))
-    spec = dataclasses.replace(spec, integer_dtype=integers)
-    return _named(op.quantize(x, noise, spec, implementation, interpret))
+    integers = integer_dtype(dtype, float(lowest), float(highest))
+    spec = dataclasses.replace(spec, integer_dtype=written_as(integers))
+    return _named(op.quantize(x, noise, spec, implementation, interpret).astype(integers))
 
 
 def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
     """The values that `quantize_to_int` made integers of.
 
     Args:
-        q: Integers of any shape.
+        q: Integers of any shape and dtype.
         numerics: What they were rounded with.
         dtype: A float dtype for the result.
 
@@ -218,7 +224,7 @@ def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
         >>> from_int(jnp.array([-127, 3], jnp.int8), int8, jnp.bfloat16)
         Array([-127, 3], dtype=bfloat16)
     """
-    check_numerics(numerics)
+    check_numerics(numerics, q)
     q = checks.integers("q", q)
     dtype = checks.float_dtype("dtype", dtype)
     values = q.astype(wider(dtype, np.dtype(np.float32)))
@@ -229,7 +235,7 @@ def _arguments(
     x: Any, numerics: Any, key: Any, place: tuple[Any, Any], implementation: str | None, interpret: str | None
 ) -> tuple[jax.Array, jax.Array | None, QuantSpec]:
     """Checks the arguments that the public functions share; the noise or its seed, and what the pass does with it."""
-    check_numerics(numerics)
+    check_numerics(numerics, x)
     x = checks.floats("x", x)
     dispatch.check(implementation, interpret, x.dtype.name)
     noise, spec = numerics.noise_and_spec(x, key, part_of(*place, x.shape))

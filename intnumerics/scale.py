@@ -64,7 +64,7 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
         Array([[ 3.5,  1. , -0.5],
                [ 0. ,  0. ,  0. ]], dtype=float32)
     """
-    check_numerics(numerics)
+    check_numerics(numerics, x)
     x = checks.floats("x", x)
     bound = numerics.abs_val_mapped_to()
     if bound == 0:

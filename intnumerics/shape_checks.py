@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from jax import export
 
+from .show import shown
+
 
 def sequence_of_integers(name: str, value: Any, remedy: str, symbols: bool = False) -> tuple[int, ...]:
     """A sequence of integers, and with `symbols` of what `jax.export` has for sizes, as a tuple.
@@ -16,7 +18,7 @@ def sequence_of_integers(name: str, value: Any, remedy: str, symbols: bool = Fal
     try:
         return tuple(item if symbols and _is_symbol(item) else operator.index(item) for item in value)
     except TypeError:
-        raise TypeError(f"{name}={value!r} is not a sequence of integers: {remedy}") from None
+        raise TypeError(f"{name}={shown(value)} is not a sequence of integers: {remedy}") from None
 
 
 def _is_symbol(size: Any) -> bool:
@@ -32,7 +34,7 @@ def shape(value: Any) -> tuple[int, ...]:
     """
     sizes = sequence_of_integers("shape", value, "give the shape of x, as in x.shape", symbols=True)
     if any(size < 0 for size in sizes if not _is_symbol(size)):
-        raise ValueError(f"shape={value!r} has a negative dimension: give the shape of x, as in x.shape")
+        raise ValueError(f"shape={shown(value)} has a negative dimension: give the shape of x, as in x.shape")
     return sizes
 
 
@@ -77,14 +79,14 @@ def reduced_axes(name: str, value: Any, rank: int) -> tuple[int, ...]:
         given = []
     if len(given) < len(axes) or any(isinstance(axis, bool | np.bool_) for axis in axes):
         raise TypeError(
-            f"{name}={value!r} is neither an integer, a tuple of integers nor None: give an axis of x, a tuple of its "
-            "axes, or None for all"
+            f"{name}={shown(value)} is neither an integer, a tuple of integers nor None: give an axis of x, a tuple of "
+            "its axes, or None for all"
         )
     for axis in given:
         if not -rank <= axis < rank:
             have = f"use axes from {-rank} to {rank - 1}" if rank else "use None"
-            raise ValueError(f"{name}={value!r} has axis {axis}, and x has {rank} axes: {have}")
+            raise ValueError(f"{name}={shown(value)} has axis {axis}, and x has {rank} axes: {have}")
     found = {axis % rank for axis in given}
     if len(found) < len(given):
-        raise ValueError(f"{name}={value!r} names an axis of x twice: give each axis once")
+        raise ValueError(f"{name}={shown(value)} names an axis of x twice: give each axis once")
     return tuple(sorted(found))

@@ -24,7 +24,12 @@ class NoiseFn(Protocol):
 
     It is called as `noise_fn(shape, key)` with the shape of x, and returns real numbers, in buckets, whose shape
     broadcasts to that of x (a dimension of 1 shares one draw along that axis). Uniform noise in [-0.5, 0.5) makes
-    rounding unbiased.
+    rounding unbiased; `jax.random.uniform` without the `- 0.5` below would round up.
+
+    To a compiled function that takes the numerics as an argument, two noise functions are one value if they are equal.
+    So are lambdas of the same line without a closure, and `functools.partial` of the same function with equal
+    arguments. A function that is made anew at each call, and closes over values or has defaults, is another value each
+    time, and compiles again: make it once, or bind the values with `functools.partial`.
 
     Example:
         >>> import jax

@@ -19,12 +19,12 @@ jax.monitoring.register_event_duration_secs_listener(count)
 
 
 @contextlib.contextmanager
-def refused(kind: type[Exception], *words: str) -> Iterator[None]:
+def refused(kind: type[Exception], *words: str) -> Iterator[pytest.ExceptionInfo[Exception]]:
     """Expects an error of exactly this kind whose message has all these words, and no compilation before it."""
     jax.clear_caches()
     compiled.clear()
     with pytest.raises(kind) as caught:
-        yield
+        yield caught
     assert caught.type is kind
     missing = [word for word in words if word not in str(caught.value)]
     assert not missing, f"the message lacks {missing}: {caught.value}"
