@@ -128,6 +128,11 @@ def threefry_is_partitionable() -> bool:
     return _settings.jax_threefry_partitionable
 
 
+def key_reuse_is_checked() -> bool:
+    """Whether JAX looks for keys that are used twice."""
+    return _settings.jax_debug_key_reuse
+
+
 def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     """Noise that broadcasts to `shape`, as an array of floats.
 

@@ -258,6 +258,9 @@ def _seed_of(key: jax.Array, impl: Hashable) -> jax.Array:
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     data = jax.random.key_data(key) if typed else key
     words = data if data.size == 2 else _two_words(impl)(data)
+    if typed and checks.key_reuse_is_checked():
+        # To the checker only a draw is a use. This one draws nothing, and its sum, 0, keeps it in the program.
+        words = words + jnp.sum(jax.random.bits(key, (0,), jnp.uint32), dtype=jnp.uint32)
     return jnp.pad(words, (0, 2))  # not concatenate, which under vmap needs a mesh in context if the keys are sharded
 
 
