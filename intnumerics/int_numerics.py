@@ -1,7 +1,7 @@
 """Numerics for int8, int4, binary and other integer types."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ from . import checks, op
 from .kernels import QuantSpec
 from .numerics import QNumerics
 from .part import Part
+from .registration import make_known
 from .stochastic_rounding import DrawnInPass, NoiseFn
 
 
-@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class IntNumerics(QNumerics):
     """Rounds to a grid of integer buckets: a drop-in for `IntNumerics` of FJFormer and AQT.
@@ -21,7 +21,8 @@ class IntNumerics(QNumerics):
     The forward adds noise (if any), clips and rounds; the backward multiplies the gradient by the clip mask. Values are
     in buckets: divide x by its `absmax_scale` first. `symmetric` makes the usual numerics of some bits.
 
-    Frozen, hashable, and a pytree without leaves, so it goes through `jit`, `vmap` and `scan` as a static value.
+    Frozen, hashable, and a pytree without leaves, so it goes through `jit`, `vmap` and `scan` as a static value. So
+    does an object of a subclass, unless the subclass is registered as another kind of pytree.
 
     Attributes:
         bits: Number of bits, from 1 to 22 (float32 has no more precision).
@@ -62,6 +63,11 @@ class IntNumerics(QNumerics):
     dtype: Any = None
     _: dataclasses.KW_ONLY
     noise_dtype: Any = None
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """An object of a class that JAX knows to be static."""
+        make_known(cls)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         checks.bits(self.bits)
