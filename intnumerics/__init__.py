@@ -1,5 +1,6 @@
 """Integer-quantization numerics for JAX: one fused pass on GPU and TPU, the same bits everywhere."""
 
+from . import exporting as _exporting  # noqa: F401, for what it registers
 from . import kernels as kernels
 from .int_numerics import IntNumerics as IntNumerics
 from .numerics import Context as Context

@@ -254,7 +254,7 @@ def _array(subject: str, value: Any, remedy: str) -> jax.Array:
     `subject` has {!r} for the value, which is written for an error alone: writing an array out fetches it.
     """
     try:
-        if hasattr(value, "dtype") or isinstance(value, numbers.Number):
+        if hasattr(value, "dtype") or hasattr(value, "__jax_array__") or isinstance(value, numbers.Number):
             return jnp.asarray(value)
     except (TypeError, ValueError):
         pass

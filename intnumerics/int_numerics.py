@@ -14,6 +14,7 @@ from .registration import make_known
 from .stochastic_rounding import DrawnInPass, NoiseFn
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class IntNumerics(QNumerics):
     """Rounds to a grid of integer buckets: a drop-in for `IntNumerics` of FJFormer and AQT.

@@ -16,8 +16,18 @@ from .shards import Leaf, Shape, Shards, Split, agreed, along_x
 
 
 def split_of(sharding: Any, rank: int) -> Split:
-    """How a sharding splits an array of `rank` axes; one that names no mesh axes does not."""
+    """How a sharding splits an array of `rank` axes; one that names no mesh axes does not.
+
+    Raises:
+        ValueError: The array is a sum that is still to be taken over a mesh axis, or its cotangent is.
+    """
     known = getattr(sharding, "spec", ())
+    for name in ("unreduced", "reduced"):
+        if axes := getattr(known, name, None):
+            raise ValueError(
+                f"an array has a sharding with {name}={set(axes)!r}, and rounding is not linear: give an array without "
+                "it, as jax.sharding.reshard(x, jax.sharding.PartitionSpec(...)) makes it"
+            )
     axes = [() if a is None else (a,) if isinstance(a, str) else tuple(a) for a in known]
     return (*axes, *((),) * (rank - len(axes)))
 
