@@ -45,9 +45,14 @@ def _read(data: bytes) -> IntNumerics:
     return IntNumerics(**fields)
 
 
-export.register_pytree_node_serialization(
-    IntNumerics, serialized_name="intnumerics.IntNumerics", serialize_auxdata=_write, deserialize_auxdata=_read
-)
-export.register_pytree_node_serialization(
-    Context, serialized_name="intnumerics.Context", serialize_auxdata=lambda _: b"", deserialize_auxdata=lambda _: ()
-)
+def register() -> None:
+    """Tells `jax.export` of the pytrees, once."""
+    export.register_pytree_node_serialization(
+        IntNumerics, serialized_name="intnumerics.IntNumerics", serialize_auxdata=_write, deserialize_auxdata=_read
+    )
+    export.register_pytree_node_serialization(
+        Context,
+        serialized_name="intnumerics.Context",
+        serialize_auxdata=lambda _: b"",
+        deserialize_auxdata=lambda _: (),
+    )
