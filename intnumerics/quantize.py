@@ -69,6 +69,7 @@ def _named(values: jax.Array) -> jax.Array:
 
 
 def _backward(how: _Straight, kept: Any, g: jax.Array) -> tuple[jax.Array, None]:
+    g = jnp.asarray(g)  # which is a number where `jax.vjp` is given one
     if how.residual == "mask":
         g = op.clip_gradient_from_mask(g, kept, how.implementation, how.interpret)
     elif how.residual == "x":
