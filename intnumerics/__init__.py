@@ -1,6 +1,7 @@
 """Integer-quantization numerics for JAX: one fused pass on GPU and TPU, the same bits everywhere."""
 
 from . import kernels as kernels
+from .exporting import register as _register
 from .int_numerics import IntNumerics as IntNumerics
 from .numerics import Context as Context
 from .numerics import QNumerics as QNumerics
@@ -16,6 +17,8 @@ from .stochastic_rounding import NoiseFn as NoiseFn
 from .stochastic_rounding import PhiloxUniform as PhiloxUniform
 from .stochastic_rounding import RandomCenteredUniform as RandomCenteredUniform
 from .version import __version__ as __version__
+
+_register()
 
 __all__ = [
     "MASK",

@@ -161,6 +161,11 @@ def threefry_is_partitionable() -> bool:
     return _settings.jax_threefry_partitionable
 
 
+def key_reuse_is_checked() -> bool:
+    """Whether JAX looks for keys that are used twice."""
+    return _settings.jax_debug_key_reuse
+
+
 def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     """Noise that broadcasts to `shape`, as an array of floats.
 
@@ -250,7 +255,7 @@ def _array(subject: str, value: Any, remedy: str) -> jax.Array:
     """
     reason = "is not an array"
     try:
-        if hasattr(value, "dtype") or isinstance(value, numbers.Number):
+        if hasattr(value, "dtype") or hasattr(value, "__jax_array__") or isinstance(value, numbers.Number):
             return jnp.asarray(value)
     except (TypeError, ValueError) as error:
         reason = f"is not an array that JAX takes ({_root(error)})"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,11 @@ from . import checks, noise_functions, op
 from .kernels import QuantSpec
 from .numerics import QNumerics
 from .part import Part
+from .registration import make_known
 from .show import shown
 from .stochastic_rounding import DrawnInPass, NoiseFn
 
 _T = TypeVar("_T")
-
-
 _SWITCHES = ("preserve_zero", "preserve_max_val", "clip", "clip_gradient", "round")
 
 
@@ -51,7 +50,8 @@ class IntNumerics(QNumerics):
     The forward adds noise (if any), clips and rounds; the backward multiplies the gradient by the clip mask. Values are
     in buckets: divide x by its `absmax_scale` first. `symmetric` makes the usual numerics of some bits.
 
-    Frozen, hashable, and a pytree without leaves, so it goes through `jit`, `vmap` and `scan` as a static value.
+    Frozen, hashable, and a pytree without leaves, so it goes through `jit`, `vmap` and `scan` as a static value. So
+    does an object of a subclass, unless the subclass is registered as another kind of pytree.
 
     Attributes:
         bits: Number of bits, a whole number from 1 to 22 (float32 has no more precision). 8.0 and `np.int64(8)` are
@@ -93,6 +93,11 @@ class IntNumerics(QNumerics):
     dtype: Any = None
     _: dataclasses.KW_ONLY
     noise_dtype: Any = None
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        """An object of a class that JAX knows to be static."""
+        make_known(cls)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         checked = {name: checks.switch(name, getattr(self, name)) for name in _SWITCHES}

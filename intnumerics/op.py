@@ -130,7 +130,18 @@ def drawn(draw: Draw, seed: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _differentiable(call: Call, *arrays: jax.Array) -> list[jax.Array]:
-    return _batchable(call)(*arrays)
+    return _batchable(call)(*arrays) if call.operation == "quantize" else [_linear(call, *arrays)]
+
+
+def _linear(call: Call, g: jax.Array, kept: jax.Array) -> jax.Array:
+    """A clip of a gradient: linear in g, and its own transpose, for `jax.linear_transpose`.
+
+    JAX does not transpose `custom_vmap`. Of a solver it is told the transpose, and under every transform it keeps to
+    that: here, that the operation is symmetric. The system that is solved has no part in it.
+    """
+    if sharding.mesh_of([g, kept]).explicit_axes:  # a solution has the type of g
+        g = sharding.split_as_result(call, [g, kept])
+    return jax.lax.custom_linear_solve(lambda g: g, g, lambda _, g: _batchable(call)(g, kept)[0], symmetric=True)
 
 
 @_differentiable.defjvp

@@ -71,6 +71,7 @@ def _named(values: jax.Array) -> jax.Array:
 
 
 def _backward(how: _Straight, kept: Any, g: jax.Array) -> tuple[jax.Array, None]:
+    g = jnp.asarray(g)  # which is a number where `jax.vjp` is given one
     if how.residual == "mask":
         g = op.clip_gradient_from_mask(g, kept, how.implementation, how.interpret)
     elif how.residual == "x":
@@ -226,9 +227,13 @@ def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
     """
     check_numerics(numerics, q)
     q = checks.integers("q", q)
-    dtype = checks.float_dtype("dtype", dtype)
+    return _centres(q, 0.0 if numerics.preserve_zero else 0.5, checks.float_dtype("dtype", dtype))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))  # so that 0.5 is part of a program, and not sent to the device
+def _centres(q: jax.Array, offset: float, dtype: np.dtype) -> jax.Array:
     values = q.astype(wider(dtype, np.dtype(np.float32)))
-    return (values if numerics.preserve_zero else values + jnp.asarray(0.5, values.dtype)).astype(dtype)
+    return (values + jnp.asarray(offset, values.dtype) if offset else values).astype(dtype)
 
 
 def _arguments(

@@ -1,5 +1,6 @@
 """The two ways in which a program is split over a mesh, by types and by the partitioner; either runs `Shards`."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +16,18 @@ from .shards import Leaf, Shape, Shards, Split, agreed, along_x
 
 
 def split_of(sharding: Any, rank: int) -> Split:
-    """How a sharding splits an array of `rank` axes; one that names no mesh axes does not."""
+    """How a sharding splits an array of `rank` axes; one that names no mesh axes does not.
+
+    Raises:
+        ValueError: The array is a sum that is still to be taken over a mesh axis, or its cotangent is.
+    """
     known = getattr(sharding, "spec", ())
+    for name in ("unreduced", "reduced"):
+        if axes := getattr(known, name, None):
+            raise ValueError(
+                f"an array has a sharding with {name}={set(axes)!r}, and rounding is not linear: give an array without "
+                "it, as jax.sharding.reshard(x, jax.sharding.PartitionSpec(...)) makes it"
+            )
     axes = [() if a is None else (a,) if isinstance(a, str) else tuple(a) for a in known]
     return (*axes, *((),) * (rank - len(axes)))
 
@@ -76,29 +87,36 @@ def by_type(leaf: Leaf, call: Call, arrays: Sequence[jax.Array]) -> list[jax.Arr
 
 def by_partitioner(leaf: Leaf, call: Call, arrays: Sequence[jax.Array]) -> list[jax.Array]:
     """Runs a call where the partitioner decides how they are split: along the `Auto` axes of a mesh."""
+    asked = _Partitioner(leaf, call)
+    run = custom_partitioning(functools.partial(leaf, call))
+    # The rule is for Shardy; where it is switched off, XLA's older partitioner asks `infer`.
+    run.def_partition(asked.partition, infer_sharding_from_operands=asked.infer, sharding_rule=_rule(call, arrays))
+    return run(*arrays)
 
-    @custom_partitioning
-    def run(*whole: jax.Array) -> list[jax.Array]:
-        return leaf(call, *whole)
 
-    def partition(mesh: Any, operands: Any, results: Any) -> tuple[Any, ...]:
+@dataclasses.dataclass(frozen=True)
+class _Partitioner:
+    """What the partitioner asks of a call. It stays with the compiled program, so it can be pickled."""
+
+    leaf: Leaf
+    call: Call
+
+    def partition(self, mesh: Any, operands: Any, results: Any) -> tuple[Any, ...]:
+        """The mesh, what a device does, and how results and operands are to be split."""
         if mesh.empty:  # of several devices, but no array says how they are arranged
             mesh = Mesh(list(operands[0].sharding.device_set), ("devices",))
         split = agreed(*(split_of(a.sharding, len(a.shape)) for a in (operands[0], results[0])))
-        shards = Shards(call, _shapes(operands), split, mesh.shape)
+        shards = Shards(self.call, _shapes(operands), split, mesh.shape)
         placed, returned = (
             [NamedSharding(mesh, spec(split)) for split in splits] for splits in (shards.operands(), shards.results())
         )
-        return mesh, lambda *local: shards.run(leaf, *local), returned, tuple(placed)
+        return mesh, lambda *local: shards.run(self.leaf, *local), returned, tuple(placed)
 
-    def infer(mesh: Any, operands: Any, _: Any) -> list[NamedSharding]:
-        split = split_of_any(call, _shapes(operands), [a.sharding for a in operands])
-        results = Shards(call, _shapes(operands), split, mesh.shape).results()
+    def infer(self, mesh: Any, operands: Any, _: Any) -> list[NamedSharding]:
+        """How the results are split."""
+        split = split_of_any(self.call, _shapes(operands), [a.sharding for a in operands])
+        results = Shards(self.call, _shapes(operands), split, mesh.shape).results()
         return [NamedSharding(mesh, spec(split)) for split in results]
-
-    # The rule is for Shardy; where it is switched off, XLA's older partitioner asks `infer`.
-    run.def_partition(partition, infer_sharding_from_operands=infer, sharding_rule=_rule(call, arrays))
-    return run(*arrays)
 
 
 def _rule(call: Call, arrays: Sequence[jax.Array]) -> str:

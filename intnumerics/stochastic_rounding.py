@@ -3,6 +3,16 @@
 Added before rounding to the nearest bucket, it makes the result unbiased: x = 0.3 becomes 1 three times in ten.
 `IntNumerics.symmetric(8, noise_fn=PhiloxUniform())` draws it in the same pass that rounds. Each noise function can also
 be called, `noise_fn(shape, key)`, and gives the numbers that the pass adds, bit for bit.
+
+How unbiased it is depends on x too, because `x + noise` is a float and is rounded itself. A sum within half an ulp of
+the middle between two buckets is rounded to that middle, whatever was drawn. With ulp the distance of neighbouring
+numbers at |x| + 1/2, in the dtype of the sum, and r the resolution that each class states, the mean of the results for
+an x that nothing clips is x to within `r + ulp / 2`, and so is the chance to round up.
+
+In float32 ulp is `2**(floor(log2(|x| + 1/2)) - 23)`. So with 16 bits of noise, where `r = 2**-17`, the mean is right to
+`2**-16` up to 255 buckets and to `2**-15` up to 511; at 1,000,001.25 it is off by `2**-5`. A whole number leaves its
+bucket with a chance of up to an ulp: 20,001.0 in `2**-9` of the draws, as often up as down. Where the sum is rounded to
+bfloat16 or float16 (`noise_dtype=None`), add half an ulp of that dtype.
 """
 
 import abc
@@ -91,7 +101,8 @@ class PhiloxUniform(_Sharing):
     example, as for `jax.random`.
 
     Distribution: (h + 0.5) / 65536 - 0.5 with h uniform in 0 ... 65535: 65,536 values in steps of 2**-16, symmetric
-    about 0, none of them 0 or +-0.5. Resolution: the chance to round up is right to 2**-17.
+    about 0, none of them 0 or +-0.5. Resolution: 2**-17, and half an ulp of the sum, which in float32 is as much from
+    128 buckets on (see `intnumerics.stochastic_rounding`).
 
     The words of a key that has two, as threefry's do, are used as they are; of another, `jax.random.bits(key, (2,))`
     are.
@@ -159,8 +170,8 @@ class JaxUniform(_FromJax):
     For threefry keys it is one expression that XLA fuses with the quantization, and on a CPU one that uses vector
     registers and all cores. It takes a threefry block for each element, where `PhiloxUniform` takes a block for eight.
 
-    Distribution: uniform in [-0.5, 0.5), 2**23 values in steps of 2**-23, whose mean is -2**-24. Resolution: the chance
-    to round up is right to 2**-23.
+    Distribution: uniform in [-0.5, 0.5), 2**23 values in steps of 2**-23, whose mean is -2**-24. Resolution: 2**-23,
+    and half an ulp of the sum, which is as much from 2 buckets on (see `intnumerics.stochastic_rounding`).
 
     Attributes:
         noise_sharing_axes: Axes of x along which one draw is shared.
@@ -224,7 +235,8 @@ class HardwareUniform(DrawnInPass):
     tested its quality. The same program on the same chips gives the same bits.
 
     Distribution: i * 2**-32 in float32, with i uniform over the integers of 32 bits: [-0.5, 0.5], either end with a
-    chance of about 2**-26. Resolution: the chance to round up is right to 2**-25.
+    chance of about 2**-26. Resolution: 2**-25, and half an ulp of the sum (see
+    `intnumerics.stochastic_rounding`).
 
     Raises:
         ValueError: When it is used on a platform that is not a TPU, or by an implementation that is not `"pallas"`.
@@ -263,6 +275,9 @@ def _seed_of(key: jax.Array, impl: Hashable) -> jax.Array:
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     data = jax.random.key_data(key) if typed else key
     words = data if data.size == 2 else _two_words(impl)(data)
+    if typed and checks.key_reuse_is_checked():
+        # To the checker only a draw is a use. This one draws nothing, and its sum, 0, keeps it in the program.
+        words = words + jnp.sum(jax.random.bits(key, (0,), jnp.uint32), dtype=jnp.uint32)
     return jnp.pad(words, (0, 2))  # not concatenate, which under vmap needs a mesh in context if the keys are sharded
 
 

@@ -302,3 +302,8 @@ def test_without_git_and_nvidia_smi_the_machine_is_still_described(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert re.fullmatch(r"none; files [0-9a-f]{12}", machine.description()["commit"])
     assert machine._nvidia_smi() == {}  # pyright: ignore[reportPrivateUsage]
+
+
+def test_the_hash_gives_neighbouring_keys_the_same_noise_as_is_said_where_it_is_compared() -> None:
+    noise = [np.asarray(baselines.uniform("hash", jnp.asarray([0, k], jnp.uint32), (4096,))) for k in (0, 1, 255, 256)]
+    assert [(n == noise[0]).all() for n in noise] == [True, True, True, False]

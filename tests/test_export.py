@@ -18,8 +18,7 @@ from jax.sharding import PartitionSpec as P
 from meshes import collectives, mesh
 from oracle import assert_same_bits
 
-from intnumerics import IntNumerics, quantize, quantize_to_int
-from intnumerics.stochastic_rounding import PhiloxUniform
+from intnumerics import Context, HardwareUniform, IntNumerics, PhiloxUniform, quantize, quantize_to_int
 
 pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers: pip install flatbuffers")
 
@@ -179,3 +178,46 @@ def test_a_program_for_any_shape_is_exported_for_a_mesh_of_auto_axes(spec: P) ->
     x, g = jax.device_put((X, G), sharding)
     results = jax.jit(program.call)(x, g, WORDS)
     assert_split(results, (WITH_NOISE, GRADIENT, WITH_NOISE.astype(np.int8)), sharding)
+
+
+# --- numerics and contexts among the arguments ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"noise_fn": PhiloxUniform(), "noise_dtype": jnp.float32, "dtype": jnp.int8},
+        {
+            "noise_fn": PhiloxUniform(noise_sharing_axes=(0,)),
+            "dtype": "bfloat16",
+            "bits": np.int64(4),
+            "clip": np.True_,
+        },
+    ],
+    ids=["none", "philox", "shared"],
+)
+def test_a_stored_program_takes_and_returns_numerics_and_a_context(fields: dict[str, Any]) -> None:
+    n, context = ROUNDING.replace(**fields), Context(jax.random.key(42))
+
+    def run(x: jax.Array, n: IntNumerics, context: Context) -> tuple[jax.Array, IntNumerics]:
+        return n.fwd(x, context), n
+
+    y, again = stored(run, X, n, context).call(X, n, context)
+    assert_same_bits(y, n.fwd(X, context))
+    assert again == n
+    with pytest.raises(ValueError, match="structure"):
+        stored(run, X, n, context).call(X, n.replace(bits=5), context)
+
+
+def test_every_noise_class_of_the_package_is_stored() -> None:
+    n = ROUNDING.replace(noise_fn=HardwareUniform())
+    assert stored(lambda n: n, n).call(n) == n
+
+
+def test_another_noise_function_is_not_stored_with_a_program() -> None:
+    n = ROUNDING.replace(noise_fn=lambda shape, key: 0.25)
+    with pytest.raises(ValueError, match=r"noise_fn=.* close over the numerics"):
+        stored(lambda x, n, key: quantize(x, n, key=key), X, n, jax.random.key(0))
+    closed = stored(lambda x, key: quantize(x, n, key=key), X, jax.random.key(0))
+    assert_same_bits(closed.call(X, jax.random.key(0)), np.rint(np.clip(X + np.float32(0.25), -127, 127)))

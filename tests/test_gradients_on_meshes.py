@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from meshes import KINDS, mesh, placed
 from oracle import assert_same_bits
 from original import dither, numerics, spec_of
+from refusals import refused
 
 from intnumerics import JaxUniform, PhiloxUniform, quantize
 
@@ -101,3 +102,14 @@ def test_second_derivatives_go_straight_through_inside_shard_map(kind: AxisType,
         assert_same_bits(found, np.where(inside, 6 * oracle.quantize(x, None, spec_of(n)), 0).astype(np.float32))
     assert ((found == 0) | inside).all()
     assert (np.abs(found) == 42).any()
+
+
+def test_an_array_whose_cotangent_is_a_sum_still_to_be_taken_is_refused() -> None:
+    on = mesh(AxisType.Explicit)
+    w = jax.device_put(W.reshape(2, 8), NamedSharding(on, P(None, None, reduced={"rows"})))
+    with jax.set_mesh(on):
+        with refused(ValueError, "reduced={'rows'}", "jax.sharding.reshard"):
+            jax.jit(lambda w: quantize(w, N))(w)
+        slope = jax.jit(jax.grad(lambda w: quantize(jax.sharding.reshard(w, P(None, None)), N).sum()))(w)
+    whole = jax.sharding.reshard(slope, NamedSharding(on, P(None, None)))
+    assert_same_bits(np.asarray(whole).ravel(), np.where(INSIDE, np.float32(1), np.float32(0)))

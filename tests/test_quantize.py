@@ -189,3 +189,35 @@ def test_a_call_without_jit_gives_the_bits_of_one_under_jit() -> None:
     n = numerics(8, noise_fn=dither)
     run = lambda x: quantize(x, n, key=jax.random.key(0))  # noqa: E731
     assert_same_bits(np.asarray(run(X)), np.asarray(jax.jit(run)(X)))
+
+
+# --- arrays of other libraries ----------------------------------------------------------------------------------------
+
+
+class Variable:
+    """What holds an array for JAX, as variables of Flax and Equinox do."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __jax_array__(self) -> jax.Array:
+        return jnp.asarray(self.value)
+
+
+def test_what_says_how_it_becomes_an_array_of_jax_is_one() -> None:
+    n = numerics(4, noise_fn=dither)
+    key, x = jax.random.key(0), X.reshape(2, 4)
+    assert_same_bits(quantize(Variable(x), n, key=key), quantize(x, n, key=key))
+    q = quantize_to_int(Variable(x), n, key=key)
+    assert_same_bits(q, quantize_to_int(x, n, key=key))
+    assert_same_bits(from_int(Variable(q), n, jnp.float32), from_int(q, n, jnp.float32))
+
+
+@pytest.mark.parametrize("view", [np.s_[::2, ::2], np.s_[::-1, ::-1], np.s_[:, 1:]], ids=str)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_that_is_not_contiguous_is_quantized_in_its_own_order(order: Any, view: Any) -> None:
+    whole = np.random.default_rng(0).uniform(-9, 9, (6, 8)).astype(np.float32, order=order)
+    x = whole[view]
+    x.flags.writeable = False
+    assert not x.flags.c_contiguous
+    assert_same_bits(quantize(x, numerics(4)), np.rint(np.clip(x, -7, 7)))

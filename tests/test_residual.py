@@ -120,6 +120,13 @@ def test_another_residual_is_refused(value: Any) -> None:
         quantize(np.zeros(3, np.float32), numerics(4), residual=value)
 
 
+@pytest.mark.parametrize("residual", ["mask", "x"])
+def test_the_cotangent_of_a_scalar_may_be_a_number(residual: Any) -> None:
+    for x, slope in ((6.4, 2), (7.6, 0)):
+        backward = jax.vjp(lambda x: quantize(x, numerics(4), residual=residual), jnp.float32(x))[1]
+        assert_same_bits(backward(2.0)[0], np.float32(slope))
+
+
 # --- vjp_bwd with the residual of FJFormer's vjp_fwd ------------------------------------------------------------------
 
 

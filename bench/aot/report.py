@@ -52,8 +52,8 @@ Compiled by {compilers}, for arrays of 2^24 elements, and of 2^28 where XLA for 
 
 - **kernel**: ours, in Pallas; **kernel, jax-triton**: that of `implementation="triton"`. **XLA's fusion**: our plain
   form, `implementation="xla"`. **formula**: FJFormer's under `jit`, as [`bench/baselines.py`](../bench/baselines.py)
-  writes it, with noise of `jax.random.uniform` from keys of three kinds and with that of a cheap hash of the index. It
-  has no packed mask.
+  writes it, with noise of `jax.random.uniform` from keys of three kinds and with that of a cheap hash of the index,
+  which is the same for `key(0)` to `key(255)`. It has no packed mask.
 - **Instructions an element**: machine instructions of one thread, divided by the elements that it sees to; both ways of
   a branch count. **ALU**: those of them for integers, bits, comparisons and selections, of which a scheduler begins one
   every other cycle. **Bundles**: VLIW bundles for 1,024 elements; two cores of a chip share them.

@@ -1,0 +1,25 @@
+"""Classes without arrays, made known to JAX as static values, and to Flax as having no state."""
+
+import contextlib
+import functools
+import sys
+from typing import Any
+
+import jax
+
+
+def make_known(cls: type[Any]) -> None:
+    """Registers a class whose objects are hashable and hold no arrays; one that its author registered stays as it is.
+
+    It is called when an object is made, and not when the class is: by then its decorators have run, one of which may
+    register it. Flax is never imported here: whoever serializes with it has imported it.
+    """
+    _make_static(cls)
+    if (flax := sys.modules.get("flax.serialization")) and not flax.is_serializable(cls):
+        flax.register_serialization_state(cls, lambda _: {}, lambda target, _: target)
+
+
+@functools.cache
+def _make_static(cls: type[Any]) -> None:
+    with contextlib.suppress(ValueError):  # which JAX raises for a class that is registered
+        jax.tree_util.register_static(cls)
