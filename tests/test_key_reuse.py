@@ -145,6 +145,14 @@ def test_a_loop_that_uses_one_key_each_time_is_found() -> None:
         jax.jit(lambda key: lax.scan(lambda _, x: (None, quantize(x, PHILOX, key=key)), None, X))(jax.random.key(0))
 
 
+def test_a_key_that_a_program_closes_over_is_used_once_too() -> None:
+    key = jax.random.key(0)
+    run = jax.jit(lambda: quantize(X, PHILOX, key=key))
+    run()
+    with pytest.raises(KeyReuseError):
+        run()
+
+
 def test_legacy_keys_are_not_looked_at_as_by_jax() -> None:
     key = jax.random.PRNGKey(0)
     for _ in range(2):
