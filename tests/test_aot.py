@@ -49,7 +49,9 @@ def ceilings(platform: str) -> dict[tuple[str, str], float]:
         found |= {(f"pallas: quantize {d} with mask", "h100"): 11.0 for d in (*floats, "float16")}
         found |= {(f"pallas: quantize {d} with Philox", "h100"): 18.0 for d in (*floats, "float16")}
         found |= {(f"pallas: quantize {d} -> int8 with Philox", "h100"): 19.0 for d in (*floats, "float16")}
-        return found | {("pallas: quantize bfloat16 with Philox and mask", "h100"): 21.5}
+        # On an H100 blocks of more instructions an element, and so more blocks, were measured to take less time.
+        found["pallas: quantize bfloat16 -> int8 with Philox", "h100"] = 19.5
+        return found | {("pallas: quantize bfloat16 with Philox and mask", "h100"): 25.5}
     found = {}
     for chip in ("v5e", "v5p", "v6e"):
         found |= {(f"pallas: quantize {d}{to}", chip): 3.0 for d in floats for to in ("", " -> int8")}
