@@ -1,4 +1,4 @@
-"""Runs AQT's own tests: `python aqt_own_tests.py ours|theirs TEST...`, where ours takes the place of AQT's class.
+"""Runs AQT's own tests: `python aqt_own_tests.py ours|theirs|wrong TEST...`, by whose class is in use.
 
 Prints what became of each test as JSON. A TEST is the name of a module below `aqt.jax.v2`, or of a test in it, or what
 the names of several begin with.
@@ -11,6 +11,7 @@ import sys
 import types
 import unittest
 from collections.abc import Iterator
+from typing import Any
 
 from absl import flags
 from absl.testing import absltest
@@ -29,20 +30,36 @@ class Outcomes(unittest.TestResult):
         super().startTest(test)
         self.of[test.id()] = "passed"
 
-    def stopTest(self, test: unittest.TestCase) -> None:  # noqa: N802
-        super().stopTest(test)
-        for outcome, found in (("failed", self.failures), ("error", self.errors), ("skipped", self.skipped)):
-            if any(test.id() in str(one.id()) for one, _ in found):
-                self.of[test.id()] = outcome
+    def addFailure(self, test: unittest.TestCase, err: Any) -> None:  # noqa: N802
+        super().addFailure(test, err)
+        self.of[test.id()] = "failed"
+
+    def addError(self, test: unittest.TestCase, err: Any) -> None:  # noqa: N802
+        super().addError(test, err)
+        self.of[test.id()] = "failed"
+
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:  # noqa: N802
+        super().addSkip(test, reason)
+        self.of[test.id()] = "skipped"
+
+    def addSubTest(self, test: unittest.TestCase, subtest: Any, err: Any) -> None:  # noqa: N802
+        super().addSubTest(test, subtest, err)
+        if err:
+            self.of[test.id()] = "failed"
 
 
-def use_ours() -> None:
-    """Puts our class in the place of AQT's, for all that asks for it from now on."""
+def use_ours(wrong: bool) -> None:
+    """Puts our class in the place of AQT's, for all that asks for it from now on; or one that is wrong on purpose."""
     from aqt.jax.v2.numerics import int_numerics
 
     from intnumerics import aqt
 
-    int_numerics.IntSymmetric = aqt.IntSymmetric
+    class Wrong(aqt.IntSymmetric):
+        def vjp_fwd(self, x: Any, context: Any) -> Any:
+            y, residual = aqt.IntSymmetric.vjp_fwd(self, x, context)
+            return 3 * y, residual
+
+    int_numerics.IntSymmetric = Wrong if wrong else aqt.IntSymmetric
 
 
 def stand_in_for_google3() -> None:
@@ -70,8 +87,8 @@ def main(which: str, *names: str) -> None:
     printed, sys.stdout = sys.stdout, io.StringIO()  # AQT's tests print
     flags.FLAGS(sys.argv[:1])
     stand_in_for_google3()
-    if which == "ours":
-        use_ours()
+    if which != "theirs":
+        use_ours(wrong=which == "wrong")
     outcomes = Outcomes()
     for name in names:
         unittest.TestSuite(tests_of(name)).run(outcomes)
