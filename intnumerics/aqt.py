@@ -47,7 +47,7 @@ class IntSymmetric(_theirs):
     the pass, with the same bits. So are the classes of this package. Any other noise function is called as AQT does.
 
     The gradient differs from AQT's in one case: where x was clipped it is 0 for every incoming gradient, also for an
-    infinity or a NaN. AQT multiplies by the mask, and an infinity times 0 is NaN.
+    infinity or a NaN. AQT multiplies by the mask, which may make a NaN of either.
 
     Example:
         >>> import jax.numpy as jnp

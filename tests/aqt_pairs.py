@@ -39,8 +39,7 @@ NOISE: dict[str, Any] = {
 
 CONFIGS: dict[str, Config] = {
     "config_v4": config.config_v4,
-    "config_v4, 8 bits everywhere": functools.partial(config.config_v4, drhs_bits=8, rng_type="custom-1"),
-    "config_v4, 4 bits": functools.partial(config.config_v4, fwd_bits=4, dlhs_bits=4, drhs_bits=4),
+    "config_v4, 4 bits": functools.partial(config.config_v4, fwd_bits=4, dlhs_bits=4, drhs_bits=4, rng_type="custom-1"),
     "config_v4, 1 bit forward": functools.partial(config.config_v4, fwd_bits=1),
     "config_v3": config.config_v3,
     "fully_quantized": config.fully_quantized,

@@ -4,11 +4,13 @@ import copy
 import dataclasses
 import doctest
 import functools
+import pathlib
 from typing import Any
 
 import aqt_pairs
 import jax
 import jax.numpy as jnp
+import prose
 import pytest
 from aqt_pairs import CONFIGS, Theirs, aqt_conv_general, aqt_dot_general, aqt_flax, config, numerics_in, pair
 
@@ -17,6 +19,7 @@ from intnumerics.aqt import replace_numerics
 
 pytestmark = aqt_pairs.MARKS
 settings = aqt_pairs.settings_of_aqt
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 def kinds(value: Any) -> list[type]:
@@ -155,3 +158,10 @@ def test_what_has_nothing_of_aqt_in_it_is_refused(value: Any, name: str) -> None
 def test_the_examples_in_the_docstrings_run() -> None:
     failed, tried = doctest.testmod(aqt)
     assert (failed, tried > 5) == (0, True)
+
+
+def test_the_example_in_the_readme_runs() -> None:
+    [block] = prose.python_blocks(prose.section((ROOT / "README.md").read_text(), "With AQT"))
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert set(kinds(names["aqt_config"])) == {aqt.IntSymmetric}

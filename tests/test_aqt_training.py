@@ -13,7 +13,6 @@ import pytest
 from aqt_pairs import (
     CONFIGS,
     aqt_conv_general,
-    aqt_dot_general,
     aqt_flax,
     array,
     assert_equal,
@@ -97,14 +96,6 @@ def test_the_search_for_a_scale_quantizes_with_ours() -> None:
     assert_alike(dot, cfg, array(16, 24), array(24, 8, seed=1))
 
 
-def test_einsum_and_its_gradients() -> None:
-    def make(cfg: Any) -> Function:
-        keyed = config.set_context(cfg, KEY, 0)
-        return lambda a, b: aqt_dot_general.einsum("bqd,bkd->bqk", a, b, keyed)
-
-    assert_alike(make, config.config_v4(drhs_bits=8), array(2, 8, 16), array(2, 12, 16, seed=1))
-
-
 def test_the_einsum_layer_and_its_gradients() -> None:
     def make(cfg: Any) -> Function:
         layer = aqt_flax.AqtEinsum(cfg)
@@ -113,7 +104,7 @@ def test_the_einsum_layer_and_its_gradients() -> None:
     assert_alike(make, config.fully_quantized(), array(2, 8, 16), array(16, 12, seed=1))
 
 
-@pytest.mark.parametrize("bits", [8, 4, 1])
+@pytest.mark.parametrize("bits", [8, 1])
 def test_a_convolution(bits: int) -> None:
     def make(cfg: Any) -> Function:
         convolve = aqt_conv_general.make_conv_general_dilated(cfg)
@@ -189,9 +180,14 @@ def trained_in_nnx(cfg: Any) -> tuple[np.ndarray, Any]:
     return trained(loss, nnx.state(network(nnx.Rngs(0), jax.lax.dot_general), nnx.Param), 12)
 
 
-@pytest.mark.parametrize("train", [trained_in_linen, trained_in_nnx], ids=["linen", "nnx"])
-@pytest.mark.parametrize("make", [config.fully_quantized, functools.partial(config.config_v4, rng_type="custom-1")])
-def test_a_network_trains_after_one_call_with_the_losses_of_aqt(make: Any, train: Any) -> None:
+@pytest.mark.parametrize(
+    ("train", "make"),
+    [
+        pytest.param(trained_in_linen, config.fully_quantized, id="linen"),
+        pytest.param(trained_in_nnx, functools.partial(config.config_v4, rng_type="custom-1"), id="nnx"),
+    ],
+)
+def test_a_network_trains_after_one_call_with_the_losses_of_aqt(train: Any, make: Any) -> None:
     theirs = make()
     losses, parameters = train(replace_numerics(theirs))
     expected, expected_parameters = train(theirs)
