@@ -153,6 +153,15 @@ def test_all_65536_numbers_of_16_bits(where: Where, dtype: np.dtype) -> None:
     check(where, np.arange(1 << 16, dtype=np.uint16).view(dtype), None, *specs)
 
 
+@every_implementation
+@every_dtype
+def test_integers_and_their_mask_come_of_one_pass(where: Where, dtype: np.dtype) -> None:
+    """As `intnumerics.aqt` asks for them."""
+    spec = QuantSpec(127.0, clip=True, rounding="half_to_even", with_mask=True, integer_dtype=np.dtype(np.int8))
+    x = oracle.values(spec, dtype)
+    check(where, x[: x.size // 9 * 9].reshape(-1, 9), None, spec)
+
+
 SHAPES = [(1,), (7,), (8,), (4099,), (3, 5), (2, 3, 130), (5, 1024), (2, 4099), (0,), (3, 0), (0, 8), (1, 1, 1, 1)]
 
 

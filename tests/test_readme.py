@@ -225,7 +225,8 @@ def test_the_support_table_lists_every_implementation() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["demo", "test", "test-aot", "test-triton", "test-gpu", "bench", "bench-report", "static-report"]
+    "target",
+    ["demo", "test", "test-aot", "test-aqt", "test-triton", "test-gpu", "bench", "bench-report", "static-report"],
 )
 def test_the_make_targets_it_names_exist(target: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
