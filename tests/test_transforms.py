@@ -165,7 +165,7 @@ def test_jvp_and_linearize_of_fwd_differentiate_the_formula() -> None:
         assert_same_bits(got, slope * t)
 
 
-def test_jvp_of_quantize_is_refused_as_of_every_custom_vjp() -> None:
+def test_jvp_of_quantize_is_refused_with_the_way_out() -> None:
     with pytest.raises(TypeError, match=r"forward mode .* numerics\.fwd"):
         jax.jvp(lambda x: quantize(x, NEAREST), (X,), (X,))
 
