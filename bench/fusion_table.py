@@ -15,9 +15,9 @@ ROWS = (
 NAMES = ("xla", "pallas")
 
 
-def microseconds(operation: str, name: str) -> float:
-    """The device's time for an operation on the largest array of bfloat16."""
-    wanted = (operation, DTYPES[1], GPU_ELEMENTS)
+def microseconds(operation: str, name: str, dtype: str = DTYPES[1]) -> float:
+    """The device's time for an operation on the largest array."""
+    wanted = (operation, dtype, GPU_ELEMENTS)
     [found] = [c for c in on_gpu()["cases"] if (c["operation"], c["dtype"], results.elements(c)) == wanted]
     seconds = results.device_seconds(found, name)
     assert seconds is not None

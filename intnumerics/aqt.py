@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import checks, op
+from . import checks, noise_functions, op
 from .int_numerics import IntNumerics
 from .kernels import QuantSpec
 from .stochastic_rounding import DrawnInPass, JaxUniform, RandomCenteredUniform
@@ -113,7 +113,7 @@ def _in_pass(noise_fn: Any, rank: int) -> Any:
     kind, axes = type(noise_fn), ()
     if kind is functools.partial and not noise_fn.args and noise_fn.keywords.keys() == {"noise_sharing_axes"}:
         kind, axes = type(noise_fn.func), noise_fn.keywords["noise_sharing_axes"]
-    axes = tuple(axis for axis in range(rank) if axis in axes)  # AQT's way: it passes over an axis that is not there
+    axes = tuple(axis for axis in range(rank) if axis in axes)  # AQT ignores axes that x does not have
     if kind is _noise.RandomCenteredUniform:
         return RandomCenteredUniform(axes)
     if kind is _noise.JaxUniform and jnp.result_type(float) == jnp.float32:  # AQT's is of float64 under x64
@@ -125,14 +125,15 @@ def _noise_and_spec(numerics: IntNumerics, x: jax.Array, context: Any) -> tuple[
     """As `IntNumerics.noise_and_spec`, but a noise function that is not drawn in the pass gets the key unchecked."""
     if numerics.noise_fn is None:
         return None, numerics.spec()
-    if context.key is None:
+    key = checks.key_of(context)
+    if key is None:
         raise ValueError(
             "context.key=None, and numerics.noise_fn needs a key to draw noise: give each step a key of its own, as "
             "aqt.jax.v2.config.set_context(config, key, train_step) does"
         )
     if isinstance(numerics.noise_fn, DrawnInPass):
-        return numerics.noise_and_spec(x, context.key)
-    return checks.noise(numerics.noise_fn(x.shape, context.key), x.shape, x.dtype), numerics.spec()
+        return numerics.noise_and_spec(x, key)
+    return checks.noise(noise_functions.draw(numerics.noise_fn, x.shape, key), x.shape, x.dtype), numerics.spec()
 
 
 def _written_dtype(dtype: Any, spec: QuantSpec, of_x: np.dtype) -> np.dtype | None:
@@ -161,10 +162,11 @@ def replace_numerics(config: _Config) -> _Config:
 
     Args:
         config: An AQT config: a `DotGeneral`, a `DotGeneralRaw`, a quantizer, a numerics; or dicts, lists, tuples,
-            dataclasses and `functools.partial` objects that have configs in them.
+            dataclasses and `functools.partial` objects that have configs in them. A config inside any other object is
+            copied as it is, and so is a function or a class.
 
     Returns:
-        The copy. `config` itself is not changed, and the two share nothing that can be.
+        The copy, which shares no mutable object with `config`. `config` itself is not changed.
 
     Raises:
         TypeError: There is nothing of AQT in it, so that nothing could be replaced.

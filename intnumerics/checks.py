@@ -28,17 +28,18 @@ def bits(value: Any) -> Any:
     allowed = f"from 1 to {MAX_BITS}"
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"bits={shown(value)} is not a number: give the number of bits, {allowed}")
-    if float(value) > MAX_BITS:
+    number = value if isinstance(value, int) else float(value)  # float does not hold every int
+    if number > MAX_BITS:
         raise ValueError(
             f"bits={value!r} is not {allowed}: float32 holds no more buckets exactly; "
             "leave the array unquantized beyond that"
         )
-    if float(value) < 1:
+    if number < 1:
         raise ValueError(
             f"bits={value!r} is not {allowed}: one bucket or none is left below 1 bit; to leave the array "
             "unquantized, do not call quantize"
         )
-    if not float(value).is_integer():
+    if not float(number).is_integer():
         raise ValueError(
             f"bits={value!r} is not a whole number {allowed}: the buckets of an integer type are counted in whole "
             "bits; scale x by another factor for a grid of another size"

@@ -147,7 +147,7 @@ def fastest(
     small arrays of float32 become integers; and it masks a gradient by an x of bfloat16 in no more time, or less.
 
     On a GPU it is what was measured on an H200: a kernel where it draws Philox noise for 16-bit floats or for integers,
-    in half of XLA's time, or two thirds of it, which is more than fusion with the neighbours saves. Else it is XLA: a
+    in half to five sixths of XLA's time, which in all is more than fusion with the neighbours saves. Else it is XLA: a
     kernel reads and writes 16-bit arrays faster than XLA does, but it keeps the neighbours apart, which costs more. And
     it is XLA in a program that is exported, for JAX does not promise to run a stored kernel for a GPU later.
 

@@ -32,6 +32,7 @@ def _write(aux: Any) -> bytes:
         fields["noise_fn"] = [type(fn).__name__, dataclasses.asdict(fn)]
     for name in DTYPES:
         fields[name] = None if fields[name] is None else np.dtype(fields[name]).name
+    fields["bits"] = int(fields["bits"])
     return json.dumps(fields, default=lambda scalar: scalar.item()).encode()  # of NumPy
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,12 @@ from .stochastic_rounding import DrawnInPass, NoiseFn
 
 _T = TypeVar("_T")
 _SWITCHES = ("preserve_zero", "preserve_max_val", "clip", "clip_gradient", "round")
+
+
+def _empty(cls: type[_T]) -> _T:
+    """An object without fields, which a pickled one has beside it."""
+    make_known(cls)
+    return object.__new__(cls)
 
 
 def _named_fields(cls: type[_T]) -> type[_T]:
@@ -51,11 +57,12 @@ class IntNumerics(QNumerics):
     in buckets: divide x by its `absmax_scale` first. `symmetric` makes the usual numerics of some bits.
 
     Frozen, hashable, and a pytree without leaves, so it goes through `jit`, `vmap` and `scan` as a static value. So
-    does an object of a subclass, unless the subclass is registered as another kind of pytree.
+    does an object of a subclass, unless the subclass is registered as another kind of pytree. Flax serializes a state
+    that holds numerics if they are made, or used, after Flax was imported.
 
     Attributes:
         bits: Number of bits, a whole number from 1 to 22 (float32 has no more precision). 8.0 and `np.int64(8)` are
-            whole; 7.5 raises, where FJFormer's class makes a grid to 90: its one other result.
+            whole. 7.5 raises; FJFormer's class makes a grid up to 90 of it, the only difference in results.
         preserve_zero: Whether 0 stays 0: an odd number of buckets, and rounding to nearest, ties to even. Otherwise
             an even number, with centres at halves: `floor(x) + 0.5`. At 1 bit True leaves one bucket: all becomes 0.
         preserve_max_val: Whether the largest magnitude is mapped onto the centre of the last bucket, or onto its edge.
@@ -94,18 +101,18 @@ class IntNumerics(QNumerics):
     _: dataclasses.KW_ONLY
     noise_dtype: Any = None
 
-    def __new__(cls, *_: Any, **__: Any) -> Self:
-        """An object of a class that JAX knows to be static."""
-        make_known(cls)
-        return super().__new__(cls)
-
     def __post_init__(self) -> None:
+        make_known(type(self))
         checked = {name: checks.switch(name, getattr(self, name)) for name in _SWITCHES}
         checked |= {"bits": checks.bits(self.bits), "noise_fn": noise_functions.checked(self.noise_fn)}
         checked["noise_dtype"] = checks.noise_dtype(self.noise_dtype)
         for name, value in checked.items():
             if value is not getattr(self, name):
                 object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As any object is pickled; whoever reads it may have made none of its class."""
+        return _empty, (type(self),), self.__getstate__()
 
     @classmethod
     def symmetric(
@@ -135,7 +142,7 @@ class IntNumerics(QNumerics):
             >>> IntNumerics.symmetric(1).preserve_zero
             False
         """
-        zero = checks.bits(bits) != 1 if preserve_zero is None else preserve_zero
+        zero = bool(checks.bits(bits) != 1) if preserve_zero is None else preserve_zero
         return cls(
             bits, zero, preserve_max_val, clip, clip_gradient, round, noise_fn, dtype=dtype, noise_dtype=noise_dtype
         )
@@ -174,6 +181,7 @@ class IntNumerics(QNumerics):
 
     def spec(self) -> QuantSpec:
         """The static description that the kernels take. The clip bound is the edge, less 0.5 when rounding."""
+        make_known(type(self))  # again, for Flax may have been imported since this object was made
         rounding = "half_to_even" if self.preserve_zero else "floor_plus_half"
         return QuantSpec(
             bound=self.get_edge_of_last_int_bucket() - (0.5 if self.round else 0.0),

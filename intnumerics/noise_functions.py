@@ -4,7 +4,7 @@ import functools
 import inspect
 import weakref
 from collections.abc import Callable, Hashable
-from types import FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ _NAMED = {
 
 
 def checked(value: Any) -> Any:
-    """A noise function or None; of functions that are made anew but do the same, always the same one.
+    """A noise function or None. Functions that do the same are replaced by the first of them.
 
     Raises:
         TypeError: A name, a class, or anything else that cannot be called with a shape and a key.
@@ -106,11 +106,18 @@ def _one_of_alike(noise_fn: Any) -> Any:
     return noise_fn if same is None else _alike.setdefault(same, noise_fn)
 
 
+def _names(code: CodeType) -> set[str]:
+    """The names that a function's code uses, those of functions within it included."""
+    return set(code.co_names).union(*(_names(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+
+
 def _what_it_does(noise_fn: Any) -> Hashable | None:
     """A value that functions share only if they do the same; None if that cannot be known."""
     if type(noise_fn) is FunctionType:
-        if noise_fn.__closure__ or noise_fn.__defaults__ or noise_fn.__kwdefaults__ or noise_fn.__dict__:
-            return None  # what is in these may change
+        read = [noise_fn.__globals__[name] for name in _names(noise_fn.__code__) if name in noise_fn.__globals__]
+        may_change = noise_fn.__closure__ or noise_fn.__defaults__ or noise_fn.__kwdefaults__ or noise_fn.__dict__
+        if may_change or not all(isinstance(value, ModuleType) for value in read):
+            return None
         return noise_fn.__code__, id(noise_fn.__globals__)
     if type(noise_fn) is functools.partial and not noise_fn.__dict__:
         parts = _what_it_does(noise_fn.func) or noise_fn.func, noise_fn.args, tuple(noise_fn.keywords.items())

@@ -12,13 +12,13 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.extend.core import Primitive
-from jax.interpreters import mlir
+from jax.interpreters import ad, mlir
 
 from . import dispatch, sharding
 from .call import Call
@@ -41,6 +41,17 @@ leaf_p.multiple_results = True
 def _abstract(x: Any, *_: Any, call: Call) -> list[Any]:
     # As x in all else: varying along the same axes of a mesh.
     return [x.update(shape=shape, dtype=dtype, weak_type=False) for shape, dtype in call.results(x)]
+
+
+def _no_derivative(*_: Any, **__: Any) -> NoReturn:
+    """What is left of a quantization in a loop that older versions of JAX differentiate twice."""
+    raise NotImplementedError(
+        f"JAX {jax.__version__} has no second derivative of a quantization inside jax.lax.scan or jax.lax.map: use JAX "
+        "0.12 or newer, or write the loop in Python"
+    )
+
+
+ad.primitive_jvps[leaf_p] = _no_derivative
 
 
 def _leaf(call: Call, *arrays: jax.Array) -> list[jax.Array]:
@@ -136,8 +147,8 @@ def _differentiable(call: Call, *arrays: jax.Array) -> list[jax.Array]:
 def _linear(call: Call, g: jax.Array, kept: jax.Array) -> jax.Array:
     """A clip of a gradient: linear in g, and its own transpose, for `jax.linear_transpose`.
 
-    JAX does not transpose `custom_vmap`. Of a solver it is told the transpose, and under every transform it keeps to
-    that: here, that the operation is symmetric. The system that is solved has no part in it.
+    JAX does not transpose `custom_vmap`, but it transposes `custom_linear_solve` by the rule that it is given.
+    `symmetric=True` says that the operation is its own transpose. The system itself, `lambda g: g`, is not used.
     """
     if sharding.mesh_of([g, kept]).explicit_axes:  # a solution has the type of g
         g = sharding.split_as_result(call, [g, kept])

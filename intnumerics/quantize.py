@@ -122,7 +122,8 @@ def quantize(
 
     Raises:
         TypeError: x is not made of floats, numerics is not an IntNumerics, or the key is not a key. Or the derivative
-            is asked for in forward mode, as by `jax.jvp`: only `numerics.fwd` has one.
+            is asked for in forward mode, as by `jax.jvp`, or is called, where `jax.linearize` made it: only
+            `numerics.fwd` has one.
         ValueError: A noise function without a key, noise that does not broadcast to x, a part that is not within the
             whole, or an implementation that is unknown, does not take the dtype or does not run on the platform.
         ImportError: `implementation="triton"` without jax-triton, or with versions that do not work together.

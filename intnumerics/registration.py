@@ -12,7 +12,7 @@ def make_known(cls: type[Any]) -> None:
     """Registers a class whose objects are hashable and hold no arrays; one that its author registered stays as it is.
 
     It is called when an object is made, and not when the class is: by then its decorators have run, one of which may
-    register it. Flax is never imported here: whoever serializes with it has imported it.
+    register it. It is called again when the object is used. Flax is never imported here.
     """
     _make_static(cls)
     if (flax := sys.modules.get("flax.serialization")) and not flax.is_serializable(cls):

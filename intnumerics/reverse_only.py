@@ -1,4 +1,4 @@
-"""What refuses forward mode by an error that says what to do instead; `custom_vjp` has one that names no way out."""
+"""Refuses forward mode with an error that names the remedy; JAX's own error for `custom_vjp` names none."""
 
 from typing import Any, NoReturn
 

@@ -4,10 +4,10 @@ Added before rounding to the nearest bucket, it makes the result unbiased: x = 0
 `IntNumerics.symmetric(8, noise_fn=PhiloxUniform())` draws it in the same pass that rounds. Each noise function can also
 be called, `noise_fn(shape, key)`, and gives the numbers that the pass adds, bit for bit.
 
-How unbiased it is depends on x too, because `x + noise` is a float and is rounded itself. A sum within half an ulp of
-the middle between two buckets is rounded to that middle, whatever was drawn. With ulp the distance of neighbouring
-numbers at |x| + 1/2, in the dtype of the sum, and r the resolution that each class states, the mean of the results for
-an x that nothing clips is x to within `r + ulp / 2`, and so is the chance to round up.
+How unbiased it is depends on x too, because `x + noise` is a float and is rounded itself. The error of the mean is at
+most `r + ulp / 2`. Here `r` is the resolution that each class states, and `ulp` is the distance between neighbouring
+floats at |x| + 1/2 in the dtype of the sum. This holds for every x that is not clipped. The error of the chance to
+round up has the same bound.
 
 In float32 ulp is `2**(floor(log2(|x| + 1/2)) - 23)`. So with 16 bits of noise, where `r = 2**-17`, the mean is right to
 `2**-16` up to 255 buckets and to `2**-15` up to 511; at 1,000,001.25 it is off by `2**-5`. A whole number leaves its
@@ -37,9 +37,9 @@ class NoiseFn(Protocol):
     rounding unbiased; `jax.random.uniform` without the `- 0.5` below would round up.
 
     To a compiled function that takes the numerics as an argument, two noise functions are one value if they are equal.
-    So are lambdas of the same line without a closure, and `functools.partial` of the same function with equal
-    arguments. A function that is made anew at each call, and closes over values or has defaults, is another value each
-    time, and compiles again: make it once, or bind the values with `functools.partial`.
+    So are lambdas of the same line that read nothing but their arguments and modules, and `functools.partial` of the
+    same function with equal arguments. Any other function that is made anew at each call, such as one that closes over
+    values, is another value each time, and compiles again: make it once, or bind the values with `functools.partial`.
 
     Example:
         >>> import jax
@@ -101,8 +101,8 @@ class PhiloxUniform(_Sharing):
     example, as for `jax.random`.
 
     Distribution: (h + 0.5) / 65536 - 0.5 with h uniform in 0 ... 65535: 65,536 values in steps of 2**-16, symmetric
-    about 0, none of them 0 or +-0.5. Resolution: 2**-17, and half an ulp of the sum, which in float32 is as much from
-    128 buckets on (see `intnumerics.stochastic_rounding`).
+    about 0, none of them 0 or +-0.5. Resolution: 2**-17. The mean is right to that plus half an ulp of the sum, which
+    in float32 is 2**-17 or more from 128 buckets on (see `intnumerics.stochastic_rounding`).
 
     The words of a key that has two, as threefry's do, are used as they are; of another, `jax.random.bits(key, (2,))`
     are.
@@ -170,8 +170,9 @@ class JaxUniform(_FromJax):
     For threefry keys it is one expression that XLA fuses with the quantization, and on a CPU one that uses vector
     registers and all cores. It takes a threefry block for each element, where `PhiloxUniform` takes a block for eight.
 
-    Distribution: uniform in [-0.5, 0.5), 2**23 values in steps of 2**-23, whose mean is -2**-24. Resolution: 2**-23,
-    and half an ulp of the sum, which is as much from 2 buckets on (see `intnumerics.stochastic_rounding`).
+    Distribution: uniform in [-0.5, 0.5), 2**23 values in steps of 2**-23, whose mean is -2**-24. Resolution: 2**-23.
+    The mean is right to that plus half an ulp of the sum, which in float32 is 2**-23 or more from 2 buckets on (see
+    `intnumerics.stochastic_rounding`).
 
     Attributes:
         noise_sharing_axes: Axes of x along which one draw is shared.
@@ -235,7 +236,7 @@ class HardwareUniform(DrawnInPass):
     tested its quality. The same program on the same chips gives the same bits.
 
     Distribution: i * 2**-32 in float32, with i uniform over the integers of 32 bits: [-0.5, 0.5], either end with a
-    chance of about 2**-26. Resolution: 2**-25, and half an ulp of the sum (see
+    chance of about 2**-26. Resolution: 2**-25. The mean is right to that plus half an ulp of the sum (see
     `intnumerics.stochastic_rounding`).
 
     Raises:

@@ -13,6 +13,10 @@ import unittest
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
+pytest.importorskip("absl", reason="needs AQT, which `make test-aqt` installs")  # where pytest looks for doctests here
+
 from absl import flags
 from absl.testing import absltest
 

@@ -254,12 +254,19 @@ def test_a_field_that_is_assigned_counts_from_the_next_call_on() -> None:
         ({"bits": 23}, ValueError, "bits=23.*22"),
         ({"noise_fn": "jax.uniform"}, TypeError, "noise_fn='jax.uniform'"),
         ({"noise_fn": lambda shape, key: jnp.zeros((2, 2, 2))}, ValueError, "does not broadcast"),
+        ({"noise_fn": lambda shape: jnp.zeros(shape)}, TypeError, r"takes \(shape\), and is called as"),
+        ({"noise_fn": jax.random.uniform}, TypeError, "the key first"),
     ],
 )
 def test_a_mistake_is_named(fields: Any, kind: type[Exception], words: str) -> None:
     key = None if "set_context" in words else jax.random.key(0)
     with pytest.raises(kind, match=words):
         pair(**fields)[1].vjp_fwd(array(2, 2), context(key))
+
+
+def test_a_bare_key_in_the_place_of_a_context_is_named() -> None:
+    with pytest.raises(TypeError, match=r"context=.* has no key: give a Context"):
+        pair(noise_fn=NOISE["JaxUniform"])[1].vjp_fwd(array(2, 2), jax.random.key(0))
 
 
 def test_without_aqt_the_package_works_and_the_module_says_what_to_install() -> None:

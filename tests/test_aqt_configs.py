@@ -12,7 +12,17 @@ import jax
 import jax.numpy as jnp
 import prose
 import pytest
-from aqt_pairs import CONFIGS, Theirs, aqt_conv_general, aqt_dot_general, aqt_flax, config, numerics_in, pair
+from aqt_pairs import (
+    CONFIGS,
+    Theirs,
+    aqt_conv_general,
+    aqt_dot_general,
+    aqt_flax,
+    config,
+    numerics_in,
+    pair,
+    stochastic_rounding,
+)
 
 from intnumerics import aqt
 from intnumerics.aqt import replace_numerics
@@ -46,6 +56,10 @@ def test_the_copy_shares_nothing_that_can_be_changed() -> None:
     config.set_absmax_calib_scale(ours, 0.5)
     ours.fwd.lhs.use_fwd_quant = True
     assert theirs == before
+    numerics: Any = lambda config: config.dlhs.dg_quantizer.lhs.numerics  # noqa: E731
+    numerics(theirs).noise_fn = functools.partial(stochastic_rounding.JaxUniform(), noise_sharing_axes=[0])
+    numerics(replace_numerics(theirs)).noise_fn.keywords["noise_sharing_axes"].append(1)
+    assert numerics(theirs).noise_fn.keywords["noise_sharing_axes"] == [0]
 
 
 def test_the_config_functions_of_aqt_change_ours_as_they_change_theirs() -> None:

@@ -100,11 +100,18 @@ def test_the_report_of_a_run_is_a_page_with_its_plots_and_the_same_bytes_each_ti
         assert done.returncode == 0, done.stderr
     files = [{p.relative_to(docs): p.read_bytes() for p in docs.rglob("*.*")} for docs in pages]
     assert files[0] == files[1]
-    assert len(files[0]) == 4
+    assert {p.name.removesuffix(".svg").split("-")[-1] for p in files[0]} == {"benchmarks.md", "roofline"}
     page = (pages[0] / "benchmarks.md").read_text()
     assert "| backward from x | bfloat16 | 2^13 |" in page
     for name in files[0]:
         assert name.suffix == ".md" or f"]({name})" in page
+
+
+def test_a_plot_against_the_size_takes_three_sizes() -> None:
+    report = pytest.importorskip("bench.report", reason="needs matplotlib")
+    cases = [{"shape": [1 << exponent]} for exponent in (12, 15, 18)]
+    assert report.drawn({"cases": cases}) == ["size", "roofline", "scaling"]
+    assert report.drawn({"cases": cases[:2]}) == ["roofline"]
 
 
 def test_pytest_benchmark_runs_the_same_cases() -> None:

@@ -132,6 +132,12 @@ def test_what_it_says_of_times_on_a_gpu_is_so_in_those_stored() -> None:
     ]
     assert min(shares) > 0.45
     assert max(shares) < 0.84
+    chains = [
+        fusion_table.microseconds(f"gelu, {noise_table.TO_INT8}, dot with PhiloxUniform", f"intnumerics, {name}", dtype)
+        for dtype in ("bfloat16", "float32")
+        for name in ("pallas", "xla")
+    ]
+    assert prose.says(README, "Implementations", round(chains[0] / chains[1], 2), round(chains[2] / chains[3], 2))
     tables = (path.with_suffix(".txt").read_text() for path, run in results.load() if run["platform"] == "cuda")
     passed = [int(n) for text in tables for n in re.findall(r"\| (\d+) of \d+ tests", text)]
     assert prose.says(README, "Implementations", *passed, "H200", "H100")

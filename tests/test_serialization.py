@@ -1,4 +1,4 @@
-"""Numerics and programs that leave the process: pickled, in a Flax state, as compiled programs; and subclasses."""
+"""Numerics and programs that leave the process: pickled, and as compiled programs; and subclasses."""
 
 import copy
 import dataclasses
@@ -79,20 +79,6 @@ def test_numerics_are_pickled_and_copied(kind: type[IntNumerics]) -> None:
         assert again == n
         assert type(again) is kind
         assert hash(again) == hash(n)
-
-
-# --- Flax -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", [IntNumerics, Plain])
-def test_a_flax_state_with_numerics_is_written_and_read(kind: type[IntNumerics]) -> None:
-    serialization = pytest.importorskip("flax.serialization", reason="needs flax")
-    state = {"params": {"w": X}, "numerics": kind.symmetric(4), "step": 3}
-    written = serialization.to_bytes(state)
-    target = {"params": {"w": np.zeros_like(X)}, "numerics": kind.symmetric(8), "step": 0}
-    read = serialization.from_bytes(target, written)
-    assert_same_bits(read["params"]["w"], X)
-    assert (read["step"], read["numerics"]) == (3, kind.symmetric(8))  # what is static is the target's
 
 
 # --- no transfer ------------------------------------------------------------------------------------------------------
