@@ -54,7 +54,7 @@ def check(implementation: Any, interpret: Any, *dtypes: str) -> None:
 
 
 def operations(
-    call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool, exported: bool
+    call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool, elsewhere: bool
 ) -> Operations:
     """The operations that serve `call` on `platform`.
 
@@ -63,7 +63,7 @@ def operations(
         platform: As JAX names it, or None for one that it does not.
         arrays: What it is done to.
         partitioned: Whether XLA may split the program over several devices.
-        exported: Whether the program is to be stored, for other versions of JAX to run.
+        elsewhere: Whether the program is to run in another place: it is exported, or no such device is known here.
 
     Raises:
         ValueError: The named implementation has no row for the platform, does not draw the noise, or is a kernel where
@@ -72,7 +72,7 @@ def operations(
     if call.draw is not None and call.draw.generator == "hardware":
         _check_hardware(call, platform)
     if call.implementation is None:
-        row = fastest(call, platform, arrays, partitioned, exported)
+        row = fastest(call, platform, arrays, partitioned, elsewhere)
         _check_unpartitioned(row, partitioned)
         _check_sizes(row, call, arrays)
         return row.operations()
@@ -138,7 +138,7 @@ def _check_hardware(call: Call, platform: str | None) -> None:
 
 
 def fastest(
-    call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool, exported: bool
+    call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool, elsewhere: bool
 ) -> Implementation:
     """The row that serves `call` best on `platform`.
 
@@ -149,7 +149,8 @@ def fastest(
     On a GPU it is what was measured on an H200: a kernel where it draws Philox noise for 16-bit floats or for integers,
     in half to five sixths of XLA's time, which in all is more than fusion with the neighbours saves. Else it is XLA: a
     kernel reads and writes 16-bit arrays faster than XLA does, but it keeps the neighbours apart, which costs more. And
-    it is XLA in a program that is exported, for JAX does not promise to run a stored kernel for a GPU later.
+    it is XLA in a program that is exported, for JAX does not promise to run a stored kernel for a GPU later, and where
+    no GPU is known, without which newer versions of JAX do not lower a kernel.
 
     For a TPU it is what the compilers say (`bench/aot/counts`), as no kernel has been timed on one yet. A kernel draws
     that noise in a sixth of XLA's instructions there, and packs and unpacks a mask in a third of the bytes. It is XLA
@@ -167,7 +168,7 @@ def fastest(
         return rows["reference"]
     if partitioned or not _are_sizes_known(call, arrays):
         return rows["xla"]
-    if platform == "cuda" and not exported and _is_drawn_by_gpu_kernel(call, arrays):
+    if platform == "cuda" and not elsewhere and _is_drawn_by_gpu_kernel(call, arrays):
         return rows["pallas"]
     if platform == "tpu":
         packs_well = call.packing is not None and _is_in_whole_tiles(call.rows(x.shape), x.dtype)

@@ -22,7 +22,7 @@ from jax.interpreters import ad, mlir
 
 from . import dispatch, sharding
 from .call import Call
-from .kernels import Draw, QuantSpec, reference
+from .kernels import Draw, QuantSpec, reference, tuning
 from .kernels.spec import is_static
 from .packing import packing_of
 from .version import __version__
@@ -61,14 +61,19 @@ def _leaf(call: Call, *arrays: jax.Array) -> list[jax.Array]:
 def _lower(platform: str | None) -> None:
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, call: Call) -> Any:
         def run(*arrays: jax.Array) -> list[jax.Array]:
-            exported = ctx.module_context.lowering_parameters.for_export
-            operations = dispatch.operations(call, platform, arrays, _is_partitioned(ctx), exported)
+            operations = dispatch.operations(call, platform, arrays, _is_partitioned(ctx), _is_elsewhere(ctx, platform))
             with jax.named_scope(f"intnumerics_{call.operation}"):
                 return call.of(operations)(*arrays)
 
         return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
 
     mlir.register_lowering(leaf_p, rule, platform=platform)
+
+
+def _is_elsewhere(ctx: mlir.LoweringRuleContext, platform: str | None) -> bool:
+    """Whether a program is to run in another place: it is exported, or lowered for a GPU where none is known."""
+    unknown = platform == "cuda" and tuning.device_kind() is None
+    return ctx.module_context.lowering_parameters.for_export or unknown
 
 
 def _is_partitioned(ctx: mlir.LoweringRuleContext) -> bool:

@@ -153,7 +153,7 @@ def device_kind() -> str | None:
     None where there is neither, as where a program is exported on a machine that has no such device.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
-    if device is not None:
+    if device is not None and device.platform in ("gpu", "cuda"):
         return device.device_kind
     try:
         return jax.local_devices(backend="cuda")[0].device_kind

@@ -5,12 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh
+from meshes import H100
 from original import numerics
 
 from intnumerics import PhiloxUniform, quantize, quantize_to_int
 
-H100 = AbstractMesh((1,), ("x",), abstract_device=AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu"))
 NOISY = numerics(8, noise_fn=PhiloxUniform())
 
 

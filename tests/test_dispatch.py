@@ -1,5 +1,6 @@
 """Which implementation a platform gets, read off what is lowered for it; nothing of that needs the platform."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from intnumerics import IntNumerics, kernels, quantize, quantize_to_int
 from intnumerics.call import Call
 from intnumerics.dispatch import operations
+from intnumerics.kernels import tuning
 from intnumerics.stochastic_rounding import HardwareUniform, PhiloxUniform
 
 NUMERICS = IntNumerics(8, True, True, True, True, True, None)
@@ -78,7 +80,7 @@ def test_the_mask_is_packed_and_unpacked_by_kernels_on_tpu_only(platform: str, c
 )
 def test_each_platform_has_its_form_of_plain_jnp(platform: str | None, module: str, name: str | None) -> None:
     call = Call("quantize", (NUMERICS.spec(),), True, name)
-    chosen: Any = operations(call, platform, (jnp.zeros(8, jnp.bfloat16),), partitioned=False, exported=False)
+    chosen: Any = operations(call, platform, (jnp.zeros(8, jnp.bfloat16),), partitioned=False, elsewhere=False)
     assert chosen.__name__ == f"intnumerics.kernels.{module}"
 
 
@@ -87,12 +89,18 @@ def test_each_platform_has_its_form_of_plain_jnp(platform: str | None, module: s
     "x", [TILES, array(jnp.float16, 3, 5, 130), array(jnp.float32, 7), array(jnp.float32)], ids=str
 )
 def test_philox_noise_is_drawn_by_a_kernel_on_gpu_and_tpu(x: jax.ShapeDtypeStruct, platform: str, calls: int) -> None:
-    assert kernels_in(to_int_with_philox, platform, x) == calls
-    as_floats = 0 if platform == "cuda" and x.dtype == jnp.float32 else calls  # which takes XLA as long as a copy
-    assert kernels_in(with_philox, platform, x) == as_floats
-    # XLA would copy a batch of rows for a TPU, and small examples would leave a GPU's blocks idle.
-    of_batch = calls if len(x.shape) > 1 else 0
-    assert kernels_in(jax.vmap(to_int_with_philox), platform, array(x.dtype, 2, *x.shape)) == of_batch
+    with jax.sharding.use_abstract_mesh(meshes.H100) if platform == "cuda" else contextlib.nullcontext():
+        assert kernels_in(to_int_with_philox, platform, x) == calls
+        as_floats = 0 if platform == "cuda" and x.dtype == jnp.float32 else calls  # which takes XLA as long as a copy
+        assert kernels_in(with_philox, platform, x) == as_floats
+        # XLA would copy a batch of rows for a TPU, and small examples would leave a GPU's blocks idle.
+        of_batch = calls if len(x.shape) > 1 else 0
+        assert kernels_in(jax.vmap(to_int_with_philox), platform, array(x.dtype, 2, *x.shape)) == of_batch
+
+
+@pytest.mark.skipif(tuning.device_kind() is not None, reason="there is a GPU here")
+def test_what_is_lowered_for_a_gpu_where_none_is_known_is_left_to_xla() -> None:
+    assert kernels_in(to_int_with_philox, "cuda", TILES) == 0
 
 
 @pytest.mark.parametrize("axes", [(0,), (1,)])

@@ -16,6 +16,7 @@ import oracle
 import pytest
 import streams
 from conftest import missing_device
+from meshes import H100
 from oracle import assert_same_bits
 from test_kernels import assert_is_formula
 
@@ -120,7 +121,7 @@ def how_it_runs(function: Callable[..., Any], *arrays: Any) -> tuple[int, int]:
 def test_a_kernel_runs_as_the_row_of_the_device_of_the_mesh_says_and_interpreted_as_the_default(
     table: Callable[..., None],
 ) -> None:
-    device = jax.devices("cpu")[0]
+    device = H100.abstract_device
     n, spec = 512 * 16384, dataclasses.replace(NEAREST, draw=Draw("philox", (512 * 16384,)))
     x, seed, mask = (jax.ShapeDtypeStruct(*a) for a in (((n,), "bfloat16"), ((4,), "uint32"), ((n // 8,), "uint8")))
     calls = {
@@ -131,7 +132,7 @@ def test_a_kernel_runs_as_the_row_of_the_device_of_the_mesh_says_and_interpreted
     }
     row = dataclasses.replace(ROW, device=device.device_kind, configuration=Configuration(16384, 8))
     table(*(dataclasses.replace(row, operation=operation) for operation in calls))
-    with jax.set_mesh(jax.sharding.Mesh([device], "i")):
+    with jax.sharding.use_abstract_mesh(H100):
         for operation, (function, *arrays) in calls.items():
             assert how_it_runs(function, *arrays) == (512, 8), operation
             default = n // tuning.defaults(operation)[0].block
