@@ -94,11 +94,13 @@ def on_gpu() -> Report:
     return [report for _, report in results.load() if report["device"] == GPU][-1]
 
 
-def gpu_time(report: Report, operation: str, name: str) -> str:
-    """The device's time for the largest array of bfloat16."""
-    shape = [GPU_ELEMENTS]
-    [found] = [c for c in report["cases"] if (c["operation"], c["dtype"], c["shape"]) == (operation, DTYPES[1], shape)]
-    return results.time_text(results.device_seconds(found, name))
+def gpu_seconds(operation: str, name: str, dtype: str = DTYPES[1]) -> float:
+    """The device's time for an operation on the largest array, with any number of axes."""
+    wanted = (operation, dtype, GPU_ELEMENTS)
+    [found] = [c for c in on_gpu()["cases"] if (c["operation"], c["dtype"], results.elements(c)) == wanted]
+    seconds = results.device_seconds(found, name)
+    assert seconds is not None
+    return seconds
 
 
 def case(report: Report, operation: str, dtype: str) -> Measured:
@@ -118,11 +120,11 @@ def speed(report: Report, operation: str, name: str, dtype: str) -> float:
 
 def table() -> str:
     """The table."""
-    static, report, gpu = counts(), shown(), on_gpu()
+    static, report = counts(), shown()
     lines = ["| noise | CPU, float32 | CPU, bfloat16 | H200 | H100 | v5e | v6e |", "|---|---|---|---|---|---|---|"]
     for title, on_cpu, timed, cuda, tpu in ROWS:
         times = [f"{speed(report, *on_cpu, dtype):.1f}x" if on_cpu else "" for dtype in DTYPES]
-        times.append(gpu_time(gpu, *timed) if timed else "")
+        times.append(results.time_text(gpu_seconds(*timed)) if timed else "")
         chips = (("h100", cuda), ("v5e", tpu), ("v6e", tpu))
         cells = [cell(static.get((case, chip))) if case else "" for chip, case in chips]
         lines.append(f"| {title} | {' | '.join(times + cells)} |")

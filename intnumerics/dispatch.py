@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters import mlir
 
 from .call import Call
 from .kernels import KERNEL_DTYPES, TABLE, Draw, Implementation, Operations
 from .kernels.gpu_shapes import draws_in_kernel
 from .kernels.spec import is_static
-from .kernels.tuning import SMALL
+from .kernels.tuning import SMALL, device_kind
 from .show import shown
 
 
@@ -51,6 +52,20 @@ def check(implementation: Any, interpret: Any, *dtypes: str) -> None:
                 f"implementation={implementation!r} does not take {dtype}: it takes {', '.join(rows[0].dtypes)}; "
                 "use implementation='xla', or None"
             )
+
+
+def is_elsewhere(ctx: mlir.LoweringRuleContext, platform: str | None) -> bool:
+    """Whether a program is to run in another place: it is exported, or lowered for a GPU where none is known."""
+    unknown = platform == "cuda" and device_kind() is None
+    return ctx.module_context.lowering_parameters.for_export or unknown
+
+
+def is_partitioned(ctx: mlir.LoweringRuleContext) -> bool:
+    """Whether XLA splits the program here: on a TPU, or in a `shard_map` along some axes of a mesh and not all."""
+    context: Any = ctx.module_context.axis_context
+    if hasattr(context, "manual_axes"):
+        return set(context.manual_axes) != set(context.mesh.axis_names)
+    return getattr(context, "num_devices", 1) > 1
 
 
 def operations(

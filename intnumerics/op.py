@@ -22,7 +22,7 @@ from jax.interpreters import ad, mlir
 
 from . import dispatch, sharding
 from .call import Call
-from .kernels import Draw, QuantSpec, reference, tuning
+from .kernels import Draw, QuantSpec, reference
 from .kernels.spec import is_static
 from .packing import packing_of
 from .version import __version__
@@ -61,27 +61,14 @@ def _leaf(call: Call, *arrays: jax.Array) -> list[jax.Array]:
 def _lower(platform: str | None) -> None:
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, call: Call) -> Any:
         def run(*arrays: jax.Array) -> list[jax.Array]:
-            operations = dispatch.operations(call, platform, arrays, _is_partitioned(ctx), _is_elsewhere(ctx, platform))
+            partitioned, elsewhere = dispatch.is_partitioned(ctx), dispatch.is_elsewhere(ctx, platform)
+            operations = dispatch.operations(call, platform, arrays, partitioned, elsewhere)
             with jax.named_scope(f"intnumerics_{call.operation}"):
                 return call.of(operations)(*arrays)
 
         return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
 
     mlir.register_lowering(leaf_p, rule, platform=platform)
-
-
-def _is_elsewhere(ctx: mlir.LoweringRuleContext, platform: str | None) -> bool:
-    """Whether a program is to run in another place: it is exported, or lowered for a GPU where none is known."""
-    unknown = platform == "cuda" and tuning.device_kind() is None
-    return ctx.module_context.lowering_parameters.for_export or unknown
-
-
-def _is_partitioned(ctx: mlir.LoweringRuleContext) -> bool:
-    """Whether XLA splits the program here: on a TPU, or in a `shard_map` along some axes of a mesh and not all."""
-    context: Any = ctx.module_context.axis_context
-    if hasattr(context, "manual_axes"):
-        return set(context.manual_axes) != set(context.mesh.axis_names)
-    return getattr(context, "num_devices", 1) > 1
 
 
 for _platform in PLATFORMS:

@@ -107,13 +107,6 @@ def test_the_report_of_a_run_is_a_page_with_its_plots_and_the_same_bytes_each_ti
         assert name.suffix == ".md" or f"]({name})" in page
 
 
-def test_a_plot_against_the_size_takes_three_sizes() -> None:
-    report = pytest.importorskip("bench.report", reason="needs matplotlib")
-    cases = [{"shape": [1 << exponent]} for exponent in (12, 15, 18)]
-    assert report.drawn({"cases": cases}) == ["size", "roofline", "scaling"]
-    assert report.drawn({"cases": cases[:2]}) == ["roofline"]
-
-
 def test_pytest_benchmark_runs_the_same_cases() -> None:
     words = "backward and from and x and bfloat16 and xla and not mask"
     done = run(

@@ -75,3 +75,10 @@ def test_the_columns_stand_under_each_other_and_the_direction_is_said_once() -> 
     assert [line.split()[-1] for line in table] == ["other", "formula", "formula"]
     assert len({line.index(word) for line, word in zip(table, ("which other", FORMULA, FORMULA), strict=True)}) == 1
     assert "8x128x1024" in table[-1]
+
+
+def test_a_plot_against_the_size_takes_three_sizes() -> None:
+    report = pytest.importorskip("bench.report", reason="needs matplotlib")
+    cases = [{"shape": [1 << exponent]} for exponent in (12, 15, 18)]
+    assert report.drawn({"cases": cases}) == ["size", "roofline", "scaling"]
+    assert report.drawn({"cases": cases[:2]}) == ["roofline"]

@@ -120,9 +120,9 @@ def test_what_it_says_of_times_on_a_gpu_is_so_in_those_stored() -> None:
     [h100] = [run for _, run in results.load() if run["device"].startswith("NVIDIA H100")]
     [case] = [c for c in h100["cases"] if (c["operation"], c["dtype"]) == (drawn, "bfloat16")]
     copy, ours = (1e6 * (results.device_seconds(case, name) or 0) for name in ("copy", "intnumerics, pallas"))
-    on_h200 = fusion_table.microseconds(drawn, "copy")
+    on_h200 = 1e6 * noise_table.gpu_seconds(drawn, "copy")
     assert prose.says(README, "Stochastic rounding", round(on_h200), round(copy), round(ours))
-    none, philox = (fusion_table.microseconds(op, "intnumerics, pallas") for op in (noise_table.TO_INT8, drawn))
+    none, philox = (noise_table.gpu_seconds(op, "intnumerics, pallas") for op in (noise_table.TO_INT8, drawn))
     assert 1.2 < philox / none < 1.3
     shares = [
         (results.device_seconds(c, "intnumerics, pallas") or 0) / (results.device_seconds(c, "intnumerics, xla") or 1)
@@ -133,7 +133,7 @@ def test_what_it_says_of_times_on_a_gpu_is_so_in_those_stored() -> None:
     assert min(shares) > 0.45
     assert max(shares) < 0.84
     chains = [
-        fusion_table.microseconds(f"gelu, {noise_table.TO_INT8}, dot with PhiloxUniform", f"intnumerics, {name}", dtype)
+        noise_table.gpu_seconds(f"gelu, {noise_table.TO_INT8}, dot with PhiloxUniform", f"intnumerics, {name}", dtype)
         for dtype in ("bfloat16", "float32")
         for name in ("pallas", "xla")
     ]
