@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import meshes
 import pytest
+from jax import export
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -101,6 +102,15 @@ def test_philox_noise_is_drawn_by_a_kernel_on_gpu_and_tpu(x: jax.ShapeDtypeStruc
 @pytest.mark.skipif(tuning.device_kind() is not None, reason="there is a GPU here")
 def test_what_is_lowered_for_a_gpu_where_none_is_known_is_left_to_xla() -> None:
     assert kernels_in(to_int_with_philox, "cuda", TILES) == 0
+
+
+def test_an_exported_program_has_no_kernel_for_a_gpu() -> None:
+    """JAX refuses to store one."""
+    with jax.sharding.use_abstract_mesh(meshes.H100):
+        assert kernels_in(to_int_with_philox, "cuda", TILES) == 1
+        exported = export.export(jax.jit(to_int_with_philox), platforms=("cuda",))(TILES)
+    assert KERNEL["cuda"] not in exported.mlir_module()
+    assert exported.serialize()
 
 
 @pytest.mark.parametrize("axes", [(0,), (1,)])
