@@ -43,7 +43,7 @@ test-aot: $(AOT)/.aot ## compile the kernels for GPUs and TPUs that need not be 
 test-aqt: $(VENV)/.test $(VENV)/.bench ## run the tests with AQT, those of AQT among them
 	$(VENV)/bin/python -m pytest $(WORKERS) -m aqt tests/test_aqt*.py tests/test_flax_state.py $(ARGS)
 
-test-triton: $(AOT)/.aot ## run the kernels of implementation="triton" in Triton's interpreter
+test-triton: $(AOT)/.aot ## run the kernels of implementation="jax_triton" in Triton's interpreter
 	TRITON_INTERPRET=1 $(AOT)/bin/python -m pytest $(WORKERS) -m interpreted tests $(ARGS)
 
 test-gpu: ## run the tests that need a GPU, on PYTHON and the JAX that it has

@@ -53,7 +53,7 @@ def here(platform: str, interpreted: bool = False) -> tuple[str, ...]:
         platform: As JAX names it.
         interpreted: Whether a kernel for CUDA is to be among them where there is no such device, interpreted.
     """
-    missing = {"triton"} if importlib.util.find_spec("jax_triton") is None else set()
+    missing = {"jax_triton"} if importlib.util.find_spec("jax_triton") is None else set()
     found = tuple(name for name in implementations(platform) if name not in {"reference", *missing})
     return (*found, INTERPRETED) if interpreted and platform != "cuda" else found
 

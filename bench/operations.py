@@ -20,7 +20,7 @@ from bench.names import INTERPRETED
 from bench.names import OURS as OURS
 from bench.names import SEED as SEED
 from bench.variant import Variant
-from intnumerics import IntNumerics, op, quantize, quantize_to_int
+from intnumerics import IntNumerics, _operations, quantize, quantize_to_int
 from intnumerics.stochastic_rounding import HardwareUniform, JaxUniform, PhiloxUniform, RandomCenteredUniform
 
 NEAREST = IntNumerics(8, True, True, True, True, True, None)
@@ -155,7 +155,7 @@ def keeping_the_mask(noise: str | None = None) -> Operation:
     numerics = numerics_of(noise)
 
     def ours(name: str | None, x: jax.Array, key: jax.Array | None = None) -> Any:
-        return op.quantize_with_mask(x, *numerics.noise_and_spec(x, key), **how(name))
+        return _operations.quantize_with_mask(x, *numerics.noise_and_spec(x, key), **how(name))
 
     return dataclasses.replace(
         forward("same", noise),
@@ -177,7 +177,7 @@ def from_mask() -> Operation:
     return Operation(
         name="backward from the mask",
         takes=("g", "mask"),
-        ours=lambda name: lambda g, mask: op.clip_gradient_from_mask(g, mask, **how(name)),
+        ours=lambda name: lambda g, mask: _operations.clip_gradient_from_mask(g, mask, **how(name)),
         others={FORMULA: Variant(baselines.backward, ("g", "x"))} | libraries.backward(),
         expected=masked,
     )
@@ -190,7 +190,7 @@ def from_x() -> Operation:
         from_mask(),
         name="backward from x",
         takes=("g", "x"),
-        ours=lambda name: lambda g, x: op.clip_gradient_from_x(g, x, spec, **how(name)),
+        ours=lambda name: lambda g, x: _operations.clip_gradient_from_x(g, x, spec, **how(name)),
     )
 
 

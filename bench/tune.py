@@ -1,7 +1,7 @@
 """Finds the fastest block size and number of warps for each kernel on this machine's NVIDIA GPU.
 
     python -m bench.tune                       # every operation and dtype, within 8 minutes; writes nothing
-    python -m bench.tune --store               # also writes the rows of kernels/tuning.py
+    python -m bench.tune --store               # also writes the rows of kernels/gpu/tuning.py
     python -m bench.tune --only drawn bfloat16 # cases by words in their names
     python -m bench.tune --quick               # one dtype on small arrays, to see that it works
 
@@ -29,8 +29,9 @@ from bench.results import time_text
 from bench.runner import SHARE_OF_MEMORY
 from bench.timing import Jitted, Patience, Sweep, alternate
 from bench.tune_search import Case, Found, cases, search
-from intnumerics.kernels import KERNEL_DTYPES, tuning
-from intnumerics.kernels.tuning import Row
+from intnumerics.kernels import KERNEL_DTYPES
+from intnumerics.kernels.gpu import tuning
+from intnumerics.kernels.gpu.tuning import Row
 
 SIZE, QUICK_SIZE = 1 << 26, 1 << 22
 BYTES = 48  # an element: inputs, twice, and results of the default, of what is compared with it and to spare
@@ -102,7 +103,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
                         help="cases that have all these words in their names")
     parser.add_argument("--quick", action="store_true", help="one dtype on small arrays: too short to be stored")
-    parser.add_argument("--store", action="store_true", help="write the rows of kernels/tuning.py, after each case")
+    parser.add_argument("--store", action="store_true", help="write the rows of kernels/gpu/tuning.py, after each case")
     parser.add_argument("--minutes", type=float, default=8.0, metavar="M",
                         help="begin no case after this time (default: %(default)s)")
     # fmt: on
@@ -137,7 +138,7 @@ def tune(options: argparse.Namespace, device: str) -> dict[str, Any]:
         wrong |= {case.name: found.wrong} if found.wrong else {}
         if options.store:
             tune_table.store(rows)
-    print(f"\nrows of kernels/tuning.py, {'' if options.store else 'not '}written:")
+    print(f"\nrows of kernels/gpu/tuning.py, {'' if options.store else 'not '}written:")
     print(*(tune_table.text_of(row) for row in rows), sep="\n")
     print(f"{time.perf_counter() - begin:.0f} s")
     return wrong

@@ -14,8 +14,10 @@ import numpy as np
 from bench import arrays, machine
 from bench.aot.cases import MASKED, NEAREST
 from bench.timing import Jitted, Spares
-from intnumerics.kernels import Draw, QuantSpec, gpu, reference, tuning
-from intnumerics.kernels.tuning import Configuration
+from intnumerics.kernels import Draw, QuantSpec, reference
+from intnumerics.kernels.gpu import tuning
+from intnumerics.kernels.gpu.tuning import Configuration
+from intnumerics.kernels.pallas_triton import operations as pallas_triton
 
 PER_THREAD = (8, 16, 32, 64)  # elements
 WARPS = (1, 2, 4, 8, 16)
@@ -52,11 +54,11 @@ class Case:
 
 
 def _quantize(spec: QuantSpec, x: jax.Array, noise: jax.Array | None = None, **how: Any) -> Any:
-    return gpu.quantize(x, noise, spec, **how)
+    return pallas_triton.quantize(x, noise, spec, **how)
 
 
 def _from_x(g: jax.Array, x: jax.Array, **how: Any) -> jax.Array:
-    return gpu.clip_gradient_from_x(g, x, NEAREST, **how)
+    return pallas_triton.clip_gradient_from_x(g, x, NEAREST, **how)
 
 
 def cases(size: int, dtypes: Iterable[str]) -> Iterator[Case]:
@@ -69,7 +71,7 @@ def cases(size: int, dtypes: Iterable[str]) -> Iterator[Case]:
         yield Case(tuning.quantization(NEAREST, True), dtype, ("x", "noise"), read)
         for spec in (dataclasses.replace(spec, draw=draw) for spec in (NEAREST, INT8, MASKED)):
             yield Case(tuning.quantization(spec, True), dtype, ("x", "seed"), functools.partial(_quantize, spec))
-        yield Case(tuning.FROM_MASK, dtype, ("g", "mask"), gpu.clip_gradient_from_mask)
+        yield Case(tuning.FROM_MASK, dtype, ("g", "mask"), pallas_triton.clip_gradient_from_mask)
         yield Case(tuning.FROM_X, dtype, ("g", "x"), _from_x)
 
 

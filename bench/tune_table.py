@@ -1,13 +1,13 @@
-"""The rows of `kernels/tuning.py` as its text: what `python -m bench.tune --store` writes between the two marks."""
+"""The rows of `kernels/gpu/tuning.py` as its text: what `python -m bench.tune --store` writes between the two marks."""
 
 import json
 import pathlib
 from collections.abc import Iterable
 
 from intnumerics.kernels import KERNEL_DTYPES
-from intnumerics.kernels.tuning import Row
+from intnumerics.kernels.gpu.tuning import Row
 
-PATH = pathlib.Path(__file__).parent.parent / "kernels" / "tuning.py"
+PATH = pathlib.Path(__file__).parent.parent / "kernels" / "gpu" / "tuning.py"
 BEGIN, END = "\n# fmt: off\n", "# fmt: on\n"
 WIDTH = 120
 NONE = "    # None yet: no device has been measured."
@@ -39,7 +39,9 @@ def rewritten(source: str, rows: Iterable[Row]) -> str:
     before, begin, rest = source.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"kernels/tuning.py has lost its marks, {BEGIN.strip()!r} and {END.strip()!r}: restore them")
+        raise ValueError(
+            f"kernels/gpu/tuning.py has lost its marks, {BEGIN.strip()!r} and {END.strip()!r}: restore them"
+        )
     lines = [text_of(row) for row in rows] or [NONE]
     table = "\n".join(["TABLE: tuple[Row, ...] = (", *lines, ")\n"])
     return f"{before}{begin}{table}{end}{after}"

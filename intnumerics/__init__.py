@@ -1,22 +1,22 @@
 """Integer-quantization numerics for JAX: one fused pass on GPU and TPU, the same bits everywhere."""
 
 from . import kernels as kernels
-from .exporting import register as _register
+from ._absmax_scale import absmax_scale as absmax_scale
+from ._export_serialization import register as _register
+from ._quantize import MASK as MASK
+from ._quantize import VALUES as VALUES
+from ._quantize import from_int as from_int
+from ._quantize import quantize as quantize
+from ._quantize import quantize_to_int as quantize_to_int
+from ._version import __version__ as __version__
 from .int_numerics import IntNumerics as IntNumerics
 from .numerics import Context as Context
 from .numerics import QNumerics as QNumerics
-from .quantize import MASK as MASK
-from .quantize import VALUES as VALUES
-from .quantize import from_int as from_int
-from .quantize import quantize as quantize
-from .quantize import quantize_to_int as quantize_to_int
-from .scale import absmax_scale as absmax_scale
 from .stochastic_rounding import HardwareUniform as HardwareUniform
 from .stochastic_rounding import JaxUniform as JaxUniform
 from .stochastic_rounding import NoiseFn as NoiseFn
 from .stochastic_rounding import PhiloxUniform as PhiloxUniform
 from .stochastic_rounding import RandomCenteredUniform as RandomCenteredUniform
-from .version import __version__ as __version__
 
 _register()
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import checks, noise_functions, op
+from . import _checks, _noise_functions, _operations
 from .int_numerics import IntNumerics
 from .kernels import QuantSpec
 from .stochastic_rounding import DrawnInPass, JaxUniform, RandomCenteredUniform
@@ -74,16 +74,16 @@ class IntSymmetric(_theirs):
             ValueError: bits is below 1 or above 22, there is a noise function and no key, or noise that does not
                 broadcast to x.
         """
-        x = checks.floats("x", x)
+        x = _checks.floats("x", x)
         numerics = _numerics(self, x.ndim)
         noise, spec = _noise_and_spec(numerics, x, context)
         dtype = self.get_dtype()
         spec = dataclasses.replace(spec, integer_dtype=_written_dtype(dtype, spec, x.dtype))
         if self.clip_gradient:
-            y, packed = op.quantize_with_mask(x, noise, spec)
+            y, packed = _operations.quantize_with_mask(x, noise, spec)
             residual: Any = (packed,)
         else:
-            y, residual = op.quantize(x, noise, spec), ()
+            y, residual = _operations.quantize(x, noise, spec), ()
         return (y if dtype is None else y.astype(dtype)), residual
 
     def vjp_bwd(self, res: Any, grad: jax.Array) -> tuple[jax.Array, None]:
@@ -125,7 +125,7 @@ def _noise_and_spec(numerics: IntNumerics, x: jax.Array, context: Any) -> tuple[
     """As `IntNumerics.noise_and_spec`, but a noise function that is not drawn in the pass gets the key unchecked."""
     if numerics.noise_fn is None:
         return None, numerics.spec()
-    key = checks.key_of(context)
+    key = _checks.key_of(context)
     if key is None:
         raise ValueError(
             "context.key=None, and numerics.noise_fn needs a key to draw noise: give each step a key of its own, as "
@@ -133,7 +133,7 @@ def _noise_and_spec(numerics: IntNumerics, x: jax.Array, context: Any) -> tuple[
         )
     if isinstance(numerics.noise_fn, DrawnInPass):
         return numerics.noise_and_spec(x, key)
-    return checks.noise(noise_functions.draw(numerics.noise_fn, x.shape, key), x.shape, x.dtype), numerics.spec()
+    return _checks.noise(_noise_functions.draw(numerics.noise_fn, x.shape, key), x.shape, x.dtype), numerics.spec()
 
 
 def _written_dtype(dtype: Any, spec: QuantSpec, of_x: np.dtype) -> np.dtype | None:

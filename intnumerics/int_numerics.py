@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from . import checks, noise_functions, op
+from . import _checks, _noise_functions, _operations
+from ._error_values import shown
+from ._global_position import Part
+from ._static_pytrees import make_known
 from .kernels import QuantSpec
 from .numerics import QNumerics
-from .part import Part
-from .registration import make_known
-from .show import shown
 from .stochastic_rounding import DrawnInPass, NoiseFn
 
 _T = TypeVar("_T")
@@ -103,9 +103,9 @@ class IntNumerics(QNumerics):
 
     def __post_init__(self) -> None:
         make_known(type(self))
-        checked = {name: checks.switch(name, getattr(self, name)) for name in _SWITCHES}
-        checked |= {"bits": checks.bits(self.bits), "noise_fn": noise_functions.checked(self.noise_fn)}
-        checked["noise_dtype"] = checks.noise_dtype(self.noise_dtype)
+        checked = {name: _checks.switch(name, getattr(self, name)) for name in _SWITCHES}
+        checked |= {"bits": _checks.bits(self.bits), "noise_fn": _noise_functions.checked(self.noise_fn)}
+        checked["noise_dtype"] = _checks.noise_dtype(self.noise_dtype)
         for name, value in checked.items():
             if value is not getattr(self, name):
                 object.__setattr__(self, name, value)
@@ -142,7 +142,7 @@ class IntNumerics(QNumerics):
             >>> IntNumerics.symmetric(1).preserve_zero
             False
         """
-        zero = bool(checks.bits(bits) != 1) if preserve_zero is None else preserve_zero
+        zero = bool(_checks.bits(bits) != 1) if preserve_zero is None else preserve_zero
         return cls(
             bits, zero, preserve_max_val, clip, clip_gradient, round, noise_fn, dtype=dtype, noise_dtype=noise_dtype
         )
@@ -205,16 +205,16 @@ class IntNumerics(QNumerics):
         """
         if self.noise_fn is None:
             return None, self.spec()
-        key = checks.key(key)
+        key = _checks.key(key)
         shape = x.shape if part is None else part.whole
         if isinstance(self.noise_fn, DrawnInPass) and (seeded := self.noise_fn.seeded(shape, key)):
             seeded = seeded if part is None else part.seeded(seeded, x.shape)
             return seeded.seed, dataclasses.replace(self.spec(), draw=seeded.draw)
-        noise = checks.noise(noise_functions.draw(self.noise_fn, shape, key), shape, x.dtype)
+        noise = _checks.noise(_noise_functions.draw(self.noise_fn, shape, key), shape, x.dtype)
         return noise if part is None else part.cut(noise, x.shape), self.spec()
 
     def _key(self, context: Any) -> Any:
-        return None if self.noise_fn is None or context is None else checks.key_of(context)
+        return None if self.noise_fn is None or context is None else _checks.key_of(context)
 
     def fwd(self, x: jax.Array, context: Any) -> jax.Array:
         """Adds noise, clips and rounds; differentiable as its jnp formula is (zero through a round).
@@ -230,8 +230,8 @@ class IntNumerics(QNumerics):
             TypeError: x is not made of floats, or the key is not a key.
             ValueError: A noise function without a key, or noise that does not broadcast to x.
         """
-        x = checks.floats("x", x)
-        return op.quantize(x, *self.noise_and_spec(x, self._key(context)))
+        x = _checks.floats("x", x)
+        return _operations.quantize(x, *self.noise_and_spec(x, self._key(context)))
 
     def vjp_fwd(self, x: jax.Array, context: Any) -> tuple[jax.Array, Any]:
         """`fwd`, and the residual that `vjp_bwd` needs.
@@ -242,11 +242,11 @@ class IntNumerics(QNumerics):
         Raises:
             TypeError, ValueError: As in `fwd`.
         """
-        x = checks.floats("x", x)
+        x = _checks.floats("x", x)
         noise, spec = self.noise_and_spec(x, self._key(context))
         if not self.clip_gradient:
-            return op.quantize(x, noise, spec), ()
-        y, packed = op.quantize_with_mask(x, noise, spec)
+            return _operations.quantize(x, noise, spec), ()
+        y, packed = _operations.quantize_with_mask(x, noise, spec)
         return y, (packed,)
 
     def vjp_bwd(self, residual: Any, grad: jax.Array) -> tuple[jax.Array, None]:
@@ -266,11 +266,11 @@ class IntNumerics(QNumerics):
         """
         if not self.clip_gradient:
             return grad, None
-        grad = checks.floats("grad", grad)
-        kept = checks.mask_or_x(residual, grad.shape)
+        grad = _checks.floats("grad", grad)
+        kept = _checks.mask_or_x(residual, grad.shape)
         if kept.dtype == jnp.uint8:
-            return op.clip_gradient_from_mask(grad, kept), None
-        return op.clip_gradient_from_x(grad, kept, self.spec()), None
+            return _operations.clip_gradient_from_mask(grad, kept), None
+        return _operations.clip_gradient_from_x(grad, kept, self.spec()), None
 
 
 def check_numerics(value: Any, x: Any) -> None:

@@ -25,8 +25,9 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from . import checks, op, shape_checks
-from .kernels import Draw, Generator, noise
+from . import _checks, _operations, _shape_checks
+from .kernels import Draw, Generator
+from .kernels.generators import noise
 
 
 class NoiseFn(Protocol):
@@ -89,7 +90,9 @@ class _Sharing(DrawnInPass):
     noise_sharing_axes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "noise_sharing_axes", shape_checks.axes("noise_sharing_axes", self.noise_sharing_axes))
+        object.__setattr__(
+            self, "noise_sharing_axes", _shape_checks.axes("noise_sharing_axes", self.noise_sharing_axes)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,11 +132,11 @@ class PhiloxUniform(_Sharing):
 
     def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded:
         """See `DrawnInPass`."""
-        return Seeded(Draw("philox", shape_checks.shared_shape(shape, self.noise_sharing_axes)), _seed(key))
+        return Seeded(Draw("philox", _shape_checks.shared_shape(shape, self.noise_sharing_axes)), _seed(key))
 
     def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         """See `DrawnInPass`."""
-        return op.drawn(*self.seeded(shape_checks.shape(shape), checks.key(key)))
+        return _operations.drawn(*self.seeded(_shape_checks.shape(shape), _checks.key(key)))
 
 
 class _FromJax(_Sharing):
@@ -146,16 +149,18 @@ class _FromJax(_Sharing):
 
     def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded | None:
         """See `DrawnInPass`."""
-        shape = shape_checks.shared_shape(shape, self.noise_sharing_axes)
-        if _impl_of(key) != "threefry2x32" or not checks.threefry_is_partitionable():
+        shape = _shape_checks.shared_shape(shape, self.noise_sharing_axes)
+        if _impl_of(key) != "threefry2x32" or not _checks.threefry_is_partitionable():
             return None
         return Seeded(Draw(self.generator, shape), _seed(key))
 
     def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         """See `DrawnInPass`."""
-        seeded = self.seeded(shape_checks.shape(shape), checks.key(key))
+        seeded = self.seeded(_shape_checks.shape(shape), _checks.key(key))
         return (
-            op.drawn(*seeded) if seeded else self.by_jax(shape_checks.shared_shape(shape, self.noise_sharing_axes), key)
+            _operations.drawn(*seeded)
+            if seeded
+            else self.by_jax(_shape_checks.shared_shape(shape, self.noise_sharing_axes), key)
         )
 
     @abc.abstractmethod
@@ -257,13 +262,13 @@ class HardwareUniform(DrawnInPass):
 
     def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         """See `DrawnInPass`."""
-        return op.drawn(*self.seeded(shape_checks.shape(shape), checks.key(key)))
+        return _operations.drawn(*self.seeded(_shape_checks.shape(shape), _checks.key(key)))
 
 
 def _impl_of(key: jax.Array) -> Hashable:
     """A key's generator: its name, or what `jax.random.key_impl` has for one without."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return jax.random.key_impl(key) if typed else checks.default_generator()
+    return jax.random.key_impl(key) if typed else _checks.default_generator()
 
 
 def _seed(key: jax.Array) -> jax.Array:
@@ -276,7 +281,7 @@ def _seed_of(key: jax.Array, impl: Hashable) -> jax.Array:
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     data = jax.random.key_data(key) if typed else key
     words = data if data.size == 2 else _two_words(impl)(data)
-    if typed and checks.key_reuse_is_checked():
+    if typed and _checks.key_reuse_is_checked():
         # To the checker only a draw is a use. This one draws nothing, and its sum, 0, keeps it in the program.
         words = words + jnp.sum(jax.random.bits(key, (0,), jnp.uint32), dtype=jnp.uint32)
     return jnp.pad(words, (0, 2))  # not concatenate, which under vmap needs a mesh in context if the keys are sharded

@@ -18,7 +18,7 @@ from typing import Protocol, cast
 
 import jax
 
-from . import noise
+from .generators import noise
 from .spec import Draw as Draw
 from .spec import Generator as Generator
 from .spec import QuantSpec as QuantSpec
@@ -80,14 +80,14 @@ ALL_DTYPES = (*KERNEL_DTYPES, "float64")
 
 TABLE = (
     Implementation("reference", None, "reference", ALL_DTYPES),
-    Implementation("xla", "cpu", "xla_cpu", ALL_DTYPES),
-    Implementation("xla", "cuda", "xla_gpu", ALL_DTYPES),
-    Implementation("xla", "tpu", "xla_tpu", ALL_DTYPES),
-    Implementation("xla", None, "xla", ALL_DTYPES),
+    Implementation("xla", "cpu", "xla.cpu", ALL_DTYPES),
+    Implementation("xla", "cuda", "xla.gpu", ALL_DTYPES),
+    Implementation("xla", "tpu", "xla.tpu", ALL_DTYPES),
+    Implementation("xla", None, "xla.operations", ALL_DTYPES),
     Implementation(
         "pallas",
         "cuda",
-        "gpu",
+        "pallas_triton",
         KERNEL_DTYPES,
         is_kernel=True,
         interpretable=True,
@@ -96,7 +96,7 @@ TABLE = (
     Implementation(
         "pallas",
         "tpu",
-        "tpu",
+        "pallas_tpu",
         KERNEL_DTYPES,
         is_kernel=True,
         interpretable=True,
@@ -104,9 +104,9 @@ TABLE = (
         generators=(*noise.PLAIN, "hardware"),
     ),
     Implementation(
-        "triton",
+        "jax_triton",
         "cuda",
-        "triton",
+        "jax_triton",
         KERNEL_DTYPES,
         is_kernel=True,
         install="pip install 'intnumerics[triton]'",

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .noise import drawn
+from .generators.noise import drawn
 from .spec import QuantSpec, wider
 
 

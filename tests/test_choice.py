@@ -10,7 +10,7 @@ import pytest
 from bench import arrays, results
 from bench.operations import OURS, operations
 from bench.results import COPIES
-from intnumerics import dispatch
+from intnumerics import _dispatch
 
 pytestmark = pytest.mark.tools
 
@@ -41,7 +41,7 @@ def chosen(name: str, platform: str, dtype: str, shape: tuple[int, ...]) -> str:
     types = arrays.types(operation.takes, shape, dtype)
     program = jax.make_jaxpr(operation.ours(None))(*(types[name] for name in operation.takes))
     names = {
-        dispatch.fastest(call, platform, tuple(avals), False, False).name for call, avals in calls_in(program.jaxpr)
+        _dispatch.fastest(call, platform, tuple(avals), False, False).name for call, avals in calls_in(program.jaxpr)
     }
     [name] = names
     return name

@@ -14,9 +14,9 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from intnumerics import IntNumerics, kernels, quantize, quantize_to_int
-from intnumerics.call import Call
-from intnumerics.dispatch import operations
-from intnumerics.kernels import tuning
+from intnumerics._call import Call
+from intnumerics._dispatch import operations
+from intnumerics.kernels.gpu import tuning
 from intnumerics.stochastic_rounding import HardwareUniform, PhiloxUniform
 
 NUMERICS = IntNumerics(8, True, True, True, True, True, None)
@@ -77,12 +77,12 @@ def test_the_mask_is_packed_and_unpacked_by_kernels_on_tpu_only(platform: str, c
 @pytest.mark.parametrize("name", [None, "xla"])
 @pytest.mark.parametrize(
     ("platform", "module"),
-    [("cpu", "xla_cpu"), ("tpu", "xla_tpu"), ("cuda", "xla_gpu"), ("rocm", "xla"), (None, "xla")],
+    [("cpu", "cpu"), ("tpu", "tpu"), ("cuda", "gpu"), ("rocm", "operations"), (None, "operations")],
 )
 def test_each_platform_has_its_form_of_plain_jnp(platform: str | None, module: str, name: str | None) -> None:
     call = Call("quantize", (NUMERICS.spec(),), True, name)
     chosen: Any = operations(call, platform, (jnp.zeros(8, jnp.bfloat16),), partitioned=False, elsewhere=False)
-    assert chosen.__name__ == f"intnumerics.kernels.{module}"
+    assert chosen.__name__ == f"intnumerics.kernels.xla.{module}"
 
 
 @pytest.mark.parametrize(("platform", "calls"), [("cpu", 0), ("cuda", 1), ("rocm", 0), ("tpu", 1)])

@@ -11,7 +11,7 @@ import pytest
 from refusals import compiled, refused
 
 from intnumerics import Context, IntNumerics, from_int, quantize, quantize_to_int
-from intnumerics.show import shown
+from intnumerics._error_values import shown
 
 X = np.asarray([0.25, -1.5, 9.0], np.float32)
 KEY = jax.random.key(0)
@@ -206,14 +206,14 @@ def test_noise_that_is_no_array_is_refused(noise: Any) -> None:
 def test_an_unknown_implementation_is_refused_with_the_known_ones(function: Callable[..., Any], name: Any) -> None:
     calls = []
     n = numerics(noise_fn=lambda shape, key: calls.append(shape))
-    with refused(ValueError, f"implementation={name!r}", "'reference'", "'xla'", "'pallas'", "'triton'", "None"):
+    with refused(ValueError, f"implementation={name!r}", "'reference'", "'xla'", "'pallas'", "'jax_triton'", "None"):
         function(X, n, key=KEY, implementation=name)
     assert not calls
 
 
 @public_function
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs a machine where CPU is the default platform")
-@pytest.mark.parametrize(("name", "extras"), [("pallas", ("[cuda13]", "[tpu]")), ("triton", ("[triton]",))])
+@pytest.mark.parametrize(("name", "extras"), [("pallas", ("[cuda13]", "[tpu]")), ("jax_triton", ("[triton]",))])
 def test_a_kernel_without_its_platform_is_refused_with_what_to_install(
     function: Callable[..., Any], name: str, extras: tuple[str, ...]
 ) -> None:
@@ -227,7 +227,7 @@ def test_a_kernel_without_its_platform_is_refused_with_what_to_install(
 
 
 @public_function
-@pytest.mark.parametrize("implementation", [None, "xla", "reference", "triton"])
+@pytest.mark.parametrize("implementation", [None, "xla", "reference", "jax_triton"])
 def test_interpret_without_a_kernel_is_refused(function: Callable[..., Any], implementation: Any) -> None:
     with refused(ValueError, "interpret='cuda'", f"implementation={implementation!r}", "'pallas'", "leave interpret"):
         function(X, numerics(), implementation=implementation, interpret="cuda")

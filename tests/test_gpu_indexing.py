@@ -4,7 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from intnumerics.kernels import QuantSpec, gpu, gpu_blocks, gpu_noise, gpu_shapes
+from intnumerics.kernels import QuantSpec
+from intnumerics.kernels.gpu import shapes
+from intnumerics.kernels.pallas_triton import blocks, noise
+from intnumerics.kernels.pallas_triton import operations as pallas_triton
 from intnumerics.kernels.spec import strides_of
 
 
@@ -12,7 +15,7 @@ from intnumerics.kernels.spec import strides_of
 @pytest.mark.parametrize("size", [1024, 4096])
 def test_a_block_starts_where_its_number_times_its_size_is(n: int, size: int) -> None:
     last = (n - 1) // size
-    start = gpu_blocks.block_start(np.int32(last), size, n)
+    start = blocks.block_start(np.int32(last), size, n)
     assert int(start) == last * size
     assert start.dtype == (np.int32 if n < 1 << 31 else np.int64)
 
@@ -20,7 +23,7 @@ def test_a_block_starts_where_its_number_times_its_size_is(n: int, size: int) ->
 def test_a_mask_byte_of_a_block_beyond_32_bits_is_an_eighth_of_the_way() -> None:
     n, size = (1 << 34) + 5, 4096
     i = np.int32((n - 1) // size)
-    tail = gpu_blocks.Block(i, gpu_blocks.block_start(i, size, n), size, n, whole=False)
+    tail = blocks.Block(i, blocks.block_start(i, size, n), size, n, whole=False)
     assert int(tail.packed().start) == int(i) * size // 8
     assert tail.packed().n == (n + 7) // 8
     np.testing.assert_array_equal(tail.index(), int(i) * size + np.arange(size, dtype=np.int64))
@@ -32,9 +35,9 @@ def test_a_mask_byte_of_a_block_beyond_32_bits_is_an_eighth_of_the_way() -> None
 def test_the_columns_of_an_example_are_rows_of_eight_after_the_examples_before_it(examples: int, width: int) -> None:
     n, size = 5000, 1024
     i, example = np.int32(4), jax.numpy.int32(examples - 1)
-    start = gpu_blocks.block_start(i, size, n * examples)
-    block = gpu_blocks.Block(i, start, size, n, example, whole=False)
-    for k, place in enumerate(gpu_blocks.columns(block, width)):
+    start = blocks.block_start(i, size, n * examples)
+    block = blocks.Block(i, start, size, n, example, whole=False)
+    for k, place in enumerate(blocks.columns(block, width)):
         local = np.arange(size, dtype=np.int64).reshape(-1, 8)[:, k * width : (k + 1) * width] + 4 * size
         np.testing.assert_array_equal(place.within(), local < n)
         np.testing.assert_array_equal(place.address(), local + (examples - 1) * n)
@@ -44,8 +47,8 @@ def test_the_columns_of_an_example_are_rows_of_eight_after_the_examples_before_i
 @pytest.mark.parametrize("n", [2, 4, 8])
 def test_columns_that_are_joined_come_apart_again_in_order(n: int) -> None:
     x = np.arange(16 * n).reshape(16, n)
-    np.testing.assert_array_equal(gpu_noise.join([jax.numpy.asarray(column) for column in x.T]), x)
-    np.testing.assert_array_equal(gpu_noise.split(jax.numpy.asarray(x)), x.T)
+    np.testing.assert_array_equal(noise.join([jax.numpy.asarray(column) for column in x.T]), x)
+    np.testing.assert_array_equal(noise.split(jax.numpy.asarray(x)), x.T)
 
 
 SHAPES = [
@@ -68,9 +71,9 @@ def test_the_noise_of_an_element_is_found_along_its_unshared_axes(
     flat = np.unique(np.random.default_rng(0).integers(0, n, 200)) if n > 200 else np.arange(n)
     flat = np.concatenate([flat, [0, n - 1]])
     along = [np.where(size == 1, 0, at) for size, at in zip(noise_shape, np.unravel_index(flat, shape), strict=True)]
-    dtype = gpu_shapes.index_dtype(n)
+    dtype = shapes.index_dtype(n)
     with jax.enable_x64(dtype == np.int64):
-        found = gpu_noise.broadcast_index(jax.numpy.asarray(flat, dtype), shape, strides_of(noise_shape))
+        found = noise.broadcast_index(jax.numpy.asarray(flat, dtype), shape, strides_of(noise_shape))
     np.testing.assert_array_equal(found, np.ravel_multi_index(along, noise_shape))
 
 
@@ -78,4 +81,4 @@ def test_8_bit_results_that_pallas_cannot_address_are_refused() -> None:
     spec = QuantSpec(127.0, clip=True, rounding="half_to_even", integer_dtype=np.dtype(np.int8))
     x = jax.ShapeDtypeStruct(((1 << 31) + 8,), np.float32)
     with pytest.raises(NotImplementedError, match=r"2147483656 elements of int8.*implementation='xla'"):
-        jax.eval_shape(lambda x: gpu.quantize(x, None, spec), x)
+        jax.eval_shape(lambda x: pallas_triton.quantize(x, None, spec), x)

@@ -17,8 +17,9 @@ from bench.gpu.rows import load
 from bench.names import FORMULA, SEED
 from bench.operations import operations
 from bench.tune_search import cases as tuner_cases
-from intnumerics.kernels import KERNEL_DTYPES, tuning
-from intnumerics.kernels.tuning import Configuration
+from intnumerics.kernels import KERNEL_DTYPES
+from intnumerics.kernels.gpu import tuning
+from intnumerics.kernels.gpu.tuning import Configuration
 
 pytestmark = pytest.mark.tools
 

@@ -30,7 +30,7 @@ class Where:
     device: str
 
     def operations(self) -> kernels.Operations:
-        if (self.name, self.device) == ("triton", "cpu"):
+        if (self.name, self.device) == ("jax_triton", "cpu"):
             return triton_interpreter.operations()
         [row] = [row for row in kernels.TABLE if (row.name, row.platform) == (self.name, self.platform)]
         return row.operations(interpret=row.interpretable and self.device == "cpu")
@@ -51,7 +51,7 @@ ON_DEVICE = {
     "reference on a GPU": Where("reference", None, "gpu"),
     "xla on a GPU": Where("xla", None, "gpu"),
     "pallas on a GPU": Where("pallas", "cuda", "gpu"),
-    "triton on a GPU": Where("triton", "cuda", "gpu"),
+    "jax_triton on a GPU": Where("jax_triton", "cuda", "gpu"),
     "reference on a TPU": Where("reference", None, "tpu"),
     "xla on a TPU": Where("xla", "tpu", "tpu"),
     "pallas on a TPU": Where("pallas", "tpu", "tpu"),
@@ -61,12 +61,12 @@ ON_DEVICE = {
 def marks(where: Where) -> list[pytest.MarkDecorator]:
     """What tests of an implementation need."""
     needed = [] if where.device == "cpu" else [getattr(pytest.mark, where.device)]
-    if where.name == "triton":
+    if where.name == "jax_triton":
         needed.append(pytest.mark.interpreted if where.device == "cpu" else pytest.mark.jax_triton)
     return needed
 
 
-INTERPRETED = {"triton-gpu": Where("triton", "cuda", "cpu")}
+INTERPRETED = {"triton-gpu": Where("jax_triton", "cuda", "cpu")}
 PARAMETERS = [
     pytest.param(where, id=name, marks=marks(where)) for name, where in (ON_CPU | INTERPRETED | ON_DEVICE).items()
 ]

@@ -11,8 +11,8 @@ import pytest
 from oracle import assert_same_bits
 
 from intnumerics import IntNumerics
+from intnumerics._mask_packing import BY_THE_BYTE, Packing, packing, packing_of
 from intnumerics.kernels import Draw
-from intnumerics.packing import BY_THE_BYTE, Packing, packing, packing_of
 
 SHAPES = [
     (1,),

@@ -12,16 +12,8 @@ import numpy as np
 import pytest
 from refusals import refused
 
-from intnumerics import (
-    Context,
-    IntNumerics,
-    PhiloxUniform,
-    absmax_scale,
-    from_int,
-    quantize,
-    quantize_to_int,
-)
-from intnumerics.show import shown
+from intnumerics import Context, IntNumerics, PhiloxUniform, absmax_scale, from_int, quantize, quantize_to_int
+from intnumerics._error_values import shown
 
 X = np.asarray([0.25, -1.5, 9.0], np.float32)
 KEY = jax.random.key(0)

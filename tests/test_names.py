@@ -13,8 +13,8 @@ import pytest
 from original import numerics
 from streams import seed
 
-from intnumerics import op, quantize, quantize_to_int
-from intnumerics.kernels import Draw, QuantSpec, gpu, tpu
+from intnumerics import _operations, quantize, quantize_to_int
+from intnumerics.kernels import Draw, QuantSpec, pallas_tpu, pallas_triton
 from intnumerics.stochastic_rounding import JaxUniform, PhiloxUniform
 
 QUANTIZE, FROM_MASK = "intnumerics_quantize", "intnumerics_clip_gradient_from_mask"
@@ -100,10 +100,10 @@ def test_parts_draws_that_are_shared_gradients_and_versions_have_names_of_their_
     found = [names(run) for run in runs]
     assert all(a != b for a, b in itertools.combinations(found, 2))
     jax.clear_caches()
-    op._jitted.cache_clear()  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr(op, "__version__", "another")
+    _operations._jitted.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(_operations, "__version__", "another")
     assert all(names(run).isdisjoint(before) for run, before in zip(runs, found, strict=True))
-    op._jitted.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    _operations._jitted.cache_clear()  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_profile_tells_the_forward_from_the_backward() -> None:
@@ -175,7 +175,7 @@ def kernels_in(jaxpr: Any) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("module", [gpu, tpu], ids=["gpu", "tpu"])
+@pytest.mark.parametrize("module", [pallas_triton, pallas_tpu], ids=["gpu", "tpu"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_kernel_has_the_name_of_its_operation_and_moves_each_array_once(case: Any, module: Any) -> None:
     operation, arrays, after, results, suffix = case

@@ -12,7 +12,11 @@ from oracle import assert_same_bits
 from original import dither, given, numerics, spec_of
 
 from intnumerics import quantize, quantize_to_int
-from intnumerics.kernels import QuantSpec, xla, xla_cpu, xla_gpu, xla_tpu
+from intnumerics.kernels import QuantSpec
+from intnumerics.kernels.xla import cpu as xla_cpu
+from intnumerics.kernels.xla import gpu as xla_gpu
+from intnumerics.kernels.xla import operations as xla
+from intnumerics.kernels.xla import tpu as xla_tpu
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 NOISE = np.asarray([-0.5, -0.25, 0.0, 0.125, 0.4375, 0.5, 0.3125, -0.0625], np.float32)

@@ -13,7 +13,7 @@ from refusals import refused
 
 import intnumerics
 from intnumerics import Context, IntNumerics, quantize, quantize_to_int
-from intnumerics.show import shown
+from intnumerics._error_values import shown
 
 X = np.asarray([0.25, -1.5, 9.0], np.float32)
 KEY = jax.random.key(0)

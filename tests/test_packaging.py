@@ -60,8 +60,12 @@ def files_of_sdist(sdist: Path) -> set[str]:
         return {member.name.partition("/")[2] for member in archive if not member.isdir()}
 
 
+LINK = ROOT / "intnumerics" / "kernels"
+
+
 def sources(folder: str) -> set[str]:
-    return {f"{folder}/{path.name}" for path in (ROOT / folder).glob("*.py")}
+    """The modules in a folder and, but for those behind the link, in the folders in it."""
+    return {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py") if LINK not in path.parents}
 
 
 def copy_of_tree(folder: Path) -> Path:

@@ -12,7 +12,8 @@ import streams
 from test_kernels import PARAMETERS, Where, assert_is_formula
 from test_stream_kernels import FORMS, KEY, NEAREST, numbers
 
-from intnumerics.kernels import Draw, noise
+from intnumerics.kernels import Draw
+from intnumerics.kernels.generators import noise
 
 every_implementation = pytest.mark.parametrize("where", [*FORMS, *PARAMETERS])
 

@@ -16,7 +16,7 @@ import pytest
 from oracle import assert_same_bits
 from refusals import refused
 
-from intnumerics import IntNumerics, absmax_scale, quantize, quantize_to_int, scale
+from intnumerics import IntNumerics, _absmax_scale, absmax_scale, quantize, quantize_to_int
 from intnumerics.kernels import scaling
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -99,7 +99,7 @@ def test_what_cannot_be_divided_by_has_scale_1_and_what_is_not_finite_has_no_say
 @pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
 @pytest.mark.parametrize("axis", [None, 0, (1, 2)], ids=str)
 @pytest.mark.parametrize("finite", [True, False], ids=["finite", "not finite"])
-@pytest.mark.parametrize("largest", [scale._largest_finite, scale._largest_finite_on_a_cpu])  # pyright: ignore[reportPrivateUsage]
+@pytest.mark.parametrize("largest", [_absmax_scale._largest_finite, _absmax_scale._largest_finite_on_a_cpu])  # pyright: ignore[reportPrivateUsage]
 def test_both_ways_to_the_largest_magnitude_leave_out_what_is_not_finite(
     largest: Any, finite: bool, axis: Any, dtype: np.dtype
 ) -> None:

@@ -16,8 +16,8 @@ from oracle import assert_same_bits
 from original import numerics
 
 from intnumerics import IntNumerics, PhiloxUniform, from_int, quantize
-from intnumerics.call import Call
-from intnumerics.sharding import _Partitioner
+from intnumerics._call import Call
+from intnumerics._partitioning import _Partitioner
 
 X = np.linspace(-9, 9, 64, dtype=np.float32).reshape(8, 8)
 INT4 = numerics(4)

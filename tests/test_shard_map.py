@@ -15,7 +15,7 @@ from oracle import assert_same_bits
 from test_mesh import KEY, NEAREST, NOISES, PHILOX, SHAPE, Noise, X, both, every_noise, expected
 
 from intnumerics import quantize, quantize_to_int
-from intnumerics.part import part_of
+from intnumerics._global_position import part_of
 from intnumerics.stochastic_rounding import PhiloxUniform
 
 pytestmark = pytest.mark.mesh

@@ -9,7 +9,8 @@ import pytest
 import streams
 
 from bench import stream
-from intnumerics.kernels import Draw, noise, philox, threefry
+from intnumerics.kernels import Draw
+from intnumerics.kernels.generators import noise, philox, threefry
 
 KEY = (0x243F6A88, 0x85A308D3)
 ONES = 0xFFFFFFFF

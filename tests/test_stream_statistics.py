@@ -11,7 +11,9 @@ import stream_tests as judge
 import streams
 from oracle import quantize as formula
 
-from intnumerics.kernels import Draw, QuantSpec, noise, philox, xla
+from intnumerics.kernels import Draw, QuantSpec
+from intnumerics.kernels.generators import noise, philox
+from intnumerics.kernels.xla import operations as xla
 
 KEY = (0x243F6A88, 0x85A308D3)
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")

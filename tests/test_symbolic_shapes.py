@@ -275,7 +275,7 @@ def test_a_part_must_be_known_to_be_within_the_whole() -> None:
     ("platform", "how"),
     [
         ("cuda", {"implementation": "pallas"}),
-        ("cuda", {"implementation": "triton"}),
+        ("cuda", {"implementation": "jax_triton"}),
         ("tpu", {"implementation": "pallas"}),
         ("cpu", {"implementation": "pallas", "interpret": "tpu"}),
     ],

@@ -25,7 +25,10 @@ from oracle import assert_same_bits
 from test_kernels import assert_is_formula
 
 from intnumerics import IntNumerics, quantize, quantize_to_int
-from intnumerics.kernels import Draw, QuantSpec, gpu_shapes, triton, triton_versions, tuning
+from intnumerics.kernels import Draw, QuantSpec
+from intnumerics.kernels.gpu import shapes, tuning
+from intnumerics.kernels.jax_triton import operations as jax_triton
+from intnumerics.kernels.jax_triton import versions as supported_versions
 from intnumerics.stochastic_rounding import PhiloxUniform
 
 NUMERICS = IntNumerics(8, True, True, True, True, True, None)
@@ -42,15 +45,15 @@ def test_the_import_of_jax_triton_leaves_the_folder_of_tritons_cache_as_it_was(
     """jax-triton sets it to nothing, and then `torch.compile` fails in the same process."""
 
     def as_jax_triton_does(name: str) -> str:
-        os.environ[triton.CACHE] = ""
+        os.environ[jax_triton.CACHE] = ""
         return name
 
-    monkeypatch.setenv(triton.CACHE, before or "")  # so that the end of the test restores it
+    monkeypatch.setenv(jax_triton.CACHE, before or "")  # so that the end of the test restores it
     if before is None:
-        monkeypatch.delenv(triton.CACHE)
-    with mock.patch.object(triton.importlib, "import_module", as_jax_triton_does):
-        assert triton.import_jax_triton() == "jax_triton"
-    assert os.environ.get(triton.CACHE) == before
+        monkeypatch.delenv(jax_triton.CACHE)
+    with mock.patch.object(jax_triton.importlib, "import_module", as_jax_triton_does):
+        assert jax_triton.import_jax_triton() == "jax_triton"
+    assert os.environ.get(jax_triton.CACHE) == before
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------
@@ -66,7 +69,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
             raise metadata.PackageNotFoundError(package)
         return versions[package]
 
-    monkeypatch.setattr(triton_versions.metadata, "version", version)
+    monkeypatch.setattr(supported_versions.metadata, "version", version)
     return versions
 
 
@@ -75,7 +78,7 @@ def lower(function: Callable[..., Any], *avals: jax.ShapeDtypeStruct) -> str:
 
 
 def by_name(x: jax.Array) -> jax.Array:
-    return quantize(x, NUMERICS, implementation="triton")
+    return quantize(x, NUMERICS, implementation="jax_triton")
 
 
 WORKING = [
@@ -91,7 +94,7 @@ WORKING = [
 @pytest.mark.parametrize("versions", WORKING, ids=" ".join)
 def test_versions_that_work_together_are_taken(found: dict[str, str], versions: tuple[str, ...]) -> None:
     found.update(zip(FOUND, versions, strict=True))
-    assert triton_versions.check()[:2] == tuple(map(int, versions[1].split(".")[:2]))
+    assert supported_versions.check()[:2] == tuple(map(int, versions[1].split(".")[:2]))
 
 
 BROKEN = [
@@ -129,7 +132,7 @@ def test_what_the_extra_installs_works_with_every_line_of_jax_that_is_tested(fou
     assert set(lowest) == {"jax-triton", "triton"}
     for jax_version in ("0.10.2", "0.11.2", "0.12.0.1"):
         found.update(lowest | {"jax": jax_version})
-        triton_versions.check()
+        supported_versions.check()
 
 
 # --- blocks and numbers, interpreted ----------------------------------------------------------------------------------
@@ -148,8 +151,8 @@ def run(x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec) -> Any:
 @pytest.fixture(params=["32 bits", "64 bits"])
 def small_numbers_are_large(request: pytest.FixtureRequest) -> Any:
     """Small arrays in the large blocks of large ones, and with the 64-bit indices of those beyond 2**31."""
-    end = gpu_shapes.INT32_END if request.param == "32 bits" else 64
-    with mock.patch.object(tuning, "BUSY", 2), mock.patch.object(gpu_shapes, "INT32_END", end):
+    end = shapes.INT32_END if request.param == "32 bits" else 64
+    with mock.patch.object(tuning, "BUSY", 2), mock.patch.object(shapes, "INT32_END", end):
         yield
 
 
@@ -210,22 +213,24 @@ def test_a_part_of_a_larger_array_has_the_noise_of_its_rows(whole: tuple[int, in
 def test_the_floor_of_a_negative_subnormal_number_is_minus_1(dtype: Any) -> None:
     x = np.asarray([-1e-40, 1e-40, -0.0, -(2.0**-126)], dtype)
     spec = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
-    assert_same_bits(jax.jit(lambda x: triton.quantize(x, None, spec))(x), np.asarray([-0.5, 0.5, 0.5, -0.5], dtype))
+    assert_same_bits(
+        jax.jit(lambda x: jax_triton.quantize(x, None, spec))(x), np.asarray([-0.5, 0.5, 0.5, -0.5], dtype)
+    )
 
 
 def test_indices_have_64_bits_where_32_do_not_reach() -> None:
-    assert not triton.Plan(n=2**31 - 1, size=4096, warps=4).is_wide
-    assert triton.Plan(n=2**31, size=4096, warps=4).is_wide
-    assert triton.Plan(n=2**20, size=4096, warps=4, examples=2**11).is_wide
-    assert not triton.Sharing.of((8, 4), (2**20, 1)).is_wide
-    assert triton.Sharing.of((9, 4), (2**28, 1)).is_wide
+    assert not jax_triton.Plan(n=2**31 - 1, size=4096, warps=4).is_wide
+    assert jax_triton.Plan(n=2**31, size=4096, warps=4).is_wide
+    assert jax_triton.Plan(n=2**20, size=4096, warps=4, examples=2**11).is_wide
+    assert not jax_triton.Sharing.of((8, 4), (2**20, 1)).is_wide
+    assert jax_triton.Sharing.of((9, 4), (2**28, 1)).is_wide
 
 
 # --- programs, compiled for an H100 -----------------------------------------------------------------------------------
 
 
 def with_philox(x: jax.Array) -> jax.Array:
-    return quantize(x, STOCHASTIC, key=jax.random.key(0), implementation="triton")
+    return quantize(x, STOCHASTIC, key=jax.random.key(0), implementation="jax_triton")
 
 
 def gradient(x: jax.Array) -> jax.Array:
@@ -233,7 +238,7 @@ def gradient(x: jax.Array) -> jax.Array:
 
 
 def to_int(x: jax.Array) -> jax.Array:
-    return quantize_to_int(x, STOCHASTIC, key=jax.random.key(0), implementation="triton")
+    return quantize_to_int(x, STOCHASTIC, key=jax.random.key(0), implementation="jax_triton")
 
 
 def in_shard_map(x: jax.Array) -> jax.Array:

@@ -18,8 +18,8 @@ from test_tuning import ROW, is_measured
 
 from bench import machine, tune, tune_search, tune_table
 from bench.tune_search import Case
-from intnumerics.kernels import tuning
-from intnumerics.kernels.tuning import Configuration, Row
+from intnumerics.kernels.gpu import tuning
+from intnumerics.kernels.gpu.tuning import Configuration, Row
 
 pytestmark = pytest.mark.tools
 

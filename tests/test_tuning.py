@@ -21,8 +21,10 @@ from oracle import assert_same_bits
 from test_kernels import assert_is_formula
 
 from bench import tune_search
-from intnumerics.kernels import KERNEL_DTYPES, Draw, QuantSpec, gpu, tuning
-from intnumerics.kernels.tuning import Configuration, Row
+from intnumerics.kernels import KERNEL_DTYPES, Draw, QuantSpec
+from intnumerics.kernels.gpu import tuning
+from intnumerics.kernels.gpu.tuning import Configuration, Row
+from intnumerics.kernels.pallas_triton import operations as pallas_triton
 
 ROOT = pathlib.Path(__file__).parent.parent
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
@@ -125,10 +127,10 @@ def test_a_kernel_runs_as_the_row_of_the_device_of_the_mesh_says_and_interpreted
     n, spec = 512 * 16384, dataclasses.replace(NEAREST, draw=Draw("philox", (512 * 16384,)))
     x, seed, mask = (jax.ShapeDtypeStruct(*a) for a in (((n,), "bfloat16"), ((4,), "uint32"), ((n // 8,), "uint8")))
     calls = {
-        "quantize": (lambda x, **how: gpu.quantize(x, None, NEAREST, **how), x),
-        "quantize, noise drawn": (lambda x, seed, **how: gpu.quantize(x, seed, spec, **how), x, seed),
-        "clip gradient from mask": (gpu.clip_gradient_from_mask, x, mask),
-        "clip gradient from x": (lambda g, x, **how: gpu.clip_gradient_from_x(g, x, NEAREST, **how), x, x),
+        "quantize": (lambda x, **how: pallas_triton.quantize(x, None, NEAREST, **how), x),
+        "quantize, noise drawn": (lambda x, seed, **how: pallas_triton.quantize(x, seed, spec, **how), x, seed),
+        "clip gradient from mask": (pallas_triton.clip_gradient_from_mask, x, mask),
+        "clip gradient from x": (lambda g, x, **how: pallas_triton.clip_gradient_from_x(g, x, NEAREST, **how), x, x),
     }
     row = dataclasses.replace(ROW, device=device.device_kind, configuration=Configuration(16384, 8))
     table(*(dataclasses.replace(row, operation=operation) for operation in calls))
@@ -188,13 +190,13 @@ def check_all(x: np.ndarray, g: np.ndarray, shape: tuple[int, ...], configuratio
     how = {"interpret": True, "configuration": configuration}
 
     def run(x: jax.Array, g: jax.Array, noise: jax.Array, seed: jax.Array) -> dict[str, Any]:
-        masked = gpu.quantize(x, None, MASKED, **how)
+        masked = pallas_triton.quantize(x, None, MASKED, **how)
         return {
             "masked": masked,
-            "read": gpu.quantize(x, noise, NEAREST, **how),
-            "drawn": gpu.quantize(x, seed, to_int8, **how),
-            "from mask": gpu.clip_gradient_from_mask(g, masked[1], **how),
-            "from x": gpu.clip_gradient_from_x(g, x, NEAREST, **how),
+            "read": pallas_triton.quantize(x, noise, NEAREST, **how),
+            "drawn": pallas_triton.quantize(x, seed, to_int8, **how),
+            "from mask": pallas_triton.clip_gradient_from_mask(g, masked[1], **how),
+            "from x": pallas_triton.clip_gradient_from_x(g, x, NEAREST, **how),
         }
 
     seed = streams.seed(KEY).reshape((1,) * (x.ndim - len(shape)) + (4,))  # one, which a batch shares

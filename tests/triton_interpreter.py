@@ -18,7 +18,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from intnumerics.kernels import triton
+from intnumerics.kernels.jax_triton import operations as jax_triton
 
 FLOATS = {"bf16": ml_dtypes.bfloat16, "fp16": np.float16, "fp32": np.float32}
 NAMES = {"uint8": "u8", "int8": "i8", "int16": "i16", "int32": "i32", "uint32": "u32"}
@@ -54,7 +54,7 @@ def convert(x: np.ndarray, source: Any, target: Any, _: Any) -> np.ndarray:
     return cast.view(f"u{cast.dtype.itemsize}").reshape(x.shape)
 
 
-def interpret(kernel: str, plan: triton.Plan, outputs: Sequence[Any], *inputs: Any) -> list[np.ndarray]:
+def interpret(kernel: str, plan: jax_triton.Plan, outputs: Sequence[Any], *inputs: Any) -> list[np.ndarray]:
     """Runs a kernel for every block. What it does not write is 0xA5 in each byte."""
     body = importlib.import_module("intnumerics.kernels.triton_body")
     results = [np.full(a.size * a.dtype.itemsize, 0xA5, np.uint8).view(a.dtype) for a in outputs]
@@ -64,7 +64,7 @@ def interpret(kernel: str, plan: triton.Plan, outputs: Sequence[Any], *inputs: A
     return results
 
 
-def run(kernel: str, inputs: Sequence[Any], outputs: Sequence[Any], plan: triton.Plan) -> list[jax.Array]:
+def run(kernel: str, inputs: Sequence[Any], outputs: Sequence[Any], plan: jax_triton.Plan) -> list[jax.Array]:
     """What `triton.run` does on a GPU."""
     return jax.pure_callback(functools.partial(interpret, kernel, plan, outputs), list(outputs), *inputs)
 
@@ -75,10 +75,10 @@ def operations() -> Any:
     def interpreted(operation: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(operation)
         def call(*arguments: Any) -> Any:
-            with mock.patch.object(triton, "run", run):
+            with mock.patch.object(jax_triton, "run", run):
                 return operation(*arguments)
 
         return call
 
     names = ("quantize", "clip_gradient_from_mask", "clip_gradient_from_x")
-    return SimpleNamespace(**{name: interpreted(getattr(triton, name)) for name in names})
+    return SimpleNamespace(**{name: interpreted(getattr(jax_triton, name)) for name in names})

@@ -50,8 +50,8 @@ are exact and the same each time. **The times are bounds, not measurements**: [b
 
 Compiled by {compilers}, for arrays of 2^24 elements, and of 2^28 where XLA for a TPU compiled plain jnp.
 
-- **kernel**: ours, in Pallas; **kernel, jax-triton**: that of `implementation="triton"`. **XLA's fusion**: our plain
-  form, `implementation="xla"`. **formula**: FJFormer's under `jit`, as [`bench/baselines.py`](../bench/baselines.py)
+- **kernel**: ours, in Pallas; **kernel, jax-triton**: that of `implementation="jax_triton"`. **XLA's fusion**: our
+  plain form, `implementation="xla"`. **formula**: FJFormer's under `jit`, as [`bench/baselines.py`](../bench/baselines.py)
   writes it, with noise of `jax.random.uniform` from keys of three kinds and with that of a cheap hash of the index,
   which is the same for `key(0)` to `key(255)`. It has no packed mask.
 - **Instructions an element**: machine instructions of one thread, divided by the elements that it sees to; both ways of

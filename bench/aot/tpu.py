@@ -33,8 +33,9 @@ from bench.aot.cases import (
     operations,
     quantize,
 )
-from intnumerics.kernels import QuantSpec, packed_shape, tpu
-from intnumerics.kernels import xla_tpu as xla
+from intnumerics.kernels import QuantSpec, packed_shape
+from intnumerics.kernels.pallas_tpu import operations as pallas_tpu
+from intnumerics.kernels.xla import tpu as xla
 
 TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 BOTH_KINDS = ("v5e", "v6e")  # without bfloat16 arithmetic, and with it
@@ -48,21 +49,23 @@ IN_LOOP = re.compile(r"^\s*0x[0-9a-f]+\s+\w*\s*: >")
 
 def cases() -> Iterator[Case]:
     """Every kernel on a large array, then shapes and dtypes that take another way."""
-    yield from operations(tpu, "pallas", SHAPE)
+    yield from operations(pallas_tpu, "pallas", SHAPE)
     x = array(BFLOAT16, *SHAPE)
-    yield Case("pallas: quantize bfloat16 -> int8 with mask", quantize(tpu, MASKED, "int8"), (x,))
-    yield Case("pallas: quantize bfloat16 -> int16", quantize(tpu, NEAREST, "int16"), (x,))
-    yield Case("pallas: quantize bfloat16 -> int32", quantize(tpu, NEAREST, "int32"), (x,))
+    yield Case("pallas: quantize bfloat16 -> int8 with mask", quantize(pallas_tpu, MASKED, "int8"), (x,))
+    yield Case("pallas: quantize bfloat16 -> int16", quantize(pallas_tpu, NEAREST, "int16"), (x,))
+    yield Case("pallas: quantize bfloat16 -> int32", quantize(pallas_tpu, NEAREST, "int32"), (x,))
     shared = array(FLOAT32, 1, SHAPE[1])
-    yield Case("pallas: quantize bfloat16 with shared noise", quantize(tpu, NEAREST), (x, shared))
+    yield Case("pallas: quantize bfloat16 with shared noise", quantize(pallas_tpu, NEAREST), (x, shared))
     for dtype in (BFLOAT16, FLOAT16):
         name = f"pallas: quantize {jnp.dtype(dtype).name}, 262144x1024"
-        yield Case(name, quantize(tpu, NEAREST), (array(dtype, *LARGE),))
+        yield Case(name, quantize(pallas_tpu, NEAREST), (array(dtype, *LARGE),))
     for shape in ((1 << 24,), (10_000_019,), (1,), (3, 50257), (512, 197, 768), (7, 5, 130)):
         name = "x".join(map(str, shape))
         x, packed = array(BFLOAT16, *shape), array(jnp.uint8, *packed_shape(shape))
-        yield Case(f"pallas: quantize bfloat16 -> int8 with mask, {name}", quantize(tpu, MASKED, "int8"), (x,))
-        yield Case(f"pallas: clip gradient from mask, bfloat16, {name}", tpu.clip_gradient_from_mask, (x, packed))
+        yield Case(f"pallas: quantize bfloat16 -> int8 with mask, {name}", quantize(pallas_tpu, MASKED, "int8"), (x,))
+        yield Case(
+            f"pallas: clip gradient from mask, bfloat16, {name}", pallas_tpu.clip_gradient_from_mask, (x, packed)
+        )
     yield from drawing_cases()
     tested = ("quantize bfloat16", "quantize bfloat16 with mask", "clip gradient from mask, bfloat16")
     for case in operations(xla, "xla", LARGE, (FLOAT32, BFLOAT16)):
@@ -87,16 +90,16 @@ def drawing_cases() -> Iterator[Case]:
         for dtype, integer in ((FLOAT32, None), (BFLOAT16, None), (BFLOAT16, "int8")):
             to = f" -> {integer}" if integer else ""
             title = f"{jnp.dtype(dtype).name}{to} {name}"
-            yield drawing_case(tpu, generator, dtype, integer, SHAPE, title, everywhere=True)
+            yield drawing_case(pallas_tpu, generator, dtype, integer, SHAPE, title, everywhere=True)
     for generator, name in generators:
         for shape, batch in (((1 << 24,), 0), ((20_000, 1003), 0), ((8, 2048, 1024), 1)):
             title = f"bfloat16 -> int8 with mask {name}, {'batched ' if batch else ''}{'x'.join(map(str, shape))}"
-            yield drawing_case(tpu, generator, BFLOAT16, "int8", shape, title, batch, MASKED)
+            yield drawing_case(pallas_tpu, generator, BFLOAT16, "int8", shape, title, batch, MASKED)
     yield drawing_case(xla, "philox", FLOAT32, None, LARGE, "float32 with Philox", everywhere=True, tested=False)
     for generator, name in (("philox", "Philox"), ("threefry_23_bits", "JaxUniform")):
         yield drawing_case(xla, generator, BFLOAT16, "int8", LARGE, f"bfloat16 -> int8 with {name}", everywhere=True)
     part, whole = (SHAPE[0] // 4, SHAPE[1]), (SHAPE[0] // 2, 8 * SHAPE[1])
-    for name, module in (("pallas", tpu), ("xla", xla)):
+    for name, module in (("pallas", pallas_tpu), ("xla", xla)):
         of_part = drawing(module, NEAREST, part, "int8", whole=whole)
         avals = (array(BFLOAT16, *part), array(jnp.uint32, 4))
         yield Case(f"{name}: quantize bfloat16 -> int8 with Philox, a part", of_part, avals)
@@ -114,7 +117,7 @@ def drawing_case(
     **when: bool,
 ) -> Case:
     """A quantization with a seed, one for each example of a batch."""
-    name = "pallas" if module is tpu else "xla"
+    name = "pallas" if module is pallas_tpu else "xla"
     avals = (array(dtype, *shape), array(jnp.uint32, *shape[:batch], 4))
     return Case(f"{name}: quantize {title}", drawing(module, spec, shape[batch:], integer, generator), avals, **when)
 

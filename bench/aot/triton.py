@@ -5,12 +5,12 @@ from importlib import metadata
 from bench.aot import cuda
 from bench.aot.cases import Case
 from bench.aot.cuda import measure as measure
-from intnumerics.kernels import triton
+from intnumerics.kernels import jax_triton
 
 
 def jobs(everything: bool) -> list[tuple[Case, str]]:
     """What to compile for which chip: the same, whether it is tested or reported."""
-    return [(case, "h100") for case in cuda.kernel_cases("triton", triton)]
+    return [(case, "h100") for case in cuda.kernel_cases("triton", jax_triton)]
 
 
 def compiler() -> str:

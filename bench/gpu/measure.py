@@ -10,7 +10,7 @@ from bench.gpu.rows import load
 from bench.gpu.task import Task
 from bench.runner import Runner
 from bench.timing import Patience
-from intnumerics.kernels import tuning
+from intnumerics.kernels.gpu import tuning
 
 PATIENCE, REHEARSAL_PATIENCE = Patience(least=5, most=15, seconds=0.4), Patience(least=2, most=2, seconds=0.0)
 LONGEST = 1.0  # seconds of a call

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 # In the order of their worth: kernels that nothing but a device runs, then what is compiled by XLA alone.
-IMPLEMENTATIONS = ("pallas", "triton", "xla", "reference")
+IMPLEMENTATIONS = ("pallas", "jax_triton", "xla", "reference")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,10 +1,10 @@
-"""The rows of a copy of kernels/tuning.py."""
+"""The rows of a copy of kernels/gpu/tuning.py."""
 
 import pathlib
 import sys
 import types
 
-from intnumerics.kernels import tuning
+from intnumerics.kernels.gpu import tuning
 
 
 def load(path: pathlib.Path) -> tuple[tuning.Row, ...]:

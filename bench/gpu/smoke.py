@@ -21,7 +21,7 @@ from bench.cases import here
 from bench.gpu import store, task
 from bench.gpu.task import Task
 from bench.operations import NEAREST, NOISE, how
-from intnumerics import op, quantize, quantize_to_int
+from intnumerics import _operations, quantize, quantize_to_int
 from intnumerics.kernels import KERNEL_DTYPES
 
 SIZE, REHEARSAL_SIZE = (1 << 20) + 24, (1 << 10) + 24  # whole blocks and a tail
@@ -42,10 +42,13 @@ def operations() -> dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], 
         "quantize to int8": (("x",), lambda how: partial(to_int, numerics=NEAREST, **how)),
         "quantize, noise drawn": (("x", "words"), lambda how: lambda x, w: quantize(x, noisy, key=key(w), **how)),
         "quantize to int8, noise drawn": (("x", "words"), lambda how: lambda x, w: to_int(x, noisy, key=key(w), **how)),
-        "quantize, noise read": (("x", "noise"), lambda how: lambda x, noise: op.quantize(x, noise, spec, **how)),
-        "quantize with mask": (("x",), lambda how: lambda x: op.quantize_with_mask(x, None, spec, **how)),
-        "clip gradient from mask": (("g", "mask"), lambda how: partial(op.clip_gradient_from_mask, **how)),
-        "clip gradient from x": (("g", "x"), lambda how: partial(op.clip_gradient_from_x, spec=spec, **how)),
+        "quantize, noise read": (
+            ("x", "noise"),
+            lambda how: lambda x, noise: _operations.quantize(x, noise, spec, **how),
+        ),
+        "quantize with mask": (("x",), lambda how: lambda x: _operations.quantize_with_mask(x, None, spec, **how)),
+        "clip gradient from mask": (("g", "mask"), lambda how: partial(_operations.clip_gradient_from_mask, **how)),
+        "clip gradient from x": (("g", "x"), lambda how: partial(_operations.clip_gradient_from_x, spec=spec, **how)),
     }
 
 
@@ -70,7 +73,7 @@ def inputs(size: int, dtype: str) -> dict[str, Any]:
         "x": x,
         "g": rng.normal(size=size).astype(jnp.dtype(dtype)),
         "noise": rng.uniform(-0.5, 0.5, size).astype(np.float32),
-        "mask": reference(lambda x: op.quantize_with_mask(x, None, NEAREST.spec(), "reference")[1], x),
+        "mask": reference(lambda x: _operations.quantize_with_mask(x, None, NEAREST.spec(), "reference")[1], x),
         "words": np.asarray(WORDS, np.uint32),
     }
 

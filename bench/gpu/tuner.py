@@ -9,7 +9,8 @@ from bench.gpu import store, targets, task, worth
 from bench.gpu.rows import load
 from bench.gpu.task import Task
 from bench.tune_search import Case, cases, search
-from intnumerics.kernels import KERNEL_DTYPES, tuning
+from intnumerics.kernels import KERNEL_DTYPES
+from intnumerics.kernels.gpu import tuning
 
 COMPILERS = 8
 REHEARSED, REHEARSAL_SIZE = "clip gradient from mask, bfloat16", 1 << 11

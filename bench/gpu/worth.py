@@ -28,7 +28,7 @@ THEN = (
     *targets.CHAINS[2:],
     *(f"quantize{to} with {noise}" for noise in targets.NOISES[1:] for to in (" to int8", "")),
 )
-# The rows of kernels/tuning.py that the kernel of an operation takes.
+# The rows of kernels/gpu/tuning.py that the kernel of an operation takes.
 ROWS = {
     "quantize": "quantize",
     "quantize to int8": "quantize to int8",

@@ -1,0 +1,250 @@
+"""The public functions, with their gradients."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+from jax.core import Tracer
+from jax.custom_derivatives import zero_from_primal
+
+from . import _checks, _dispatch, _operations
+from ._global_position import part_of
+from ._integer_dtypes import integer_dtype, written_as
+from ._reverse_mode_only import reverse_only
+from .int_numerics import IntNumerics, check_numerics
+from .kernels import QuantSpec, reference
+from .kernels.spec import wider
+
+# What a checkpoint policy can save by name: `jax.checkpoint_policies.save_only_these_names(MASK, VALUES)`.
+VALUES = "intnumerics_values"  # the result of a quantization
+MASK = "intnumerics_mask"  # its clip mask, one bit per element
+
+
+@dataclasses.dataclass(frozen=True)
+class _Straight:
+    """The static arguments of `_straight_through`."""
+
+    spec: QuantSpec
+    residual: Literal["mask", "x"] | None  # what is kept for the clip of the gradient; None where it is not clipped
+    implementation: str | None
+    interpret: str | None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _straight_through(how: _Straight, x: jax.Array, noise: jax.Array | None) -> jax.Array:
+    return _operations.quantize(x, noise, how.spec, how.implementation, how.interpret)
+
+
+def _forward(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, Any]:
+    y, *packed = _kept(how, x, noise)
+    if how.residual == "mask":
+        return _named(y), checkpoint_name(packed[0], MASK)
+    return _named(y), x if how.residual == "x" else None
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _kept(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, ...]:
+    """The result, and the mask if that is kept. Second derivatives differentiate it, and go straight through too."""
+    if how.residual == "mask":
+        return _operations.quantize_with_mask(x, noise, how.spec, how.implementation, how.interpret)
+    return (_operations.quantize(x, noise, how.spec, how.implementation, how.interpret),)
+
+
+@_kept.defjvp
+def _(how: _Straight, primals: Any, tangents: Any) -> Any:
+    y, *packed = _kept(how, *primals)
+    tangent = tangents[0]
+    if how.residual == "mask":
+        tangent = _operations.masked(tangent, packed[0])
+    elif how.residual == "x":
+        tangent = reference.clip_gradient_from_x(tangent, primals[0], how.spec)
+    return (y, *packed), (tangent, *map(zero_from_primal, packed))
+
+
+def _named(values: jax.Array) -> jax.Array:
+    return checkpoint_name(values, VALUES)
+
+
+def _backward(how: _Straight, kept: Any, g: jax.Array) -> tuple[jax.Array, None]:
+    g = jnp.asarray(g)  # which is a number where `jax.vjp` is given one
+    if how.residual == "mask":
+        g = _operations.clip_gradient_from_mask(g, kept, how.implementation, how.interpret)
+    elif how.residual == "x":
+        g = _operations.clip_gradient_from_x(g, kept, how.spec, how.implementation, how.interpret)
+    return g, None
+
+
+_straight_through.defvjp(_forward, _backward)
+
+
+def quantize(
+    x: jax.Array,
+    numerics: IntNumerics,
+    *,
+    key: jax.Array | None = None,
+    offset: Sequence[int | jax.Array] | None = None,
+    global_shape: Sequence[int] | None = None,
+    residual: Literal["mask", "x"] = "mask",
+    implementation: str | None = None,
+    interpret: str | None = None,
+) -> jax.Array:
+    """Quantizes x in one pass; the gradient goes straight through, times the clip mask.
+
+    The backward is `where(|x| <= bound, g, 0)` with `numerics.clip_gradient`, on the x before the noise, and keeps one
+    bit per element from the forward; without it, it is g, and nothing is kept. For the policies of `jax.checkpoint` the
+    result has the name `intnumerics.VALUES`, and the mask `intnumerics.MASK`.
+
+    Args:
+        x: float32, bfloat16, float16 or (under x64) float64 of any shape, in buckets: divide it by its
+            `absmax_scale` first. NaN stays NaN, and infinities clip. Without x64 a NumPy array of float64 is taken as
+            float32, as JAX does everywhere.
+        numerics: What to round to.
+        key: A key for `numerics.noise_fn`, typed (`jax.random.key`) or legacy uint32; without a noise function it is
+            not looked at. One key gives two arrays of equal size the same noise: `jax.random.split` it.
+        offset: Where x begins in a larger array of `global_shape`, an integer for each axis, which may be traced; then
+            x has that array's noise. It is for the shards inside a `jax.shard_map`, whose place only you know, as in
+            `offset=(jax.lax.axis_index("rows") * x.shape[0], 0)`. Under `jit` alone a sharded array needs none.
+        global_shape: The shape of that array, or None where x is no part of one.
+        residual: What the forward keeps for the backward with `numerics.clip_gradient`: `"mask"`, one bit per element,
+            or `"x"`, which costs no memory where x is kept for something else anyway, and no packing.
+        implementation: `"reference"`, `"xla"`, `"pallas"` or `"jax_triton"`, or None for the fastest known on the
+            platform that the function is compiled for. A named implementation runs or raises.
+        interpret: `"cuda"` or `"tpu"` runs that platform's kernel in Pallas' interpret mode on a CPU, slowly, for
+            tests; needs `implementation="pallas"`.
+
+    Returns:
+        The quantized values, in the shape and dtype of x.
+
+    Raises:
+        TypeError: x is not made of floats, numerics is not an IntNumerics, or the key is not a key. Or the derivative
+            is asked for in forward mode, as by `jax.jvp`, or is called, where `jax.linearize` made it: only
+            `numerics.fwd` has one.
+        ValueError: A noise function without a key, noise that does not broadcast to x, a part that is not within the
+            whole, or an implementation that is unknown, does not take the dtype or does not run on the platform.
+        ImportError: `implementation="jax_triton"` without jax-triton, or with versions that do not work together.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> int4 = IntNumerics.symmetric(4, clip_gradient=True)
+        >>> x = jnp.array([-9.0, 0.2, 3.7])
+        >>> quantize(x, int4)
+        Array([-7.,  0.,  4.], dtype=float32)
+        >>> jax.grad(lambda x: quantize(x, int4).sum())(x)
+        Array([0., 1., 1.], dtype=float32)
+    """
+    _checks.residual(residual)
+    x, noise, spec = _arguments(x, numerics, key, (offset, global_shape), implementation, interpret)
+    if not isinstance(x, Tracer) and not isinstance(noise, Tracer):
+        # Nothing is differentiated: what `custom_vjp` does in Python at each call takes as long as all the rest.
+        return _operations.quantize(x, noise, spec, implementation, interpret)
+    if noise is not None:
+        x, noise = _operations.of_one_type(x, noise, spec)
+    how = _Straight(spec, residual if numerics.clip_gradient else None, implementation, interpret)
+    return _straight_through(how, reverse_only(x), noise)
+
+
+def quantize_to_int(
+    x: jax.Array,
+    numerics: IntNumerics,
+    *,
+    key: jax.Array | None = None,
+    offset: Sequence[int | jax.Array] | None = None,
+    global_shape: Sequence[int] | None = None,
+    dtype: Any = None,
+    implementation: str | None = None,
+    interpret: str | None = None,
+) -> jax.Array:
+    """Quantizes x to integers in the same single pass; `from_int` is the inverse.
+
+    The integer is the rounded value, or with `preserve_zero=False` the bucket number `floor(x)`, whose centre is half a
+    bucket above it. NaN gives 0. Not differentiable: the result is integers.
+
+    Args:
+        x: As in `quantize`.
+        numerics: What to round to; it must clip and round.
+        key: As in `quantize`.
+        offset: As in `quantize`.
+        global_shape: As in `quantize`.
+        dtype: int2, int4, int8, int16 or int32, if it holds every bucket; or None for the smallest that does from int8
+            on. For int2 and int4 the pass writes int8, which XLA narrows.
+        implementation: As in `quantize`.
+        interpret: As in `quantize`.
+
+    Returns:
+        Integers of the shape of x.
+
+    Raises:
+        TypeError: As in `quantize`.
+        ValueError: As in `quantize`; or numerics does not clip or does not round, or dtype is too small.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> binary = IntNumerics.symmetric(1)
+        >>> q = quantize_to_int(jnp.array([-0.3, 0.1, 7.0]), binary)
+        >>> q
+        Array([-1,  0,  0], dtype=int8)
+        >>> from_int(q, binary, jnp.float32)
+        Array([-0.5,  0.5,  0.5], dtype=float32)
+    """
+    x, noise, spec = _arguments(x, numerics, key, (offset, global_shape), implementation, interpret)
+    for name in ("clip", "round"):
+        if not getattr(numerics, name):
+            raise ValueError(
+                f"numerics.{name}=False, and integers hold only values that were clipped and rounded: "
+                f"use numerics.replace({name}=True), or quantize() for floats"
+            )
+    bound = spec.bound_in(x.dtype)
+    lowest = -bound if numerics.preserve_zero else np.floor(-bound)
+    highest = bound if numerics.preserve_zero else np.floor(bound)
+    integers = integer_dtype(dtype, float(lowest), float(highest))
+    spec = dataclasses.replace(spec, integer_dtype=written_as(integers))
+    return _named(_operations.quantize(x, noise, spec, implementation, interpret).astype(integers))
+
+
+def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
+    """The values that `quantize_to_int` made integers of.
+
+    Args:
+        q: Integers of any shape and dtype.
+        numerics: What they were rounded with.
+        dtype: A float dtype for the result.
+
+    Returns:
+        What `quantize` returns in `dtype` for the same input, bit for bit, except that -0.0 and NaN became 0.
+
+    Raises:
+        TypeError: q is not made of integers, or dtype is not a float dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> int8 = IntNumerics.symmetric(8)
+        >>> from_int(jnp.array([-127, 3], jnp.int8), int8, jnp.bfloat16)
+        Array([-127, 3], dtype=bfloat16)
+    """
+    check_numerics(numerics, q)
+    q = _checks.integers("q", q)
+    return _centres(q, 0.0 if numerics.preserve_zero else 0.5, _checks.float_dtype("dtype", dtype))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))  # so that 0.5 is part of a program, and not sent to the device
+def _centres(q: jax.Array, offset: float, dtype: np.dtype) -> jax.Array:
+    values = q.astype(wider(dtype, np.dtype(np.float32)))
+    return (values + jnp.asarray(offset, values.dtype) if offset else values).astype(dtype)
+
+
+def _arguments(
+    x: Any, numerics: Any, key: Any, place: tuple[Any, Any], implementation: str | None, interpret: str | None
+) -> tuple[jax.Array, jax.Array | None, QuantSpec]:
+    """Checks the arguments that the public functions share; the noise or its seed, and what the pass does with it."""
+    check_numerics(numerics, x)
+    x = _checks.floats("x", x)
+    _dispatch.check(implementation, interpret, x.dtype.name)
+    noise, spec = numerics.noise_and_spec(x, key, part_of(*place, x.shape))
+    if noise is not None and spec.draw is None:
+        _dispatch.check(implementation, interpret, noise.dtype.name)
+    return x, noise, spec

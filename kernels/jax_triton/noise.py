@@ -1,0 +1,101 @@
+"""Noise in the kernels of `triton_body.py`: drawn from a seed, or found in an array that broadcasts.
+
+A thread draws from one Philox block at a time and uses its eight draws itself, so that they never leave its registers.
+"""
+# To a type checker the functions are objects of Triton, whose package need not be installed, and `triton` is the module
+# beside this one.
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
+
+import triton
+import triton.language as tl
+
+from ..generators import philox
+from ..gpu.shapes import FLIP, UNIT
+
+MULTIPLIER_0, MULTIPLIER_1 = (tl.constexpr(m) for m in philox.MULTIPLIERS)
+WEYL_0, WEYL_1 = (tl.constexpr(w) for w in philox.WEYL)
+ROUNDS = tl.constexpr(philox.ROUNDS)
+DOMAIN = tl.constexpr(philox.DOMAIN)
+NOISE_FLIP, NOISE_UNIT = tl.constexpr(FLIP), tl.constexpr(UNIT)
+UPPER, SIGN = tl.constexpr(0xFFFF0000), tl.constexpr(0x80000000)
+
+
+@triton.jit
+def index_in(sharing: tl.constexpr, i):
+    """Where element `i` stands in the array that is shared; `gpu_shapes.kept_groups` explains the groups."""
+    index = i * 0
+    for k in tl.static_range(len(sharing.groups)):
+        along = i // sharing.groups[k][0]
+        if sharing.groups[k][0] * sharing.groups[k][1] < sharing.n:
+            along = along % sharing.groups[k][1]
+        index += along * sharing.groups[k][2]
+    return index
+
+
+@triton.jit
+def product(multiplier: tl.constexpr, word):
+    """The high and the low word of a product, of which a GPU makes one instruction."""
+    whole = word.to(tl.uint64) * multiplier
+    return (whole >> 32).to(tl.uint32), whole.to(tl.uint32)
+
+
+@triton.jit
+def philox4x32(c0, c1, k0, k1):
+    """The output for the counter (c0, c1, 0, DOMAIN)."""
+    c2 = c0 * 0
+    c3 = c2 + DOMAIN
+    for _ in tl.static_range(ROUNDS):
+        high0, low0 = product(MULTIPLIER_0, c0)
+        high1, low1 = product(MULTIPLIER_1, c2)
+        c0, c1, c2, c3 = high1 ^ (c1 ^ k0), low1, high0 ^ (c3 ^ k1), low0
+        k0, k1 = k0 + WEYL_0, k1 + WEYL_1
+    return c0, c1, c2, c3
+
+
+@triton.jit
+def join4(a, b, c, d):
+    """[rows, 4] from its columns, in registers."""
+    return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (a.shape[0], 4))
+
+
+@triton.jit
+def uniform(draws):
+    """The noise of draws in the upper halves of words, as signed integers."""
+    return draws.to(tl.int32, bitcast=True).to(tl.float32) * NOISE_UNIT
+
+
+@triton.jit
+def stream_of(seed):
+    """What all parts of a block share: the key, the number of the first Philox block, and NOISE_FLIP."""
+    k0, k1, low, high = tl.load(seed), tl.load(seed + 1), tl.load(seed + 2), tl.load(seed + 3)
+    # Nothing but NOISE_FLIP, for no array has 2**63 elements. The compiler cannot see that, and so keeps it in a
+    # register: an instruction takes one constant, and the upper halves need a mask too.
+    flip = NOISE_FLIP ^ (high & SIGN)
+    first = (high.to(tl.uint64) << 29) | (low >> 3).to(tl.uint64)
+    return k0, k1, first, flip
+
+
+@triton.jit
+def drawn(stream, start, turn: tl.constexpr, plan: tl.constexpr):
+    """The noise of a part: float32 [rows, 8], or its left and right half where a tile has four columns."""
+    k0, k1, first, flip = stream
+    place = start // 8 + turn * plan.rows + tl.arange(0, plan.rows)
+    if plan.shares_blocks is None:
+        number = first + place.to(tl.uint64)
+        c0 = first.to(tl.uint32) + place.to(tl.uint32)  # of 64 bits, the compiler would make a product of 64 bits
+    else:
+        place = place.to(tl.int64) if plan.shares_blocks.is_wide else place
+        sharing: tl.constexpr = plan.shares_blocks
+        number = first + index_in(sharing, place).to(tl.uint64)
+        c0 = number.to(tl.uint32)
+    w0, w1, w2, w3 = philox4x32(c0, (number >> 32).to(tl.uint32), k0, k1)
+    d0, d2, d4, d6 = (w0 << 16) + flip, (w1 << 16) + flip, (w2 << 16) + flip, (w3 << 16) + flip
+    d1, d3 = (w0 & UPPER) ^ flip, (w1 & UPPER) ^ flip
+    d5, d7 = (w2 & UPPER) ^ flip, (w3 & UPPER) ^ flip
+    if plan.width == 8:
+        even, odd = join4(d0, d2, d4, d6), join4(d1, d3, d5, d7)
+        left = uniform(tl.reshape(tl.join(even, odd), (plan.rows, 8)))
+        right = left
+    else:
+        left, right = uniform(join4(d0, d1, d2, d3)), uniform(join4(d4, d5, d6, d7))
+    return left, right

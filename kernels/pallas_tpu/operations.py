@@ -1,0 +1,265 @@
+"""Pallas for TPU: the kernels, and the calls that run them over all blocks of an array."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from ..generators import philox
+from ..generators.noise import drawn
+from ..spec import Draw, Generator, QuantSpec, packed_shape
+from .formula import LANES, inside, masked, pack, quantize_block, unpack, widen
+from .noise import noise_block
+from .tiling import Tiling, tile, tile_draw
+
+
+def carried(x: jax.Array) -> jax.Array:
+    """x as a kernel takes it: float16 as its bits."""
+    return lax.bitcast_convert_type(x, jnp.int16) if x.dtype == jnp.float16 else x
+
+
+def carrier(dtype: np.dtype) -> np.dtype:
+    """The dtype in which a kernel gives numbers of `dtype`."""
+    return np.dtype(jnp.int16) if dtype == jnp.float16 else np.dtype(dtype)
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+
+def rows_of(ref: jax.Ref) -> jax.Array:
+    """What a block holds, by rows of lanes."""
+    return ref[...].reshape(-1, LANES) if len(ref.shape) == 1 else ref[...]
+
+
+def without_tail(packed: jax.Array, tiling: Tiling) -> jax.Array:
+    """A block of packed bytes with 0 in the bits beyond the end of the last axis, where a block may hold anything."""
+    length, block = tiling.shape[-1], tiling.packed.block[-1]
+    if length % 8 == 0 or (tiling.grid[-1] == 1 and not tiling.folded):
+        return packed
+    index = lax.broadcasted_iota(jnp.int32, packed.shape, packed.ndim - 1)
+    if tiling.folded:
+        index = index + lax.broadcasted_iota(jnp.int32, packed.shape, 0) * LANES
+    last = length // 8 - pl.program_id(len(tiling.grid) - 1) * (block or 1)
+    return jnp.where(index == last, packed & ((1 << length % 8) - 1), packed)
+
+
+def quantize_kernel(*refs: jax.Ref, spec: QuantSpec, tiling: Tiling, dtypes: tuple[np.dtype, ...]) -> None:
+    """One block of x, and of noise if `dtypes` names its dtype too, to the result and, if it is asked for, the mask."""
+    blocks = [widen(rows_of(ref), dtype) for ref, dtype in zip(refs, dtypes, strict=False)]
+    x, noise = blocks if len(blocks) == 2 else (*blocks, None)
+    write(x, noise, refs[len(blocks) :], spec, tiling, dtypes[0])
+
+
+def drawing_kernel(
+    seed_ref: jax.Ref,
+    x_ref: jax.Ref,
+    *refs: jax.Ref,
+    spec: QuantSpec,
+    draw: Draw,
+    tiling: Tiling,
+    outer: int,
+    dtype: np.dtype,
+) -> None:
+    """One block of x, and the noise that is drawn for it, to what `quantize_kernel` gives."""
+    x = widen(rows_of(x_ref), dtype)
+    noise = noise_block(seed_ref, x.shape, draw, outer)
+    write(x, noise, refs, spec, tiling, dtype)
+
+
+def write(
+    x: jax.Array,
+    noise: jax.Array | None,
+    refs: Sequence[jax.Ref],
+    spec: QuantSpec,
+    tiling: Tiling,
+    dtype: np.dtype,
+) -> None:
+    """Writes the result for a block and, if it is asked for, its mask."""
+    y_ref, *packed_refs = refs
+    y_ref[...] = quantize_block(x, noise, spec, dtype).reshape(y_ref.shape)
+    for packed_ref in packed_refs:
+        packed = without_tail(pack(inside(x, spec, dtype), tiling.folded), tiling)
+        packed_ref[...] = packed.reshape(packed_ref.shape).astype(jnp.uint8)
+
+
+def from_mask_kernel(g_ref: jax.Ref, packed_ref: jax.Ref, o_ref: jax.Ref, *, tiling: Tiling) -> None:
+    """One block of `where(mask, g, 0)`."""
+    g = rows_of(g_ref)
+    o_ref[...] = masked(g, unpack(rows_of(packed_ref), g.shape, tiling.folded)).reshape(o_ref.shape)
+
+
+def from_x_kernel(g_ref: jax.Ref, x_ref: jax.Ref, o_ref: jax.Ref, *, spec: QuantSpec, dtype: np.dtype) -> None:
+    """One block of `where(|x| <= bound, g, 0)`."""
+    mask = inside(widen(rows_of(x_ref), dtype), spec, dtype)
+    o_ref[...] = masked(rows_of(g_ref), mask).reshape(o_ref.shape)
+
+
+def seeds_of(seed: jax.Array, batch: tuple[int, ...]) -> jax.Array:
+    """A seed for each example of a batch, or one for all: uint32 (n, 4)."""
+    if math.prod(seed.shape[:-1]) != 1:
+        seed = jnp.broadcast_to(seed, (*batch, 4))
+    return seed.reshape(-1, 4)
+
+
+def seed_spec(seeds: int) -> pl.BlockSpec:
+    """The seed of the example where the grid stands, which its first axis tells if there are several."""
+    return pl.BlockSpec((None, 1, 4), lambda *at: (at[0] if seeds > 1 else 0, 0, 0), memory_space=pltpu.SMEM)
+
+
+def of_examples(tiling: Tiling, examples: int) -> Tiling:
+    """The tiling of a batch, of an example's; where there is but one it has no axis of its own."""
+    return tiling if examples == 1 else tiling.of_batch(examples)
+
+
+def run(
+    kernel: Callable[..., None],
+    operands: Sequence[tuple[jax.Array, Tiling, tuple[int, ...]]],
+    results: Sequence[tuple[Tiling, tuple[int, ...], np.dtype]],
+    name: str,
+    interpret: bool | pltpu.InterpretParams,
+    seeds: jax.Array | None = None,
+) -> list[jax.Array]:
+    """Runs a kernel over all blocks.
+
+    Args:
+        kernel: Takes the blocks of operands and results.
+        operands: Arrays, each with its tiling and its shape as the kernel sees it.
+        results: The tilings, shapes and dtypes of what comes back.
+        name: What a profile shows.
+        interpret: Whether to interpret the kernel, on any platform.
+        seeds: uint32 (n, 4), of which the kernel takes the one of its example before everything else.
+    """
+    arrays = [carried(a).reshape(shape) for a, _, shape in operands]
+    in_specs = [tiles.block_spec(shape) for _, tiles, shape in operands]
+    axes = jax.typeof(arrays[0]).manual_axis_type
+    if seeds is not None:
+        arrays.insert(0, seeds[:, None])
+        in_specs.insert(0, seed_spec(len(seeds)))
+    out = [jax.ShapeDtypeStruct(t.shape, carrier(d), manual_axis_type=axes) for t, _, d in results]
+    tiling, moved = results[0][0], sum(a.size * a.dtype.itemsize for a in (*arrays, *out))
+    returned = pl.pallas_call(
+        kernel,
+        grid=tiling.grid,
+        in_specs=in_specs,
+        out_specs=[tiles.block_spec(tiles.shape) for tiles, _, _ in results],
+        out_shape=out,
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * len(tiling.grid)),
+        cost_estimate=pl.CostEstimate(flops=8 * math.prod(tiling.shape), bytes_accessed=moved, transcendentals=0),
+        interpret=interpret,
+        name=f"intnumerics_{name}",
+    )(*arrays)
+    restored = [a.reshape(shape) for a, (_, shape, _) in zip(returned, results, strict=True)]
+    return [
+        lax.bitcast_convert_type(a, d) if d == jnp.float16 else a
+        for a, (_, _, d) in zip(restored, results, strict=True)
+    ]
+
+
+# --- what `reference.py` documents ------------------------------------------------------------------------------------
+
+
+def check(**dtypes: np.dtype | None) -> None:
+    """Raises NotImplementedError for a dtype that the kernels do not take."""
+    for name, dtype in dtypes.items():
+        if dtype is not None and dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
+            raise NotImplementedError(
+                f"{name} is {dtype}, which the TPU kernels do not take: "
+                'make it float32, bfloat16 or float16, or use implementation="xla"'
+            )
+
+
+def quantize(
+    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, *, interpret: bool = False
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """`reference.quantize` in one pass over x."""
+    check(x=x.dtype, noise=None if noise is None or spec.draw else noise.dtype, noise_dtype=spec.noise_dtype)
+    dtype, packed = spec.result_dtype(x.dtype), packed_shape(x.shape)
+    if x.size == 0:
+        y = jnp.zeros(x.shape, dtype)
+        return (y, jnp.zeros(packed, jnp.uint8)) if spec.with_mask else y
+    if noise is not None and spec.draw is not None:
+        return quantize_with_draw(x, noise, spec, spec.draw, interpret)
+    tiling, noise_shape = tile(x, noise, dtype.itemsize)
+    operands = [(x, tiling, tiling.shape)]
+    if noise is not None:
+        operands.append((noise, tiling, noise_shape))
+    dtypes = tuple(a.dtype for a, _, _ in operands)
+    kernel = functools.partial(quantize_kernel, spec=spec, tiling=tiling, dtypes=dtypes)
+    y, *mask = run(kernel, operands, results_of(x, spec, tiling), "quantize", interpret)
+    return (y, mask[0]) if spec.with_mask else y
+
+
+def results_of(x: jax.Array, spec: QuantSpec, tiling: Tiling) -> list[tuple[Tiling, tuple[int, ...], np.dtype]]:
+    """What `run` gives for a quantization."""
+    results = [(tiling, x.shape, spec.result_dtype(x.dtype))]
+    if spec.with_mask:
+        results.append((tiling.packed, packed_shape(x.shape), np.dtype(jnp.uint8)))
+    return results
+
+
+def quantize_with_draw(
+    x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, interpret: bool
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """`quantize` with noise that is drawn in the pass, or before it where examples or axes share it, or have none."""
+    batch = x.shape[: x.ndim - len(draw.shape)]
+    drawn_here = draw.generator == "hardware" or (draw.generator == "philox" and draw.is_in_rows_of_blocks)
+    if not draw.shape or (*batch, *draw.shape) != x.shape or not drawn_here:
+        noise = drawn_before(draw, seed, interpret)
+        return quantize(x, noise, dataclasses.replace(spec, draw=None), interpret=interpret)
+    (example, _), seeds = tile_draw(draw), seeds_of(seed, batch)
+    if len(example.shape) == 1 and math.prod(batch) > 1:  # its blocks would be those of rows in a batch
+        one_by_one = (x.reshape(-1, *draw.shape), jnp.broadcast_to(seeds, (math.prod(batch), 4)))
+        results = lax.map(lambda one: quantize(one[0], one[1], spec, interpret=interpret), one_by_one)
+        return jax.tree.map(lambda a: a.reshape(*batch, -1), results)
+    tiling = of_examples(example, math.prod(batch))
+    outer = len(tiling.grid) - len(example.grid)
+    kernel = functools.partial(drawing_kernel, spec=spec, draw=draw, tiling=tiling, outer=outer, dtype=x.dtype)
+    interpreted = interpreter(draw.generator, interpret)
+    operands, results = [(x, tiling, tiling.shape)], results_of(x, spec, tiling)
+    y, *mask = run(kernel, operands, results, "quantize_with_noise", interpreted, seeds)
+    return (y, mask[0]) if spec.with_mask else y
+
+
+def interpreter(generator: Generator, interpret: bool) -> bool | pltpu.InterpretParams:
+    """What interprets a kernel that draws: that of TPUs alone has their generator, whose bits are 0 there."""
+    return pltpu.InterpretParams() if interpret and generator == "hardware" else interpret
+
+
+def drawn_before(draw: Draw, seed: jax.Array, interpret: bool) -> jax.Array:
+    """`noise.drawn` for every generator; that of the chip adds to zeros."""
+    if draw.generator != "hardware":
+        return drawn(draw, seed, philox.draws_on_tpu)
+    batch, shape = seed.shape[:-1], draw.shape or (1,)
+    spec = QuantSpec(math.inf, clip=False, rounding=None, draw=Draw("hardware", shape))
+    zeros = lax.full_like(seed, 0, jnp.float32, (*batch, *shape))  # which varies along a mesh's axes as the seed does
+    return cast(jax.Array, quantize(zeros, seed, spec, interpret=interpret)).reshape(*batch, *draw.shape)
+
+
+def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, *, interpret: bool = False) -> jax.Array:
+    """`reference.clip_gradient_from_mask` in one pass over g."""
+    check(g=g.dtype)
+    if g.size == 0:
+        return g
+    tiling, _ = tile(g)
+    operands = [(g, tiling, tiling.shape), (packed, tiling.packed, tiling.packed.shape)]
+    kernel = functools.partial(from_mask_kernel, tiling=tiling)
+    return run(kernel, operands, [(tiling, g.shape, g.dtype)], "clip_gradient_from_mask", interpret)[0]
+
+
+def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec, *, interpret: bool = False) -> jax.Array:
+    """`reference.clip_gradient_from_x` in one pass over g and x."""
+    check(g=g.dtype, x=x.dtype)
+    if g.size == 0:
+        return g
+    tiling, _ = tile(g, itemsize=x.dtype.itemsize)
+    operands = [(g, tiling, tiling.shape), (x, tiling, tiling.shape)]
+    kernel = functools.partial(from_x_kernel, spec=spec, dtype=x.dtype)
+    return run(kernel, operands, [(tiling, g.shape, g.dtype)], "clip_gradient_from_x", interpret)[0]

@@ -1,0 +1,183 @@
+"""Blocks of flattened arrays for the CUDA kernels: what a program handles, and how it is addressed.
+
+Blocks are addressed by hand (`pl.ANY` and `pl.ds`) and the last, partial one is masked: with block specs, a block that
+does not divide the array stores out of bounds on JAX up to 0.11.2.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plt
+
+from ..gpu.shapes import INT32_END, index_dtype
+from ..gpu.tuning import Configuration
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A part of an example: `size` elements from `start` of its `n` elements.
+
+    Attributes:
+        i: The number of the program that handles it.
+        start: The index of its first element within the example.
+        size: How many elements it has, those beyond the end of the example included.
+        n: How many elements an example has.
+        example: The number of the example, or None where there is one.
+        whole: Whether all its elements exist.
+    """
+
+    i: jax.Array
+    start: jax.Array
+    size: int
+    n: int
+    example: jax.Array | None = None
+    whole: bool = True
+
+    def local(self) -> jax.Array:
+        """The place of each element after `start`."""
+        return lax.iota(self.start.dtype, self.size)
+
+    def index(self) -> jax.Array:
+        """Each element's index in its example."""
+        with indices(self.start.dtype):
+            return self.start + self.local()
+
+    def origin(self) -> jax.Array:
+        """Where the flattened arrays have the element at `start`."""
+        if self.example is None:
+            return self.start
+        with indices(self.start.dtype):
+            return self.example.astype(self.start.dtype) * jnp.full((), self.n, self.start.dtype) + self.start
+
+    def address(self) -> Any:
+        """Where the flattened arrays have each element."""
+        return pl.ds(self.origin(), self.size)
+
+    def within(self) -> jax.Array | None:
+        """Which elements exist; None where all do."""
+        with indices(self.start.dtype):
+            return None if self.whole else self.index() < self.n
+
+    def load(self, ref: Any, at: Any = None) -> jax.Array:
+        """This part of `ref`, 0 beyond the end; or the elements `at` an array of indices."""
+        mask = self.within()
+        at = self.address() if at is None else at
+        return plt.load(ref.at[at], mask=mask, other=None if mask is None else np.zeros((), ref.dtype)[()])
+
+    def store(self, ref: Any, value: jax.Array) -> None:
+        """Writes this part of `ref`."""
+        plt.store(ref.at[self.address()], value, mask=self.within())
+
+    def packed(self) -> "Block":
+        """The part of the packed mask that belongs to this part, eight elements a byte."""
+        with indices(self.start.dtype):
+            start = lax.div(self.start, jnp.full((), 8, self.start.dtype))
+        return dataclasses.replace(self, start=start, size=self.size // 8, n=-(-self.n // 8))
+
+    def parts(self, size: int) -> list["Block"]:
+        """It, cut into parts of `size` elements."""
+        with indices(self.start.dtype):
+            starts = [self.start + jnp.full((), first, self.start.dtype) for first in range(0, self.size, size)]
+        return [dataclasses.replace(self, start=start, size=size) for start in starts]
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns(Block):
+    """Some columns of a block whose elements are written in rows of eight: `width` of them, from `first`."""
+
+    first: int = 0
+    width: int = 8
+
+    def local(self) -> jax.Array:
+        """The place of each element after `start`."""
+        dtype, shape = self.start.dtype, (self.size // 8, self.width)
+        with indices(dtype):
+            row, column = (lax.broadcasted_iota(dtype, shape, axis) for axis in (0, 1))
+            return row * jnp.full((), 8, dtype) + (column + jnp.full((), self.first, dtype))
+
+    def address(self) -> Any:
+        """Where the flattened arrays have each element."""
+        with indices(self.start.dtype):
+            return self.origin() + self.local()
+
+
+def columns(block: Block, width: int) -> list[Columns]:
+    """The columns of a block written in rows of eight, `width` at a time."""
+    fields = {field.name: getattr(block, field.name) for field in dataclasses.fields(Block)}
+    return [Columns(**fields, first=first, width=width) for first in range(0, 8, width)]
+
+
+Kernel = Callable[..., None]
+
+
+def for_each_block(
+    kernel: Kernel,
+    n: int,
+    inputs: Sequence[jax.Array],
+    outputs: Sequence[Any],
+    name: str,
+    interpret: bool,
+    configuration: Configuration,
+    examples: int = 1,
+) -> list[jax.Array]:
+    """Runs `kernel(block, *refs)` for every block of arrays, which are `examples` times `n` elements."""
+    for array in (*inputs, *outputs):
+        check_addressable(array)
+    total, size = n * examples, configuration.block
+    blocks = pl.cdiv(n, size)
+
+    def program(*refs: Any) -> None:
+        i, example = pl.program_id(0), None
+        if examples > 1:  # one axis for both, because the others of a grid end at 65535
+            example, i = lax.div(i, jnp.full((), blocks, i.dtype)), lax.rem(i, jnp.full((), blocks, i.dtype))
+        block = Block(i, block_start(i, size, total), size, n, example)
+        if n >= size:
+            pl.when(i < n // size)(lambda: kernel(block, *refs))
+        if n % size:
+            pl.when(i == n // size)(lambda: kernel(dataclasses.replace(block, whole=False), *refs))
+
+    anywhere = pl.BlockSpec(memory_space=pl.ANY)
+    axes = jax.typeof(inputs[0]).manual_axis_type  # along which a result varies inside `shard_map`, as the inputs do
+    return pl.pallas_call(
+        program,
+        grid=(examples * blocks,),
+        in_specs=[anywhere] * len(inputs),
+        out_specs=[anywhere] * len(outputs),
+        out_shape=[jax.ShapeDtypeStruct(a.shape, a.dtype, manual_axis_type=axes) for a in outputs],
+        compiler_params=plt.CompilerParams(num_warps=configuration.warps, num_stages=1),
+        cost_estimate=pl.CostEstimate(
+            flops=8 * total,
+            transcendentals=0,
+            bytes_accessed=sum(a.size * a.dtype.itemsize for a in (*inputs, *outputs)),
+        ),
+        name=name,
+        interpret=interpret,
+    )(*inputs)
+
+
+def indices(dtype: np.dtype) -> contextlib.AbstractContextManager[Any]:
+    """Where arithmetic on indices of `dtype` is written: JAX has 64-bit integers only where they are asked for."""
+    return jax.enable_x64(True) if dtype == np.int64 else contextlib.nullcontext()
+
+
+def block_start(i: jax.Array, size: int, n: int) -> jax.Array:
+    """The index of the first element of block `i`, of a dtype for arrays of `n` elements."""
+    dtype = index_dtype(n)
+    with indices(dtype):
+        return lax.convert_element_type(i, dtype) * jnp.full((), size, dtype)
+
+
+def check_addressable(array: Any) -> None:
+    """Refuses an array that Pallas would address wrongly."""
+    if array.dtype.itemsize == 1 and INT32_END < array.size <= 2 * INT32_END:
+        raise NotImplementedError(
+            f"implementation='pallas' cannot address {array.size} elements of {array.dtype.name} on a GPU: Pallas "
+            "uses signed 32-bit offsets up to 2**32 bytes; use implementation='xla', or None"
+        )
