@@ -2,7 +2,8 @@
 
 import functools
 import numbers
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,28 @@ from jax.core import Tracer
 from ._error_values import is_array, shown
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
+_FLOATS = frozenset(jnp.dtype(name) for name in FLOATS)  # the name of a dtype takes NumPy longer than its hash
+_INTEGERS = frozenset(jnp.dtype(name) for name in ("int2", "int4", "int8", "int16", "int32", "uint8"))  # the usual ones
 MAX_BITS = 22
 
 _settings: Any = jax.config  # JAX does not declare the types of its settings
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def remembered(function: _Function) -> _Function:
+    """Keeps the results for arguments that can be hashed; an error is raised anew."""
+    kept = functools.lru_cache(1024)(function)
+
+    @functools.wraps(function)
+    def look_up(*arguments: Any) -> Any:
+        try:
+            return kept(*arguments)
+        except TypeError:  # one cannot be hashed
+            return function(*arguments)
+
+    return cast(_Function, look_up)
 
 
 def bits(value: Any) -> Any:
@@ -100,6 +120,8 @@ def floats(name: str, value: Any) -> jax.Array:
     Raises:
         TypeError: Not an array, or one of another dtype.
     """
+    if isinstance(value, jax.Array) and value.dtype in _FLOATS:
+        return value
     array = _array(f"{name}={{}}", value, "give a JAX or NumPy array of floats, as in jnp.asarray(...)")
     if array.dtype.name not in FLOATS:
         raise TypeError(
@@ -231,12 +253,15 @@ def integers(name: str, value: Any) -> jax.Array:
     Raises:
         TypeError: Another dtype.
     """
+    if isinstance(value, jax.Array) and value.dtype in _INTEGERS:
+        return value
     array = _array(f"{name}={{}}", value, "quantize_to_int() makes arrays of integers")
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name} has dtype {array.dtype.name}, and integers are needed: quantize_to_int() makes them")
     return array
 
 
+@remembered
 def float_dtype(name: str, value: Any) -> np.dtype:
     """A float dtype that can be quantized.
 

@@ -13,8 +13,8 @@ from jax import export, lax
 from jax.core import Tracer
 
 from . import _shape_checks
-from ._device_shard import advance
 from ._error_values import shown
+from .kernels.generators.seeds import advance
 from .stochastic_rounding import Seeded
 
 

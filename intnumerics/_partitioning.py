@@ -1,4 +1,4 @@
-"""The two ways in which a program is split over a mesh, by types and by the partitioner; either runs `Shards`."""
+"""Two ways to split an operation over a mesh: by the types of arrays (`Explicit` axes), and by XLA (`Auto` axes)."""
 
 import dataclasses
 import functools
@@ -10,9 +10,8 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ._call import Call
-from ._device_shard import Leaf, Shape, Shards, Split, agreed, along_x
-from ._mask_packing import BY_THE_BYTE, Packing, packing
+from ._layout import Layout, Split, agreed, first_of, split_of_first
+from ._operation import Arrays, Axes, Operation, Run, Typed
 
 
 def split_of(sharding: Any, rank: int) -> Split:
@@ -37,101 +36,99 @@ def spec(split: Split) -> P:
     return P(*(axes or None for axes in split))
 
 
-def split_of_any(call: Call, shapes: Sequence[Shape], shardings: Sequence[Any]) -> Split:
-    """How x is split if, as of a sum in jnp, the result is split as any of the operands is."""
-    splits: list[Split] = []
-    for i, (shape, sharding) in enumerate(zip(shapes, shardings, strict=True)):
-        of_x: list[tuple[str, ...]] = [()] * len(shapes[0])
-        for place, axes in zip(along_x(call, i, shape, shapes[0]), split_of(sharding, len(shape)), strict=True):
-            if place is not None:
-                of_x[place] = axes
-        splits.append(tuple(of_x))
-    return agreed(*splits)
-
-
-def mesh_of(arrays: Sequence[jax.Array]) -> Any:
-    """The mesh that the types of arrays speak of; where none speaks of one, as of constants, that of `jax.set_mesh`."""
-    meshes: list[Any] = [jax.typeof(array).sharding.mesh for array in arrays]
+def mesh_of(types: Sequence[Any]) -> Any:
+    """The mesh of arrays of some types; if none has one, as constants have none, the mesh of `jax.set_mesh`."""
+    meshes: list[Any] = [of.sharding.mesh for of in types]
     return next((mesh for mesh in meshes if not mesh.empty), jax.sharding.get_abstract_mesh())
 
 
-def packing_by_type(x: jax.Array) -> Packing:
-    """How the mask of x is packed: so that no shard has parts of groups, as far as its type tells how it is split."""
-    how, sharding = packing(x.shape), jax.typeof(x).sharding
-    call = Call("clip_gradient_from_mask", packing=how)
-    shards = Shards(call, (x.shape,), split_of(sharding, x.ndim), sharding.mesh.shape)
-    return BY_THE_BYTE if shards.is_cut() else how
+# --- by types ---------------------------------------------------------------------------------------------------------
 
 
-def split_as_result(call: Call, arrays: Sequence[jax.Array]) -> jax.Array:
-    """The first array, split along the `Explicit` axes of a mesh as `by_type` splits it."""
-    split = split_of_any(call, _shapes(arrays), [jax.typeof(array).sharding for array in arrays])
-    return jax.sharding.reshard(arrays[0], NamedSharding(mesh_of(arrays), spec(split)))
+def layout_by_type(operation: Operation, types: Sequence[Any]) -> Layout:
+    """How the arrays of an operation are split if the types of its operands tell how those are."""
+    shapes = [tuple(of.shape) for of in types]
+    splits = [split_of(of.sharding, len(of.shape)) for of in types]
+    return Layout(operation, tuple(types), split_of_first(operation, shapes, splits), mesh_of(types).shape)
 
 
-def by_type(leaf: Leaf, call: Call, arrays: Sequence[jax.Array]) -> list[jax.Array]:
-    """Runs a call where the types of the arrays tell how they are split: along the `Explicit` axes of a mesh."""
-    mesh, shapes = mesh_of(arrays), _shapes(arrays)
-    split = split_of_any(call, shapes, [jax.typeof(array).sharding for array in arrays])
-    shards = Shards(call, shapes, split, mesh.shape)
-    operands, results = ([spec(split) for split in splits] for splits in (shards.operands(), shards.results()))
+def split_as_result(operation: Operation, arrays: Sequence[jax.Array]) -> jax.Array:
+    """The first operand, split along the `Explicit` axes of a mesh as `by_type` splits it."""
+    types = [jax.typeof(array) for array in arrays]
+    split = layout_by_type(operation, types).split
+    return jax.sharding.reshard(arrays[0], NamedSharding(mesh_of(types), spec(split)))
+
+
+def by_type(operation: Operation, run: Run, *arrays: jax.Array) -> Arrays:
+    """Runs an operation where the types of the arrays tell how they are split: along `Explicit` axes of a mesh."""
+    types = [jax.typeof(array) for array in arrays]
+    mesh, layout = mesh_of(types), layout_by_type(operation, types)
+    operands, results = ([spec(split) for split in splits] for splits in (layout.of_operands(), layout.of_results()))
     placed = [
         jax.sharding.reshard(a, NamedSharding(mesh, operand)) for a, operand in zip(arrays, operands, strict=True)
     ]
-    # All axes, so that a kernel finds none but `Manual` ones; where some are XLA's, the others that matter here.
-    names = set[str]().union(*shards.split) if mesh.auto_axes else set[str]()
-    run = functools.partial(shards.run, leaf)
+    # All axes, so that a kernel sees `Manual` axes alone; with `Auto` axes in the mesh, those that the arrays use.
+    names = set[str]().union(*layout.split) if mesh.auto_axes else set[str]()
+    body = functools.partial(operation.on_shard, layout, run)
     specs = {"in_specs": tuple(operands), "out_specs": results}
-    return jax.shard_map(run, mesh=mesh, axis_names=names, check_vma=False, **specs)(*placed)
+    return jax.shard_map(body, mesh=mesh, axis_names=names, check_vma=False, **specs)(*placed)
 
 
-def by_partitioner(leaf: Leaf, call: Call, arrays: Sequence[jax.Array]) -> list[jax.Array]:
-    """Runs a call where the partitioner decides how they are split: along the `Auto` axes of a mesh."""
-    asked = _Partitioner(leaf, call)
-    run = custom_partitioning(functools.partial(leaf, call))
+# --- by XLA's partitioner ---------------------------------------------------------------------------------------------
+
+
+def by_partitioner(operation: Operation, run: Run, *arrays: jax.Array) -> Arrays:
+    """Runs an operation where XLA's partitioner decides how arrays are split: along `Auto` axes of a mesh."""
+    asked = _Partitioner(operation, run)
+    split = custom_partitioning(functools.partial(run, operation))
     # The rule is for Shardy; where it is switched off, XLA's older partitioner asks `infer`.
-    run.def_partition(asked.partition, infer_sharding_from_operands=asked.infer, sharding_rule=_rule(call, arrays))
-    return run(*arrays)
+    split.def_partition(
+        asked.partition, infer_sharding_from_operands=asked.infer, sharding_rule=_rule(operation, arrays)
+    )
+    return split(*arrays)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Partitioner:
-    """What the partitioner asks of a call. It stays with the compiled program, so it can be pickled."""
+    """Answers the partitioner's questions about an operation. It stays with the compiled program, and is pickled."""
 
-    leaf: Leaf
-    call: Call
+    operation: Operation
+    run: Run
 
     def partition(self, mesh: Any, operands: Any, results: Any) -> tuple[Any, ...]:
         """The mesh, what a device does, and how results and operands are to be split."""
         if mesh.empty:  # of several devices, but no array says how they are arranged
             mesh = Mesh(list(operands[0].sharding.device_set), ("devices",))
-        split = agreed(*(split_of(a.sharding, len(a.shape)) for a in (operands[0], results[0])))
-        shards = Shards(self.call, _shapes(operands), split, mesh.shape)
+        rank = len(operands[0].shape)
+        asked = [split_of(operands[0].sharding, rank), *self._of_alike(operands, results)]
+        layout = Layout(self.operation, tuple(operands), agreed(*asked), mesh.shape)
         placed, returned = (
-            [NamedSharding(mesh, spec(split)) for split in splits] for splits in (shards.operands(), shards.results())
+            [NamedSharding(mesh, spec(split)) for split in splits]
+            for splits in (layout.of_operands(), layout.of_results())
         )
-        return mesh, lambda *local: shards.run(self.leaf, *local), returned, tuple(placed)
+        return mesh, functools.partial(self.operation.on_shard, layout, self.run), returned, tuple(placed)
+
+    def _of_alike(self, operands: Sequence[Any], results: Sequence[Any]) -> list[Split]:
+        """How results are to be split that have the axes of the first operand."""
+        rank = len(operands[0].shape)
+        described = zip(self.operation.results(*operands), results, strict=True)
+        return [split_of(result.sharding, rank) for of, result in described if of.axes == tuple(range(rank))]
 
     def infer(self, mesh: Any, operands: Any, _: Any) -> list[NamedSharding]:
         """How the results are split."""
-        split = split_of_any(self.call, _shapes(operands), [a.sharding for a in operands])
-        results = Shards(self.call, _shapes(operands), split, mesh.shape).results()
-        return [NamedSharding(mesh, spec(split)) for split in results]
+        shapes = [tuple(a.shape) for a in operands]
+        splits = [split_of(a.sharding, len(a.shape)) for a in operands]
+        layout = Layout(self.operation, tuple(operands), split_of_first(self.operation, shapes, splits), mesh.shape)
+        return [NamedSharding(mesh, spec(split)) for split in layout.of_results()]
 
 
-def _rule(call: Call, arrays: Sequence[jax.Array]) -> str:
-    """What goes with what, for the partitioner: each axis of x with that of all other arrays, if they have it whole."""
-    shapes = _shapes(arrays)
-    axes = [f"x{axis}" for axis in range(len(shapes[0]))]
+def _rule(operation: Operation, operands: Sequence[Typed]) -> str:
+    """The rule for Shardy: an axis of the first operand, and those of other arrays that are split with it, are one."""
 
-    def factors(i: int, shape: Shape) -> str:
-        places = enumerate(along_x(call, i, shape, shapes[0]))
-        return " ".join(f"a{i}{axis}" if place is None else axes[place] for axis, place in places)
+    def factors(name: str, axes: Axes) -> str:
+        return " ".join(f"{name}{i}" if axis is None else f"x{first_of(axis)}" for i, axis in enumerate(axes))
 
-    operands = ", ".join(factors(i, shape) for i, shape in enumerate(shapes))
-    results = ", ".join(" ".join(axes[: len(shape)]) for shape, _ in call.results(arrays[0]))
-    return f"{operands} -> {results}"
-
-
-def _shapes(arrays: Sequence[Any]) -> tuple[Shape, ...]:
-    return tuple(tuple(a.shape) for a in arrays)
+    taken = operation.operand_axes([tuple(a.shape) for a in operands])
+    given = [result.axes for result in operation.results(*operands)]
+    left = ", ".join(factors(f"a{i}_", axes) for i, axes in enumerate(taken))
+    return f"{left} -> {', '.join(factors(f'r{i}_', axes) for i, axes in enumerate(given))}"

@@ -11,13 +11,14 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
 from jax.custom_derivatives import zero_from_primal
+from jax.typing import DTypeLike
 
-from . import _checks, _dispatch, _operations
-from ._global_position import part_of
+from . import _checks, _dispatch, _eager, _operations
+from ._global_position import Part, part_of
 from ._integer_dtypes import integer_dtype, written_as
 from ._reverse_mode_only import reverse_only
 from .int_numerics import IntNumerics, check_numerics
-from .kernels import QuantSpec, reference
+from .kernels import QuantSpec
 from .kernels.spec import wider
 
 # What a checkpoint policy can save by name: `jax.checkpoint_policies.save_only_these_names(MASK, VALUES)`.
@@ -60,9 +61,10 @@ def _(how: _Straight, primals: Any, tangents: Any) -> Any:
     y, *packed = _kept(how, *primals)
     tangent = tangents[0]
     if how.residual == "mask":
-        tangent = _operations.masked(tangent, packed[0])
+        tangent = _operations.clip_gradient_from_mask(tangent, packed[0], how.implementation, how.interpret)
     elif how.residual == "x":
-        tangent = reference.clip_gradient_from_x(tangent, primals[0], how.spec)
+        x = primals[0]
+        tangent = _operations.clip_gradient_from_x(tangent, x, how.spec, how.implementation, how.interpret)
     return (y, *packed), (tangent, *map(zero_from_primal, packed))
 
 
@@ -138,9 +140,12 @@ def quantize(
         Array([0., 1., 1.], dtype=float32)
     """
     _checks.residual(residual)
-    x, noise, spec = _arguments(x, numerics, key, (offset, global_shape), implementation, interpret)
-    if not isinstance(x, Tracer) and not isinstance(noise, Tracer):
-        # Nothing is differentiated: what `custom_vjp` does in Python at each call takes as long as all the rest.
+    x, key = _checked(x, numerics, key, implementation, interpret)
+    part = part_of(offset, global_shape, x.shape)
+    if part is None and _eager.is_eager(numerics, x, key):
+        return _eager.quantize(x, key, numerics, None, implementation, interpret)
+    noise, spec = _noise_and_spec(x, numerics, key, part, implementation, interpret)
+    if not isinstance(x, Tracer) and not isinstance(noise, Tracer):  # and nothing is differentiated
         return _operations.quantize(x, noise, spec, implementation, interpret)
     if noise is not None:
         x, noise = _operations.of_one_type(x, noise, spec)
@@ -155,7 +160,7 @@ def quantize_to_int(
     key: jax.Array | None = None,
     offset: Sequence[int | jax.Array] | None = None,
     global_shape: Sequence[int] | None = None,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
     implementation: str | None = None,
     interpret: str | None = None,
 ) -> jax.Array:
@@ -191,22 +196,36 @@ def quantize_to_int(
         >>> from_int(q, binary, jnp.float32)
         Array([-0.5,  0.5,  0.5], dtype=float32)
     """
-    x, noise, spec = _arguments(x, numerics, key, (offset, global_shape), implementation, interpret)
+    x, key = _checked(x, numerics, key, implementation, interpret)
+    part = part_of(offset, global_shape, x.shape)
+    integers = _integers(numerics, x.dtype, dtype)
+    if part is None and _eager.is_eager(numerics, x, key):
+        return _eager.quantize(x, key, numerics, integers, implementation, interpret)
+    noise, spec = _noise_and_spec(x, numerics, key, part, implementation, interpret)
+    spec = dataclasses.replace(spec, integer_dtype=written_as(integers))
+    return _named(_operations.quantize(x, noise, spec, implementation, interpret).astype(integers))
+
+
+@_checks.remembered
+def _integers(numerics: IntNumerics, of_x: np.dtype, dtype: DTypeLike | None) -> np.dtype:
+    """The dtype of the integers that an x of a dtype is quantized to.
+
+    Raises:
+        ValueError: numerics does not clip or does not round, or `dtype` does not hold every bucket.
+    """
     for name in ("clip", "round"):
         if not getattr(numerics, name):
             raise ValueError(
                 f"numerics.{name}=False, and integers hold only values that were clipped and rounded: "
                 f"use numerics.replace({name}=True), or quantize() for floats"
             )
-    bound = spec.bound_in(x.dtype)
+    bound = numerics.spec().bound_in(of_x)
     lowest = -bound if numerics.preserve_zero else np.floor(-bound)
     highest = bound if numerics.preserve_zero else np.floor(bound)
-    integers = integer_dtype(dtype, float(lowest), float(highest))
-    spec = dataclasses.replace(spec, integer_dtype=written_as(integers))
-    return _named(_operations.quantize(x, noise, spec, implementation, interpret).astype(integers))
+    return integer_dtype(dtype, float(lowest), float(highest))
 
 
-def from_int(q: jax.Array, numerics: IntNumerics, dtype: Any) -> jax.Array:
+def from_int(q: jax.Array, numerics: IntNumerics, dtype: DTypeLike) -> jax.Array:
     """The values that `quantize_to_int` made integers of.
 
     Args:
@@ -237,14 +256,26 @@ def _centres(q: jax.Array, offset: float, dtype: np.dtype) -> jax.Array:
     return (values + jnp.asarray(offset, values.dtype) if offset else values).astype(dtype)
 
 
-def _arguments(
-    x: Any, numerics: Any, key: Any, place: tuple[Any, Any], implementation: str | None, interpret: str | None
-) -> tuple[jax.Array, jax.Array | None, QuantSpec]:
-    """Checks the arguments that the public functions share; the noise or its seed, and what the pass does with it."""
+def _checked(
+    x: Any, numerics: Any, key: Any, implementation: str | None, interpret: str | None
+) -> tuple[jax.Array, jax.Array | None]:
+    """x as an array and the key if noise is drawn from it, the arguments that the public functions share checked."""
     check_numerics(numerics, x)
     x = _checks.floats("x", x)
-    _dispatch.check(implementation, interpret, x.dtype.name)
-    noise, spec = numerics.noise_and_spec(x, key, part_of(*place, x.shape))
+    _dispatch.check(implementation, interpret, x.dtype)
+    return x, None if numerics.noise_fn is None else _checks.key(key)
+
+
+def _noise_and_spec(
+    x: jax.Array,
+    numerics: IntNumerics,
+    key: jax.Array | None,
+    part: Part | None,
+    implementation: str | None,
+    interpret: str | None,
+) -> tuple[jax.Array | None, QuantSpec]:
+    """The noise or its seed, and what the pass does with it."""
+    noise, spec = numerics.noise_and_spec(x, key, part)
     if noise is not None and spec.draw is None:
-        _dispatch.check(implementation, interpret, noise.dtype.name)
-    return x, noise, spec
+        _dispatch.check(implementation, interpret, noise.dtype)
+    return noise, spec

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from . import _checks, _noise_functions, _operations
+from . import _checks, _eager, _noise_functions, _operations
 from ._error_values import shown
 from ._global_position import Part
 from ._static_pytrees import make_known
@@ -181,7 +181,6 @@ class IntNumerics(QNumerics):
 
     def spec(self) -> QuantSpec:
         """The static description that the kernels take. The clip bound is the edge, less 0.5 when rounding."""
-        make_known(type(self))  # again, for Flax may have been imported since this object was made
         rounding = "half_to_even" if self.preserve_zero else "floor_plus_half"
         return QuantSpec(
             bound=self.get_edge_of_last_int_bucket() - (0.5 if self.round else 0.0),
@@ -213,8 +212,11 @@ class IntNumerics(QNumerics):
         noise = _checks.noise(_noise_functions.draw(self.noise_fn, shape, key), shape, x.dtype)
         return noise if part is None else part.cut(noise, x.shape), self.spec()
 
-    def _key(self, context: Any) -> Any:
-        return None if self.noise_fn is None or context is None else _checks.key_of(context)
+    def _arguments(self, x: Any, context: Any) -> tuple[jax.Array, jax.Array | None]:
+        """x as an array, and the key of the context, None if there is no noise function."""
+        make_known(type(self))  # again, for Flax may have been imported since this object was made
+        x = _checks.floats("x", x)
+        return x, None if self.noise_fn is None else _checks.key(None if context is None else _checks.key_of(context))
 
     def fwd(self, x: jax.Array, context: Any) -> jax.Array:
         """Adds noise, clips and rounds; differentiable as its jnp formula is (zero through a round).
@@ -230,8 +232,10 @@ class IntNumerics(QNumerics):
             TypeError: x is not made of floats, or the key is not a key.
             ValueError: A noise function without a key, or noise that does not broadcast to x.
         """
-        x = _checks.floats("x", x)
-        return _operations.quantize(x, *self.noise_and_spec(x, self._key(context)))
+        x, key = self._arguments(x, context)
+        if _eager.is_eager(self, x, key):
+            return _eager.quantize(x, key, self)
+        return _operations.quantize(x, *self.noise_and_spec(x, key))
 
     def vjp_fwd(self, x: jax.Array, context: Any) -> tuple[jax.Array, Any]:
         """`fwd`, and the residual that `vjp_bwd` needs.
@@ -242,11 +246,13 @@ class IntNumerics(QNumerics):
         Raises:
             TypeError, ValueError: As in `fwd`.
         """
-        x = _checks.floats("x", x)
-        noise, spec = self.noise_and_spec(x, self._key(context))
         if not self.clip_gradient:
-            return _operations.quantize(x, noise, spec), ()
-        y, packed = _operations.quantize_with_mask(x, noise, spec)
+            return self.fwd(x, context), ()
+        x, key = self._arguments(x, context)
+        if _eager.is_eager(self, x, key):
+            y, packed = _eager.quantize_with_mask(x, key, self)
+        else:
+            y, packed = _operations.quantize_with_mask(x, *self.noise_and_spec(x, key))
         return y, (packed,)
 
     def vjp_bwd(self, residual: Any, grad: jax.Array) -> tuple[jax.Array, None]:
@@ -275,7 +281,9 @@ class IntNumerics(QNumerics):
 
 def check_numerics(value: Any, x: Any) -> None:
     """Refuses numerics of another kind, or in the place of the array before it, with a TypeError."""
-    if not isinstance(value, IntNumerics):
+    if isinstance(value, IntNumerics):
+        make_known(type(value))
+    else:
         swapped = "the array comes first and the numerics second" if isinstance(x, IntNumerics) else ""
         raise TypeError(
             f"numerics={shown(value)} is not an IntNumerics: "

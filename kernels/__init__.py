@@ -13,28 +13,14 @@ if __name__ == "kernels":
 import dataclasses
 import functools
 import importlib
-from types import ModuleType
-from typing import Protocol, cast
-
-import jax
+from collections.abc import Callable
+from typing import Any
 
 from .generators import noise
 from .spec import Draw as Draw
 from .spec import Generator as Generator
 from .spec import QuantSpec as QuantSpec
 from .spec import packed_shape as packed_shape
-
-
-class Operations(Protocol):
-    """What a module that implements the operations offers; `reference.py` documents the functions."""
-
-    def quantize(
-        self, x: jax.Array, noise: jax.Array | None, spec: QuantSpec
-    ) -> jax.Array | tuple[jax.Array, jax.Array]: ...
-
-    def clip_gradient_from_mask(self, g: jax.Array, packed: jax.Array) -> jax.Array: ...
-
-    def clip_gradient_from_x(self, g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Array: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,18 +47,10 @@ class Implementation:
     install: str = ""
     generators: tuple[Generator, ...] = noise.PLAIN
 
-    def operations(self, interpret: bool = False) -> Operations:
-        """The module's operations, in interpret mode if asked for."""
-        module = importlib.import_module(f".{self.module}", __name__)
-        return cast(Operations, _Interpreted(module) if interpret else module)
-
-
-class _Interpreted:
-    """A kernel module whose operations run in Pallas' interpret mode."""
-
-    def __init__(self, module: ModuleType) -> None:
-        for name in ("quantize", "clip_gradient_from_mask", "clip_gradient_from_x"):
-            setattr(self, name, functools.partial(getattr(module, name), interpret=True))
+    def operation(self, name: str, interpret: bool = False) -> Callable[..., Any] | None:
+        """The module's function of a name, in interpret mode if asked for; None if the module does not have it."""
+        function = getattr(importlib.import_module(f".{self.module}", __name__), name, None)
+        return functools.partial(function, interpret=True) if function and interpret else function
 
 
 KERNEL_DTYPES = ("float32", "bfloat16", "float16")

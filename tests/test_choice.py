@@ -41,7 +41,8 @@ def chosen(name: str, platform: str, dtype: str, shape: tuple[int, ...]) -> str:
     types = arrays.types(operation.takes, shape, dtype)
     program = jax.make_jaxpr(operation.ours(None))(*(types[name] for name in operation.takes))
     names = {
-        _dispatch.fastest(call, platform, tuple(avals), False, False).name for call, avals in calls_in(program.jaxpr)
+        _dispatch.choose(call, platform, avals, partitioned=False, elsewhere=False).name
+        for call, avals in calls_in(program.jaxpr)
     }
     [name] = names
     return name

@@ -14,8 +14,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from intnumerics import IntNumerics, kernels, quantize, quantize_to_int
-from intnumerics._call import Call
-from intnumerics._dispatch import operations
+from intnumerics._dispatch import Call, choose
+from intnumerics._quantization import Quantize
 from intnumerics.kernels.gpu import tuning
 from intnumerics.stochastic_rounding import HardwareUniform, PhiloxUniform
 
@@ -80,9 +80,9 @@ def test_the_mask_is_packed_and_unpacked_by_kernels_on_tpu_only(platform: str, c
     [("cpu", "cpu"), ("tpu", "tpu"), ("cuda", "gpu"), ("rocm", "operations"), (None, "operations")],
 )
 def test_each_platform_has_its_form_of_plain_jnp(platform: str | None, module: str, name: str | None) -> None:
-    call = Call("quantize", (NUMERICS.spec(),), True, name)
-    chosen: Any = operations(call, platform, (jnp.zeros(8, jnp.bfloat16),), partitioned=False, elsewhere=False)
-    assert chosen.__name__ == f"intnumerics.kernels.xla.{module}"
+    call = Call(Quantize(NUMERICS.spec()), name)
+    row = choose(call, platform, (jnp.zeros(8, jnp.bfloat16),), partitioned=False, elsewhere=False)
+    assert row.module == f"xla.{module}"
 
 
 @pytest.mark.parametrize(("platform", "calls"), [("cpu", 0), ("cuda", 1), ("rocm", 0), ("tpu", 1)])
@@ -189,4 +189,4 @@ def test_an_implementation_is_one_row_of_the_table_for_a_platform() -> None:
     assert len(set(rows)) == len(rows)
     for row in kernels.TABLE:
         for operation in ("quantize", "clip_gradient_from_mask", "clip_gradient_from_x"):
-            assert callable(getattr(row.operations(), operation))
+            assert callable(row.operation(operation))

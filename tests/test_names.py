@@ -13,7 +13,7 @@ import pytest
 from original import numerics
 from streams import seed
 
-from intnumerics import _operations, quantize, quantize_to_int
+from intnumerics import _primitive, quantize, quantize_to_int
 from intnumerics.kernels import Draw, QuantSpec, pallas_tpu, pallas_triton
 from intnumerics.stochastic_rounding import JaxUniform, PhiloxUniform
 
@@ -100,10 +100,10 @@ def test_parts_draws_that_are_shared_gradients_and_versions_have_names_of_their_
     found = [names(run) for run in runs]
     assert all(a != b for a, b in itertools.combinations(found, 2))
     jax.clear_caches()
-    _operations._jitted.cache_clear()  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr(_operations, "__version__", "another")
+    _primitive.program.cache_clear()
+    monkeypatch.setattr(_primitive, "__version__", "another")
     assert all(names(run).isdisjoint(before) for run, before in zip(runs, found, strict=True))
-    _operations._jitted.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    _primitive.program.cache_clear()
 
 
 def test_a_profile_tells_the_forward_from_the_backward() -> None:

@@ -16,8 +16,9 @@ from oracle import assert_same_bits
 from original import numerics
 
 from intnumerics import IntNumerics, PhiloxUniform, from_int, quantize
-from intnumerics._call import Call
+from intnumerics._operation import Operation
 from intnumerics._partitioning import _Partitioner
+from intnumerics._quantization import Quantize
 
 X = np.linspace(-9, 9, 64, dtype=np.float32).reshape(8, 8)
 INT4 = numerics(4)
@@ -108,12 +109,12 @@ def test_a_program_for_a_mesh_with_explicit_axes_is_written_and_loaded() -> None
     assert_same_bits(loaded(x), jax.jit(gradient)(X))
 
 
-def _leaf(call: Call, *arrays: jax.Array) -> list[jax.Array]:
+def _run(operation: Operation, *arrays: jax.Array) -> list[jax.Array]:
     return list(arrays)
 
 
 def test_what_stays_with_a_program_for_auto_axes_is_pickled() -> None:
-    asked = _Partitioner(_leaf, Call("quantize", (INT4.spec(),)))
+    asked = _Partitioner(Quantize(INT4.spec()), _run)
     for method in (asked.partition, asked.infer):
         again = pickle.loads(pickle.dumps(method))
         assert (again.__name__, again.__self__) == (method.__name__, asked)

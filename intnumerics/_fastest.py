@@ -1,0 +1,103 @@
+"""The implementation that is the fastest known for each operation: `implementation=None`.
+
+On a CPU and on a GPU it is what was measured (`docs/benchmarks.md`); for a TPU it is what the compilers' counts say
+(`bench/aot/counts`), as nothing was timed on one. A size that is a symbol counts as large.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import jax.numpy as jnp
+import numpy as np
+
+from ._operation import Shape, Typed
+from .kernels import KERNEL_DTYPES, Draw, QuantSpec
+from .kernels.gpu.shapes import draws_in_kernel
+from .kernels.gpu.tuning import SMALL
+from .kernels.spec import is_static
+
+
+def of_quantization(
+    spec: QuantSpec, packed_rows: Shape | None, platform: str | None, operands: Sequence[Typed], allows_kernels: bool
+) -> str:
+    """The name of the fastest implementation of a quantization.
+
+    Args:
+        spec: What is done.
+        packed_rows: The shape in which the clip mask is packed, if there is one.
+        platform: As JAX names it.
+        operands: The types of x, and of the noise or its seed.
+        allows_kernels: Whether a kernel can be in the program.
+    """
+    x = operands[0]
+    if platform == "cpu" and _starts_no_threads(spec, x):
+        return "reference"
+    if allows_kernels and platform == "cuda" and _is_drawn_by_gpu_kernel(spec, operands):
+        return "pallas"
+    if allows_kernels and platform == "tpu" and _is_drawn_by_tpu_kernel(spec.draw, x):
+        return "pallas"
+    return "xla" if packed_rows is None else with_mask(packed_rows, platform, operands, allows_kernels)
+
+
+def with_mask(packed_rows: Shape, platform: str | None, operands: Sequence[Typed], allows_kernels: bool) -> str:
+    """The fastest that packs or unpacks a mask: a TPU kernel moves a third of the bytes that XLA does.
+
+    Where the array does not lie in memory in whole tiles, XLA would copy it for the kernel.
+    """
+    if allows_kernels and platform == "tpu" and _is_in_whole_tiles(packed_rows, operands[0].dtype):
+        return "pallas"
+    return "xla"
+
+
+def of_clip_from_x(platform: str | None, operands: Sequence[Typed]) -> str:
+    """The fastest that masks a gradient by x: on a CPU that is the formula as it stands in bfloat16."""
+    return "reference" if platform == "cpu" and all(a.dtype == jnp.bfloat16 for a in operands) else "xla"
+
+
+def _starts_no_threads(spec: QuantSpec, x: Typed) -> bool:
+    """Whether XLA for CPU does the formula as it stands sooner than it starts threads for the form of "xla".
+
+    The formula has fewer operations, so that XLA starts no threads for small arrays of float32 that become integers.
+    """
+    is_small = is_static(x.shape) and math.prod(x.shape) <= 1 << 16
+    draws_philox = spec.draw is not None and spec.draw.generator == "philox"
+    return spec.integer_dtype is not None and x.dtype == jnp.float32 and is_small and not draws_philox
+
+
+def _is_drawn_by_gpu_kernel(spec: QuantSpec, operands: Sequence[Typed]) -> bool:
+    """Whether the CUDA kernel draws noise for x sooner than XLA does: in half to five sixths of XLA's time.
+
+    That is more than what fusion with the neighbours saves. There is no gain where the kernel would read noise that XLA
+    draws before it, and where float32 stays float32, for which both take as long as a copy. The examples of a batch do
+    not share a block, so small ones would leave most of it idle.
+    """
+    if spec.draw is None or operands[0].dtype.name not in KERNEL_DTYPES:
+        return False
+    x, seed = operands
+    if x.dtype == jnp.float32 and spec.integer_dtype is None:
+        return False
+    fills_blocks = len(seed.shape) == 1 or math.prod(spec.draw.shape) >= SMALL.block
+    return fills_blocks and draws_in_kernel(cast(Any, x), cast(Any, seed), spec)
+
+
+def _is_drawn_by_tpu_kernel(draw: Draw | None, x: Typed) -> bool:
+    """Whether the TPU kernel draws noise for each element of x: in a sixth of XLA's instructions.
+
+    A batch of rows is left to XLA: to the kernel each row is an array of its own, for which XLA would copy them all.
+    """
+    if draw is None or draw.generator != "philox" or x.dtype.name not in KERNEL_DTYPES:
+        return False
+    rank, n = len(x.shape), math.prod(x.shape)
+    if draw.shape != tuple(x.shape)[rank - len(draw.shape) :] or not draw.is_in_rows_of_blocks:
+        return False
+    if len(draw.shape) == 1:  # blocks that do not depend on the chip
+        return rank == 1 and (n < 1 << 15 or n % 1024 == 0)
+    return True
+
+
+def _is_in_whole_tiles(shape: Shape, dtype: np.dtype) -> bool:
+    """Whether a TPU kernel takes x as it lies in memory: float32 or bfloat16 in whole tiles of 8 rows of 128 lanes."""
+    lanes = shape[-1]
+    rows = shape[-2] if len(shape) > 1 else lanes // 128
+    return dtype in (jnp.float32, jnp.bfloat16) and lanes % 128 == 0 and rows % 8 == 0 and math.prod(shape) > 0

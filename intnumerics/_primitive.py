@@ -1,0 +1,215 @@
+"""The JAX primitive that every operation is an instance of: its rules for types, derivatives, batching and lowering.
+
+The rules read the description of the operation. It is lowered to an implementation when the platform is known, so one
+traced function serves several platforms. Where arrays are split over a mesh, lowering first splits the operation.
+"""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding
+
+from . import _dispatch, _partitioning
+from ._dispatch import Call
+from ._operation import Arrays, Operation
+from ._version import __version__
+from .kernels.spec import is_static
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu", None)  # None: any other
+PROGRAMS = 4096  # that are kept for calls to come, as many as JAX keeps of one function
+
+operation_p = Primitive("intnumerics")
+operation_p.multiple_results = True
+
+
+def run(operation: Operation, *operands: jax.Array, implementation: str | None, interpret: str | None) -> Arrays:
+    """Does an operation, under every transform.
+
+    Args:
+        operation: Its description.
+        *operands: Its operands.
+        implementation: A name in `kernels.TABLE`, or None.
+        interpret: None, or the platform whose kernel runs in interpret mode.
+    """
+    with jax.disable_jit(False):  # each operation is one program, also where the user's are not compiled
+        return program(Call(operation, implementation, interpret))(*varying_alike(operands))
+
+
+def _bind(call: Call, *operands: jax.Array) -> Arrays:
+    """The primitive; with the form that XLA's partitioner takes, if it may be asked.
+
+    It is not asked where types tell how arrays are split, nor inside `shard_map`, where XLA splits plain jnp along the
+    axes that the user leaves to it. Nor if sizes are symbols, for which there are no kernels.
+    """
+    types = [jax.typeof(operand) for operand in operands]
+    mesh, shapes = _partitioning.mesh_of(types), [of.shape for of in types]
+    is_asked = not mesh.explicit_axes and not mesh.manual_axes and is_static(*shapes)
+    split = _for_partitioner(call, tuple((of.shape, of.dtype) for of in types)) if is_asked else None
+    return operation_p.bind(*operands, call=call, split=split)
+
+
+def _bind_whole(call: Call, operation: Operation, *operands: jax.Array) -> Arrays:
+    """The primitive of an operation that is part of a call, on arrays that are on one device."""
+    return operation_p.bind(*operands, call=call.of(operation), split=None)
+
+
+@functools.lru_cache(PROGRAMS)
+def _for_partitioner(call: Call, types: tuple[tuple[tuple[int, ...], np.dtype], ...]) -> Any:
+    """The call as XLA's partitioner takes it.
+
+    It is made when the call is traced, for JAX tells a lowering rule the devices of a program only if the program has
+    `custom_partitioning` in it.
+    """
+    by_partitioner = functools.partial(
+        _partitioning.by_partitioner, call.operation, functools.partial(_bind_whole, call)
+    )
+    return jax.make_jaxpr(by_partitioner)(*(jax.ShapeDtypeStruct(*of) for of in types))
+
+
+@functools.lru_cache(PROGRAMS)
+def program(call: Call) -> Any:
+    """The primitive under a name that a profile shows, and that differs for calls that differ.
+
+    What a partitioner calls back is not in the text of a program. JAX's compilation cache can leave it out of its key
+    as well (`jax_remove_custom_partitioning_ptr_from_cache_key`). Then only the name tells 8 bits from 4.
+    """
+
+    def bound(*operands: jax.Array) -> Arrays:
+        return _bind(call, *operands)
+
+    digest = hashlib.sha256(f"{__version__} {call!r}".encode()).hexdigest()[:12]
+    bound.__name__ = bound.__qualname__ = f"intnumerics_{call.operation.name}_{digest}"
+    return jax.jit(bound)
+
+
+def varying_alike(arrays: Sequence[jax.Array]) -> Sequence[jax.Array]:
+    """Inside `shard_map`: arrays that all vary along the mesh axes that any of them varies along."""
+    varying = [jax.typeof(array).manual_axis_type.varying for array in arrays]
+    every = frozenset[str]().union(*varying)
+    if not every:
+        return arrays
+    return [
+        jax.lax.pcast(array, tuple(every - own), to="varying") if every - own else array
+        for array, own in zip(arrays, varying, strict=True)
+    ]
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
+
+
+@operation_p.def_abstract_eval
+def _types(*operands: Any, call: Call, split: Any) -> list[Any]:
+    """A result varies along the mesh axes along which the operands do, and is split by type as they are."""
+    results, mesh = call.operation.results(*operands), _partitioning.mesh_of(operands)
+    splits: list[Any] = [((),) * len(result.shape) for result in results]
+    if mesh.explicit_axes:
+        splits = _partitioning.layout_by_type(call.operation, operands).of_results()
+    return [
+        operands[0].update(
+            shape=result.shape,
+            dtype=result.dtype,
+            weak_type=False,
+            sharding=NamedSharding(mesh, _partitioning.spec(split)),
+        )
+        for result, split in zip(results, splits, strict=True)
+    ]
+
+
+# --- derivatives ------------------------------------------------------------------------------------------------------
+
+
+def _jvp(operands: Sequence[jax.Array], tangents: Sequence[Any], *, call: Call, split: Any) -> tuple[Arrays, list[Any]]:
+    results = operation_p.bind(*operands, call=call, split=split)
+    moving = {
+        place: tangent
+        for place, (operand, tangent) in enumerate(zip(operands, tangents, strict=True))
+        if _is_float(operand) and not isinstance(tangent, ad.Zero)
+    }
+    if call.operation.is_linear:  # and what the mask depends on does not change it
+        out = (
+            operation_p.bind(moving[0], *operands[1:], call=call, split=split)
+            if 0 in moving
+            else [_zero(result) for result in results]
+        )
+    else:
+        out = (
+            call.operation.jvp(lambda operation, *arrays: _bind(call.of(operation), *arrays), operands, moving)
+            if moving
+            else [_zero(result) for result in results]
+        )
+    pairs = zip(results, out, strict=True)
+    return results, [tangent if _is_float(result) else _zero(result) for result, tangent in pairs]
+
+
+def _is_float(array: Any) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.floating)
+
+
+def _zero(primal: jax.Array) -> ad.Zero:
+    return ad.Zero(jax.typeof(primal).to_tangent_aval())
+
+
+def _transpose(cotangents: Sequence[Any], *operands: Any, call: Call, split: Any) -> list[Any]:
+    """The cotangent of the first operand, in which the operation is linear and its own transpose."""
+    [cotangent], [first, *kept] = cotangents, operands
+    if isinstance(cotangent, ad.Zero):
+        return [ad.Zero(first.aval), *[None] * len(kept)]
+    if not call.operation.is_linear or not ad.is_undefined_primal(first):
+        raise NotImplementedError(f"{call.operation.name} is not linear in this operand, and has no transpose")
+    [result] = operation_p.bind(cotangent, *kept, call=call, split=split)
+    if _partitioning.mesh_of([first.aval]).explicit_axes:
+        result = jax.sharding.reshard(result, first.aval.sharding)
+    return [result, *[None] * len(kept)]
+
+
+ad.primitive_jvps[operation_p] = _jvp
+ad.primitive_transposes[operation_p] = _transpose
+
+
+# --- vmap: the batch axis becomes the first axis of every array -------------------------------------------------------
+
+
+def _batch(
+    operands: Sequence[jax.Array], axes: Sequence[int | None], *, call: Call, split: Any
+) -> tuple[Arrays, list[int]]:
+    size = next(array.shape[axis] for array, axis in zip(operands, axes, strict=True) if axis is not None)
+
+    def lead(array: jax.Array, axis: int | None, is_shared: bool) -> jax.Array:
+        if axis is not None:
+            return jnp.moveaxis(array, axis, 0)
+        return array[None] if is_shared else jnp.broadcast_to(array, (size, *array.shape))
+
+    shared = [operand.is_shared for operand in call.operation.operands]
+    results = _bind(call, *map(lead, operands, axes, shared))
+    return results, [0] * len(results)
+
+
+batching.primitive_batchers[operation_p] = _batch
+
+
+# --- lowering, and sharding before it ---------------------------------------------------------------------------------
+
+
+def _lower(platform: str | None) -> None:
+    def rule(ctx: mlir.LoweringRuleContext, *operands: Any, call: Call, split: Any) -> Any:
+        if _partitioning.mesh_of(ctx.avals_in).explicit_axes:
+            does = functools.partial(_partitioning.by_type, call.operation, functools.partial(_bind_whole, call))
+        elif split is not None and platform != "tpu" and _dispatch.is_partitioned_by_xla(ctx):
+            # libtpu does not run JAX's partitioners (jax-ml/jax#38196): XLA splits plain jnp there.
+            does = jaxpr_as_fun(split)
+        else:
+            does = _dispatch.implementation(ctx, platform, call)
+        return mlir.lower_fun(does, multiple_results=True)(ctx, *operands)
+
+    mlir.register_lowering(operation_p, rule, platform=platform)
+
+
+for _platform in PLATFORMS:
+    _lower(_platform)
