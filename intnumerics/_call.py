@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from ._mask_packing import Packing
-from .kernels import Draw, Operations, QuantSpec, packed_shape, reference
+from .kernels import Draw, Operation, QuantSpec, clip_mask, packed_shape
+
+Operations = Callable[[str], Operation | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Call:
             return functools.partial(_quantize_with_mask, operations, self)
         if self.reads_mask:
             return functools.partial(_clip_gradient_from_mask, operations, self)
-        function = getattr(operations, self.operation)
+        function = cast(Operation, operations(self.operation))
         after = ((None,) if self.without_noise else ()) + self.static
         return lambda *arrays: [function(*arrays, *after)]
 
@@ -84,10 +86,10 @@ def _quantize_with_mask(
     packing, rows = cast(Packing, call.packing), call.rows(x.shape)
     spec = call.static[0] if rows == x.shape else _spec_in_rows(call, packing, x, noise)
     if spec is None:
-        return [*call.without_mask().of(operations)(x, noise), packing.pack(reference.inside(x, call.static[0]))]
+        return [*call.without_mask().of(operations)(x, noise), packing.pack(clip_mask.inside(x, call.static[0]))]
     if noise is not None and spec.draw is None:
         noise = noise if rows == x.shape else noise.reshape(rows)
-    y, packed = operations.quantize(x.reshape(rows), noise, spec)
+    y, packed = cast(Operation, operations("quantize"))(x.reshape(rows), noise, spec)
     return [y.reshape(x.shape), packed.reshape(packing.shape(x.shape))]
 
 
@@ -103,4 +105,5 @@ def _spec_in_rows(call: Call, packing: Packing, x: jax.Array, noise: jax.Array |
 
 def _clip_gradient_from_mask(operations: Operations, call: Call, g: jax.Array, packed: jax.Array) -> list[jax.Array]:
     rows = call.rows(g.shape)
-    return [operations.clip_gradient_from_mask(g.reshape(rows), packed.reshape(packed_shape(rows))).reshape(g.shape)]
+    clip = cast(Operation, operations("clip_gradient_from_mask"))
+    return [clip(g.reshape(rows), packed.reshape(packed_shape(rows))).reshape(g.shape)]

@@ -17,7 +17,7 @@ from jax import lax
 
 from ._call import Call
 from ._mask_packing import Packing
-from .kernels import Draw, reference
+from .kernels import Draw, clip_mask
 from .kernels.generators.counters import product
 
 Shape = tuple[int, ...]
@@ -97,7 +97,7 @@ class Shards:
         if call.reads_mask:
             g, packed = operands
             return [jnp.where(self._cut(call.packing.unpack(packed, self._gathered())), g, jnp.zeros_like(g))]
-        mask = self._gather(reference.inside(operands[0], call.static[0]))
+        mask = self._gather(clip_mask.inside(operands[0], call.static[0]))
         return [*leaf(call.without_mask(), *operands), call.packing.pack(mask)]
 
     def _drawing(self, seed: jax.Array) -> tuple[Call, jax.Array]:

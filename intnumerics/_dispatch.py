@@ -1,6 +1,8 @@
 """Which implementation runs a call: decided when the platform is known."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +12,7 @@ from jax.interpreters import mlir
 
 from ._call import Call
 from ._error_values import shown
-from .kernels import KERNEL_DTYPES, TABLE, Draw, Implementation, Operations
+from .kernels import KERNEL_DTYPES, TABLE, Draw, Implementation, Operation
 from .kernels.gpu.shapes import draws_in_kernel
 from .kernels.gpu.tuning import SMALL, device_kind
 from .kernels.spec import is_static
@@ -70,8 +72,8 @@ def is_partitioned(ctx: mlir.LoweringRuleContext) -> bool:
 
 def operations(
     call: Call, platform: str | None, arrays: tuple[jax.Array, ...], partitioned: bool, elsewhere: bool
-) -> Operations:
-    """The operations that serve `call` on `platform`.
+) -> Callable[[str], Operation | None]:
+    """The operations, by name, that serve `call` on `platform`.
 
     Args:
         call: What is done, and by whom.
@@ -90,13 +92,13 @@ def operations(
         row = fastest(call, platform, arrays, partitioned, elsewhere)
         _check_unpartitioned(row, partitioned)
         _check_sizes(row, call, arrays)
-        return row.operations()
+        return row.operation
     rows = [row for row in TABLE if row.name == call.implementation]
     for row in rows:
         if row.platform in (None, call.interpret or platform):
             _check_unpartitioned(row, partitioned and call.interpret is None)
             _check_sizes(row, call, arrays)
-            return row.operations(interpret=call.interpret is not None)
+            return functools.partial(row.operation, interpret=call.interpret is not None)
     interpretable = " or ".join(f"{row.platform!r}" for row in rows if row.interpretable)
     raise ValueError(
         f"implementation={call.implementation!r} does not run on the platform {platform!r}, only on "
@@ -217,7 +219,7 @@ def _is_drawn_by_gpu_kernel(call: Call, arrays: tuple[jax.Array, ...]) -> bool:
     if x.dtype == jnp.float32 and call.static[0].integer_dtype is None:
         return False
     fills_blocks = seed.ndim == 1 or math.prod(call.draw.shape) >= SMALL.block
-    return fills_blocks and draws_in_kernel(x, seed, call.static[0])
+    return fills_blocks and draws_in_kernel(x, seed, call.static[0], ("philox",))
 
 
 def _is_drawn_well_on_tpu(draw: Draw | None, x: jax.Array) -> bool:

@@ -154,7 +154,7 @@ def _jvp(call: Call, primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, 
         x, seed = primals
         call, primals = call.with_spec(draw=None), (x, drawn(call.draw, seed))
         tangents = (tangents[0], jnp.zeros_like(primals[1]))
-    formula = call.of(reference)
+    formula = call.of(functools.partial(getattr, reference))
     _, out = jax.jvp(formula, primals, tangents)
     return result, out
 

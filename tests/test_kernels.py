@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
@@ -20,6 +21,8 @@ from oracle import assert_same_bits
 from intnumerics import kernels
 from intnumerics.kernels import QuantSpec
 
+OPERATIONS = ("quantize", "clip_gradient_from_mask", "clip_gradient_from_x")
+
 
 @dataclasses.dataclass(frozen=True)
 class Where:
@@ -29,11 +32,13 @@ class Where:
     platform: str | None
     device: str
 
-    def operations(self) -> kernels.Operations:
+    def operations(self) -> Any:
+        """The operations as attributes."""
         if (self.name, self.device) == ("jax_triton", "cpu"):
             return triton_interpreter.operations()
         [row] = [row for row in kernels.TABLE if (row.name, row.platform) == (self.name, self.platform)]
-        return row.operations(interpret=row.interpretable and self.device == "cpu")
+        interpret = row.interpretable and self.device == "cpu"
+        return SimpleNamespace(**{name: row.operation(name, interpret) for name in OPERATIONS})
 
     def run(self, function: Callable[..., Any], *arrays: Any) -> Any:
         """What a function returns under jit, as NumPy arrays."""
@@ -263,8 +268,20 @@ def test_arrays_that_hypothesis_makes(where: Where, dtype: np.dtype, data: st.Da
 def test_float64_gives_the_formula(where: Where, bits: int) -> None:
     dtype = np.dtype(np.float64)
     specs = [dataclasses.replace(spec, with_mask=True) for spec in oracle.specs(bits)]
+    to_int = [
+        dataclasses.replace(spec, integer_dtype=np.dtype(np.int32)) for spec in specs if spec.clip and spec.rounding
+    ]
+    x = oracle.values(specs[0], np.dtype(np.float32)).astype(dtype)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, x.shape)
     with jax.enable_x64(True):
-        check(where, oracle.values(specs[0], np.dtype(np.float32)).astype(dtype), None, *specs)
+        check(where, x, None, *specs, *to_int)
+        check(where, x, noise, *specs, *to_int)
+        check(where, x, noise.astype(np.float32), *specs, *to_int)
+        check(where, x.astype(np.float32), noise, *specs, *to_int)
+        g = np.random.default_rng(1).normal(size=x.shape)
+        clip = where.operations().clip_gradient_from_x
+        expected = np.where(oracle.mask(x, specs[0]), g, np.zeros_like(g))
+        assert_same_bits(where.run(lambda g, x: clip(g, x, specs[0]), g, x), expected)
 
 
 def test_a_bound_is_rounded_to_the_dtype_of_x() -> None:

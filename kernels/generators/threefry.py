@@ -1,6 +1,6 @@
 """Threefry2x32-20, unrolled: the bits that `jax.random` gives for a threefry key, in a form that XLA fuses.
 
-jax writes the rounds as a loop on CPU, which neither fuses nor uses vector registers.
+On a CPU, `jax.random` runs the rounds as a loop, which XLA neither fuses nor vectorizes.
 
 Source: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011; the
 counter and the folding of the two words are those of `jax.random.bits` with `jax_threefry_partitionable`.
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ..spec import Draw
+from . import noise
 from .counters import plus, seed_words, words_of
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -33,7 +34,7 @@ def bits(draw: Draw, seed: jax.Array) -> jax.Array:
     """`jax.random.bits(key, shape)`, uint32; narrower draws of jax are the low bits of these.
 
     Args:
-        draw: Which elements there are.
+        draw: The elements that are drawn for.
         seed: uint32 (*batch, 4), as `spec.Draw` describes.
 
     Returns:
@@ -51,3 +52,13 @@ def bits(draw: Draw, seed: jax.Array) -> jax.Array:
     low, high = plus((first[0], first[1]), words_of(draw, seed.ndim - 1))
     x0, x1 = threefry2x32((high, low), (k0, k1))
     return x0 ^ x1
+
+
+def noise_of_23_bits(draw: Draw, seed: jax.Array) -> jax.Array:
+    """`jax.random.uniform(key, shape) - 0.5`; arguments as for `bits`."""
+    return noise.from_23_bits(bits(draw, seed))
+
+
+def noise_of_16_bits(draw: Draw, seed: jax.Array) -> jax.Array:
+    """The noise of `jax.random.bits(key, shape, jnp.uint16)`; arguments as for `bits`."""
+    return noise.from_16_bits(bits(draw, seed) & jnp.uint32(0xFFFF))

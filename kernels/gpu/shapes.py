@@ -4,6 +4,7 @@ Nothing here imports Pallas, so that `jax_triton` works without it.
 """
 
 import math
+from collections.abc import Container
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +41,9 @@ def padded_for_mask(x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, j
     return pad_rows(x, by, jnp.nan), noise  # NaN is outside
 
 
-def draws_in_kernel(x: jax.Array, seed: jax.Array, spec: QuantSpec) -> bool:
+def draws_in_kernel(x: jax.Array, seed: jax.Array, spec: QuantSpec, in_pass: Container[str] = ("philox",)) -> bool:
     """Whether the kernel draws the noise that `spec` asks for, or reads it from an array that is drawn before."""
-    if spec.draw is None or spec.draw.generator != "philox":
+    if spec.draw is None or spec.draw.generator not in in_pass:
         return False
     inner = x.shape[seed.ndim - 1 :]
     moved = spec.with_mask and ragged(inner)  # by padding

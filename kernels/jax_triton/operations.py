@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..generators.counters import DRAWS
-from ..generators.noise import drawn as draw_array
+from ..generators.philox_blocks import DRAWS
+from ..generators import drawn as draw_array
 from ..gpu import tuning
 from ..gpu.shapes import draws_in_kernel, index_dtype, kept_groups, pad_rows, padded_for_mask, ragged
 from ..spec import Draw, QuantSpec, packed_shape, strides_of

@@ -13,8 +13,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..generators.counters import DRAWS, over_8
 from ..generators.philox import DOMAIN, ROUNDS, Words, product_of_limbs, rounds
+from ..generators.philox_blocks import DRAWS, over_8
 from ..spec import Draw
 from .formula import LANES, float_of
 from .tiling import SUBLANES, round_up, tile_draw

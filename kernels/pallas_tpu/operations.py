@@ -13,9 +13,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..generators import philox
-from ..generators.noise import drawn
-from ..spec import Draw, Generator, QuantSpec, packed_shape
+from ..generators import Generator, drawn
+from ..spec import Draw, QuantSpec, packed_shape
 from .formula import LANES, inside, masked, pack, quantize_block, unpack, widen
 from .noise import noise_block
 from .tiling import Tiling, tile, tile_draw
@@ -236,7 +235,7 @@ def interpreter(generator: Generator, interpret: bool) -> bool | pltpu.Interpret
 def drawn_before(draw: Draw, seed: jax.Array, interpret: bool) -> jax.Array:
     """`noise.drawn` for every generator; that of the chip adds to zeros."""
     if draw.generator != "hardware":
-        return drawn(draw, seed, philox.draws_on_tpu)
+        return drawn(draw, seed, "tpu")
     batch, shape = seed.shape[:-1], draw.shape or (1,)
     spec = QuantSpec(math.inf, clip=False, rounding=None, draw=Draw("hardware", shape))
     zeros = lax.full_like(seed, 0, jnp.float32, (*batch, *shape))  # which varies along a mesh's axes as the seed does

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..generators import philox
-from ..generators.counters import DRAWS
+from ..generators.philox_blocks import DRAWS
 from ..gpu.shapes import FLIP, INT32_END, UNIT, kept_groups
 from ..spec import Draw, strides_of
 from .blocks import Block, indices

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import elementwise
-from ..generators.noise import drawn as draw_array
+from ..generators import drawn as draw_array
 from ..gpu import tuning
 from ..gpu.shapes import draws_in_kernel, pad_rows, padded_for_mask, ragged
 from ..gpu.tuning import Configuration
