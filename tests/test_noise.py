@@ -12,8 +12,7 @@ from oracle import assert_same_bits
 from original import dither, given, numerics, spec_of
 
 from intnumerics import quantize, quantize_to_int
-from intnumerics.kernels import QuantSpec
-from intnumerics.kernels import xla
+from intnumerics.kernels import QuantSpec, xla
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 NOISE = np.asarray([-0.5, -0.25, 0.0, 0.125, 0.4375, 0.5, 0.3125, -0.0625], np.float32)

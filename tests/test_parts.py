@@ -12,8 +12,7 @@ import streams
 from test_kernels import PARAMETERS, Where, assert_is_formula
 from test_stream_kernels import FORMS, KEY, NEAREST, numbers
 
-from intnumerics.kernels import Draw
-from intnumerics.kernels import generators
+from intnumerics.kernels import Draw, generators
 
 every_implementation = pytest.mark.parametrize("where", [*FORMS, *PARAMETERS])
 

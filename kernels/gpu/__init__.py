@@ -1,1 +1,1 @@
-"""What the rooms for CUDA GPUs share: shapes, the division of an array into blocks, and what happens around a kernel."""
+"""What the rooms for CUDA GPUs share: shapes, tuning, and the steps before and after a kernel."""
