@@ -22,7 +22,7 @@ Pair = tuple[jax.Array, jax.Array]  # the low and the high word of a number of 6
 
 
 def seed_words(seed: jax.Array, rank: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The four words of each seed, uint32, shaped to broadcast with arrays that have `rank` axes after the batch axes."""
+    """The four words of each seed, uint32, with `rank` axes of size 1 after the batch axes."""
     k0, k1, low, high = (seed[..., i].reshape(seed.shape[:-1] + (1,) * rank) for i in range(4))
     return k0, k1, low, high
 

@@ -27,7 +27,7 @@ def times_8(block: jax.Array) -> Pair:
 
 
 def steps_of_blocks(draw: Draw) -> bool:
-    """Whether one axis has consecutive numbers, every other axis steps over whole blocks, and 32 bits count the blocks."""
+    """Whether 32 bits count the blocks, and every axis steps over whole blocks, or over consecutive numbers."""
     if not draw.spans_at_most(DRAWS << 32):
         return False
     steps = (stride for size, stride in zip(draw.shape, draw.strides, strict=True) if size > 1)
@@ -35,7 +35,7 @@ def steps_of_blocks(draw: Draw) -> bool:
 
 
 def block_by_axes(draw: Draw, batch_rank: int) -> tuple[jax.Array, jax.Array]:
-    """`block_of`, counted from the block of the first element, as a sum over axes; the draw must have `steps_of_blocks`.
+    """`block_of`, from the block of the first element, as a sum over axes; the draw must have `steps_of_blocks`.
 
     XLA can partition an iota along one axis, but stores an iota along all of them. Counting blocks, 32 bits reach eight
     times as far as counting elements.
