@@ -74,39 +74,20 @@ class Implementation:
 KERNEL_DTYPES = ("float32", "bfloat16", "float16")
 ALL_DTYPES = (*KERNEL_DTYPES, "float64")
 
+
+def _kernel(name: str, platform: str, room: str, extra: str, **fields: Any) -> Implementation:
+    """A row for a room of kernels, which need what this package's extra installs."""
+    install = f"pip install 'intnumerics[{extra}]'"
+    return Implementation(name, platform, room, KERNEL_DTYPES, is_kernel=True, install=install, **fields)
+
+
 TABLE = (
     Implementation("reference", None, "reference", ALL_DTYPES),
     Implementation("xla", "cpu", "xla", ALL_DTYPES, by_platform=("quantize",)),
     Implementation("xla", "cuda", "xla", ALL_DTYPES, by_platform=("quantize",)),
     Implementation("xla", "tpu", "xla", ALL_DTYPES, by_platform=("quantize",)),
     Implementation("xla", None, "xla", ALL_DTYPES),
-    Implementation(
-        "pallas",
-        "cuda",
-        "pallas_triton",
-        KERNEL_DTYPES,
-        is_kernel=True,
-        interpretable=True,
-        install="pip install 'intnumerics[cuda13]'",
-        in_pass=("philox",),
-    ),
-    Implementation(
-        "pallas",
-        "tpu",
-        "pallas_tpu",
-        KERNEL_DTYPES,
-        is_kernel=True,
-        interpretable=True,
-        install="pip install 'intnumerics[tpu]'",
-        in_pass=("philox", "hardware"),
-    ),
-    Implementation(
-        "jax_triton",
-        "cuda",
-        "jax_triton",
-        KERNEL_DTYPES,
-        is_kernel=True,
-        install="pip install 'intnumerics[triton]'",
-        in_pass=("philox",),
-    ),
+    _kernel("pallas", "cuda", "pallas_triton", extra="cuda13", interpretable=True, in_pass=("philox",)),
+    _kernel("pallas", "tpu", "pallas_tpu", extra="tpu", interpretable=True, in_pass=("philox", "hardware")),
+    _kernel("jax_triton", "cuda", "jax_triton", extra="triton", in_pass=("philox",)),
 )

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 
 from ..spec import Draw
-from . import philox, threefry
+from . import noise, philox, threefry
 
 Generator = Literal["philox", "threefry_23_bits", "threefry_16_bits", "hardware"]
-Noise = Callable[[Draw, jax.Array], jax.Array]
+Bits = Callable[[Draw, jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,22 +24,24 @@ class Row:
     """How a generator is drawn from in plain jnp.
 
     Attributes:
-        plain: A function of a draw and its seed, as `drawn` takes them; None for a generator that only kernels reach.
+        bits: Random bits, uint32, from a draw and its seed as `drawn` takes them.
+        noise: Noise from these bits, float32.
         by_platform: Functions that return the same bits, for the platforms on which another form is faster.
     """
 
-    plain: Noise | None
-    by_platform: Mapping[str, Noise] = dataclasses.field(default_factory=dict[str, Noise])
+    bits: Bits
+    noise: Callable[[jax.Array], jax.Array]
+    by_platform: Mapping[str, Bits] = dataclasses.field(default_factory=dict[str, Bits])
 
 
-TABLE: Mapping[Generator, Row] = {
-    "philox": Row(philox.noise, {"cpu": philox.noise_on_cpu, "tpu": philox.noise_on_tpu}),
-    "threefry_23_bits": Row(threefry.noise_of_23_bits),
-    "threefry_16_bits": Row(threefry.noise_of_16_bits),
-    "hardware": Row(None),  # a TPU's own generator
+TABLE: Mapping[Generator, Row | None] = {  # None for a generator that only kernels can draw from
+    "philox": Row(philox.draws, noise.from_16_bits, {"cpu": philox.draws_on_cpu, "tpu": philox.draws_on_tpu}),
+    "threefry_23_bits": Row(threefry.bits, noise.from_23_bits),
+    "threefry_16_bits": Row(threefry.bits, lambda bits: noise.from_16_bits(bits & jnp.uint32(0xFFFF))),
+    "hardware": None,
 }
 
-PLAIN: tuple[Generator, ...] = tuple(name for name, row in TABLE.items() if row.plain is not None)
+PLAIN: tuple[Generator, ...] = tuple(name for name, row in TABLE.items() if row is not None)
 
 
 def drawn(draw: Draw, seed: jax.Array, platform: str | None = None) -> jax.Array:
@@ -56,7 +59,6 @@ def drawn(draw: Draw, seed: jax.Array, platform: str | None = None) -> jax.Array
         NotImplementedError: The generator has no plain form.
     """
     row = TABLE[draw.generator]
-    plain = row.plain if platform is None else row.by_platform.get(platform, row.plain)
-    if plain is None:
+    if row is None:
         raise NotImplementedError(f"noise of the generator {draw.generator!r} is drawn by kernels only")
-    return plain(draw, seed)
+    return row.noise(row.by_platform.get(platform or "", row.bits)(draw, seed))

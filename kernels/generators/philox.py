@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..spec import Draw
-from . import noise as uniform
 from .counters import numbers, seed_words
 from .philox_blocks import DRAWS, block_of
 
@@ -110,6 +109,11 @@ def draws(draw: Draw, seed: jax.Array, product: Product = product32, by_axes: bo
     return word >> ((place & jnp.uint32(1)) << jnp.uint32(4)) & jnp.uint32(0xFFFF)
 
 
+def draws_on_tpu(draw: Draw, seed: jax.Array) -> jax.Array:
+    """`draws` in words of 32 bits, which costs a third less on a TPU, and in a form that XLA can partition."""
+    return draws(draw, seed, product_of_limbs, by_axes=len(draw.shape) > 1)
+
+
 # --- for a CPU, whose vector registers multiply lanes of 64 bits ------------------------------------------------------
 
 
@@ -148,21 +152,3 @@ def draws_on_cpu(draw: Draw, seed: jax.Array) -> jax.Array:
         even, odd = half_of_output(place >= word(4), counter, (k0, k1))
         chosen = jnp.where(place & word(2) == word(0), even, odd)
         return (chosen >> ((place & word(1)) << word(4)) & word(0xFFFF)).astype(jnp.uint32)
-
-
-# --- noise ------------------------------------------------------------------------------------------------------------
-
-
-def noise(draw: Draw, seed: jax.Array) -> jax.Array:
-    """Noise from `draws`, float32 of (*batch, *draw.shape)."""
-    return uniform.from_16_bits(draws(draw, seed))
-
-
-def noise_on_cpu(draw: Draw, seed: jax.Array) -> jax.Array:
-    """`noise` in the form for a CPU."""
-    return uniform.from_16_bits(draws_on_cpu(draw, seed))
-
-
-def noise_on_tpu(draw: Draw, seed: jax.Array) -> jax.Array:
-    """`noise` in words of 32 bits, which costs a third less on a TPU, and in a form that XLA can partition."""
-    return uniform.from_16_bits(draws(draw, seed, product_of_limbs, by_axes=len(draw.shape) > 1))

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from ..spec import Draw
-from . import noise
 from .counters import plus, seed_words, words_of
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -52,13 +51,3 @@ def bits(draw: Draw, seed: jax.Array) -> jax.Array:
     low, high = plus((first[0], first[1]), words_of(draw, seed.ndim - 1))
     x0, x1 = threefry2x32((high, low), (k0, k1))
     return x0 ^ x1
-
-
-def noise_of_23_bits(draw: Draw, seed: jax.Array) -> jax.Array:
-    """`jax.random.uniform(key, shape) - 0.5`; arguments as for `bits`."""
-    return noise.from_23_bits(bits(draw, seed))
-
-
-def noise_of_16_bits(draw: Draw, seed: jax.Array) -> jax.Array:
-    """The noise of `jax.random.bits(key, shape, jnp.uint16)`; arguments as for `bits`."""
-    return noise.from_16_bits(bits(draw, seed) & jnp.uint32(0xFFFF))

@@ -21,7 +21,7 @@ from ..generators.philox import DOMAIN, ROUNDS, Words, product_of_limbs, rounds
 from ..generators.philox_blocks import DRAWS, over_8
 from ..spec import Draw
 from .formula import LANES, float_of
-from .tiling import SUBLANES, Tiling, round_up, tile_draw
+from .tiling import SUBLANES, round_up, tile_draw
 
 GROUP = 32  # lanes: a quarter, so that the four words of 32 Philox blocks fill the 128 lanes of one array
 SLICE = LANES // DRAWS  # Philox blocks that serve 128 elements
@@ -187,41 +187,26 @@ def word(value: int) -> jax.Array:
     return jnp.asarray((value + (1 << 31)) % (1 << 32) - (1 << 31), jnp.int32)
 
 
-@dataclasses.dataclass(frozen=True)
-class Position:
-    """Where the grid stands in one example.
-
-    Attributes:
-        draw: What is drawn for the example.
-        shape: The shape of the block, as the kernel sees it.
-        tiling: The tiling of the example.
-        strides: The strides of the example along the axes of the tiling.
-        steps: The index of the block in the grid of the example.
-    """
-
-    draw: Draw
-    shape: tuple[int, ...]
-    tiling: Tiling
-    strides: tuple[int, ...]
-    steps: list[jax.Array]
+Noise = Callable[[Words, Draw, tuple[int, ...], list[jax.Array]], jax.Array]
 
 
-def philox_noise(seed: Words, at: Position) -> jax.Array:
+def philox_noise(seed: Words, draw: Draw, shape: tuple[int, ...], steps: list[jax.Array]) -> jax.Array:
     """The noise of a block from the stream."""
+    tiling, strides = tile_draw(draw)
     k0, k1, low, high = seed
     first = (k0, k1, *over_8((low, high)))
-    if at.tiling.folded:
-        return stream_of_row(first, at.steps[0] * at.shape[0], at.shape[0])
-    length = at.draw.shape[-1] if at.draw.is_contiguous else at.draw.whole[-1]
-    begin = [step * (size or 1) for step, size in zip(at.steps, at.tiling.block, strict=True)]
-    row = row_numbers(begin[:-1], at.shape, [stride // length for stride in at.strides[:-1]])
-    return stream_of_rows(first, row, begin[-1], at.shape[-1], length)
+    if tiling.folded:
+        return stream_of_row(first, steps[0] * shape[0], shape[0])
+    length = draw.shape[-1] if draw.is_contiguous else draw.whole[-1]
+    at = [step * (size or 1) for step, size in zip(steps, tiling.block, strict=True)]
+    row = row_numbers(at[:-1], shape, [stride // length for stride in strides[:-1]])
+    return stream_of_rows(first, row, at[-1], shape[-1], length)
 
 
-def hardware_noise(seed: Words, at: Position) -> jax.Array:
+def hardware_noise(seed: Words, draw: Draw, shape: tuple[int, ...], steps: list[jax.Array]) -> jax.Array:
     """The noise of a block from the chip's own generator."""
-    rows = math.prod(at.shape[:-2]) * round_up(at.shape[-2], SUBLANES)
-    return hardware(seed, row_major(at.steps, at.tiling.grid), rows, round_up(at.shape[-1], LANES))
+    rows = math.prod(shape[:-2]) * round_up(shape[-2], SUBLANES)
+    return hardware(seed, row_major(steps, tile_draw(draw)[0].grid), rows, round_up(shape[-1], LANES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,12 +214,13 @@ class InKernel:
     """How the kernels draw from a generator.
 
     Attributes:
-        noise: The noise of a block in whole tiles, float32, from the example's seed and the position of the block.
-        serves: Whether it can be drawn for a draw.
+        noise: The noise of a block in whole tiles, float32, from the seed of its example, the draw, the shape of the
+            block, and its index in the grid of the example.
+        serves: Whether the kernels can draw the noise of a draw.
         needs_tpu_interpreter: Whether only Pallas' interpreter of TPUs can interpret it; its bits are 0 there.
     """
 
-    noise: Callable[[Words, Position], jax.Array]
+    noise: Noise
     serves: Callable[[Draw], bool]
     needs_tpu_interpreter: bool = False
 
@@ -254,8 +240,7 @@ def noise_block(seed_ref: jax.Ref, shape: tuple[int, ...], draw: Draw, outer: in
         draw: What is drawn for the example.
         outer: How many axes the grid has before those of the tiling.
     """
-    tiling, strides = tile_draw(draw)
     k0, k1, low, high = (seed_ref[0, i] for i in range(4))
-    steps = [pl.program_id(outer + i) for i in range(len(tiling.grid))]
-    noise = IN_KERNEL[draw.generator].noise((k0, k1, low, high), Position(draw, shape, tiling, strides, steps))
+    steps = [pl.program_id(outer + i) for i in range(len(tile_draw(draw)[0].grid))]
+    noise = IN_KERNEL[draw.generator].noise((k0, k1, low, high), draw, shape, steps)
     return noise.reshape(*shape[:-2], -1, noise.shape[-1])[..., : shape[-2], : shape[-1]]

@@ -113,11 +113,6 @@ def seed_spec(seeds: int) -> pl.BlockSpec:
     return pl.BlockSpec((None, 1, 4), lambda *at: (at[0] if seeds > 1 else 0, 0, 0), memory_space=pltpu.SMEM)
 
 
-def of_examples(tiling: Tiling, examples: int) -> Tiling:
-    """The tiling of a batch, from that of one example; a single example has no batch axis."""
-    return tiling if examples == 1 else tiling.of_batch(examples)
-
-
 def run(
     kernel: Callable[..., None],
     operands: Sequence[tuple[jax.Array, Tiling, tuple[int, ...]]],
@@ -217,12 +212,12 @@ def quantize_with_draw(
     if generator is None or not draw.shape or (*batch, *draw.shape) != x.shape or not generator.serves(draw):
         noise = drawn_before(draw, seed, interpret)
         return quantize(x, noise, dataclasses.replace(spec, draw=None), interpret=interpret)
-    (example, _), seeds = tile_draw(draw), seeds_of(seed, batch)
-    if len(example.shape) == 1 and math.prod(batch) > 1:  # a batch of rows would have other blocks
-        one_by_one = (x.reshape(-1, *draw.shape), jnp.broadcast_to(seeds, (math.prod(batch), 4)))
+    (example, _), seeds, examples = tile_draw(draw), seeds_of(seed, batch), math.prod(batch)
+    if len(example.shape) == 1 and examples > 1:  # a batch of rows would have other blocks
+        one_by_one = (x.reshape(-1, *draw.shape), jnp.broadcast_to(seeds, (examples, 4)))
         results = lax.map(lambda one: quantize(one[0], one[1], spec, interpret=interpret), one_by_one)
         return jax.tree.map(lambda a: a.reshape(*batch, -1), results)
-    tiling = of_examples(example, math.prod(batch))
+    tiling = example if examples == 1 else example.of_batch(examples)
     outer = len(tiling.grid) - len(example.grid)
     kernel = functools.partial(drawing_kernel, spec=spec, draw=draw, tiling=tiling, outer=outer, dtype=x.dtype)
     interpreted = pltpu.InterpretParams() if interpret and generator.needs_tpu_interpreter else interpret

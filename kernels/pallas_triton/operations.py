@@ -1,5 +1,7 @@
 """The operations in Pallas for CUDA: each is one pass over the flattened arrays."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -125,37 +127,40 @@ def clip_gradient_from_mask(
 ) -> jax.Array:
     """`reference.clip_gradient_from_mask`; `configuration` as in `quantize`."""
 
-    def kernel(block: Block, g_ref: Any, packed_ref: Any, out_ref: Any) -> None:
-        values = block.load(g_ref)
-        mask = unpack(block.packed().load(packed_ref))
-        block.store(out_ref, jnp.where(mask, values, jnp.zeros_like(values)))
+    def mask_of(block: Block, ref: Any) -> jax.Array:
+        return unpack(block.packed().load(ref))
 
-    def run(g: jax.Array, packed: jax.Array, results: flattened.Results) -> list[jax.Array]:
-        chosen = configuration or tuning.here(g.dtype, tuning.FROM_MASK, interpret, g.size)
-        inputs, name = [g.reshape(-1), packed.reshape(-1)], "intnumerics_clip_gradient_from_mask"
-        return for_each_block(kernel, g.size, inputs, results, name, interpret, chosen)
-
+    run = functools.partial(_clip, mask_of, tuning.FROM_MASK, interpret, configuration)
     return flattened.clip_gradient_from_mask(g, packed, run)
 
 
 def clip_gradient_from_x(
-    g: jax.Array,
-    x: jax.Array,
-    spec: QuantSpec,
-    *,
-    interpret: bool = False,
-    configuration: Configuration | None = None,
+    g: jax.Array, x: jax.Array, spec: QuantSpec, *, interpret: bool = False, configuration: Configuration | None = None
 ) -> jax.Array:
     """`reference.clip_gradient_from_x`; `configuration` as in `quantize`."""
 
-    def kernel(block: Block, g_ref: Any, x_ref: Any, out_ref: Any) -> None:
-        values = block.load(g_ref)
-        mask = elementwise.inside(block.load(x_ref), spec)
-        block.store(out_ref, jnp.where(mask, values, jnp.zeros_like(values)))
+    def mask_of(block: Block, ref: Any) -> jax.Array:
+        return elementwise.inside(block.load(ref), spec)
 
-    def run(g: jax.Array, x: jax.Array, results: flattened.Results) -> list[jax.Array]:
-        chosen = configuration or tuning.here(g.dtype, tuning.FROM_X, interpret, g.size)
-        inputs, name = [g.reshape(-1), x.reshape(-1)], "intnumerics_clip_gradient_from_x"
-        return for_each_block(kernel, g.size, inputs, results, name, interpret, chosen)
-
+    run = functools.partial(_clip, mask_of, tuning.FROM_X, interpret, configuration)
     return flattened.clip_gradient_from_x(g, x, run)
+
+
+def _clip(
+    mask_of: Callable[[Block, Any], jax.Array],
+    operation: str,
+    interpret: bool,
+    configuration: Configuration | None,
+    g: jax.Array,
+    other: jax.Array,
+    results: flattened.Results,
+) -> list[jax.Array]:
+    """`where(mask, g, 0)`, with the mask that `mask_of` makes from another array."""
+
+    def kernel(block: Block, g_ref: Any, other_ref: Any, out_ref: Any) -> None:
+        values = block.load(g_ref)
+        block.store(out_ref, jnp.where(mask_of(block, other_ref), values, jnp.zeros_like(values)))
+
+    chosen = configuration or tuning.here(g.dtype, operation, interpret, g.size)
+    name, inputs = f"intnumerics_{operation.replace(' ', '_')}", [g.reshape(-1), other.reshape(-1)]
+    return for_each_block(kernel, g.size, inputs, results, name, interpret, chosen)
