@@ -18,9 +18,8 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from intnumerics.kernels import QuantSpec
+from intnumerics.kernels import QuantSpec, xla
 from intnumerics.kernels.generators import noise
-from intnumerics.kernels.xla import operations as xla
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "bias.json"
 PLOT = pathlib.Path(__file__).parent.parent / "docs" / "bias.svg"

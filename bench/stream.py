@@ -18,7 +18,7 @@ import numpy as np
 
 from intnumerics.kernels import Draw
 from intnumerics.kernels.generators import philox
-from intnumerics.kernels.generators.counters import DRAWS
+from intnumerics.kernels.generators.philox_blocks import DRAWS
 
 BLOCKS = 1 << 18  # of one piece: 4 MiB
 UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}

@@ -78,7 +78,7 @@ def _is_drawn_by_gpu_kernel(spec: QuantSpec, operands: Sequence[Typed]) -> bool:
     if x.dtype == jnp.float32 and spec.integer_dtype is None:
         return False
     fills_blocks = len(seed.shape) == 1 or math.prod(spec.draw.shape) >= SMALL.block
-    return fills_blocks and draws_in_kernel(cast(Any, x), cast(Any, seed), spec)
+    return fills_blocks and draws_in_kernel(cast(Any, x), cast(Any, seed), spec, ("philox",))
 
 
 def _is_drawn_by_tpu_kernel(draw: Draw | None, x: Typed) -> bool:

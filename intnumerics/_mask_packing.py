@@ -22,7 +22,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from .kernels import Draw, reference
+from .kernels import Draw, clip_mask
 from .kernels.spec import is_static
 
 BITS_FOR_ONE_OF_PADDING = 16  # a group has at least so many bits for each bit that pads it to whole bytes
@@ -73,7 +73,7 @@ class Packing:
 
     def pack(self, mask: jax.Array) -> jax.Array:
         """Packs a mask."""
-        return reference.pack(mask.reshape(self.rows(mask.shape))).reshape(self.shape(mask.shape))
+        return clip_mask.pack(mask.reshape(self.rows(mask.shape))).reshape(self.shape(mask.shape))
 
     def unpack(self, packed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """The mask, of `shape`."""
@@ -83,7 +83,7 @@ class Packing:
             count, groups = math.prod(shape[-self.axes :]), packed
         else:
             count, groups = self.group, packed.reshape(*packed.shape[:-1], -1, self.group_bytes)
-        return jnp.unpackbits(groups, axis=-1, count=count, bitorder="little").reshape(shape) == 1
+        return clip_mask.unpack(groups, count).reshape(shape)
 
 
 BY_THE_BYTE = Packing(1, 1)  # which any shard can do alone

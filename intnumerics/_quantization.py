@@ -14,7 +14,7 @@ from . import _fastest
 from ._layout import Layout
 from ._mask_packing import Packing
 from ._operation import Arrays, Axes, Groups, Operand, Operation, Result, Run, Shape, Typed
-from .kernels import Draw, QuantSpec, packed_shape, reference
+from .kernels import Draw, QuantSpec, clip_mask, packed_shape, reference
 from .kernels.generators.seeds import Steps, advance
 
 
@@ -71,7 +71,7 @@ class Quantize(Operation):
             return [function(x, noise, self.spec)]
         spec, rows = self._spec_in_rows(x.shape, noise), self.packing.rows(x.shape)
         if spec is None:
-            return [*self._without_mask().call(function, *operands), self.packing.pack(reference.inside(x, self.spec))]
+            return [*self._without_mask().call(function, *operands), self.packing.pack(clip_mask.inside(x, self.spec))]
         if self.noise == "noise" and rows != x.shape:
             noise = operands[1].reshape(rows)
         y, packed = function(x.reshape(rows), noise, dataclasses.replace(spec, with_mask=True))
@@ -107,7 +107,7 @@ class Quantize(Operation):
         first = len(layout.shape) - self.packing.axes
         if not layout.cuts(Groups(first, self.packing.group)):
             return run(operation, *operands)
-        mask = layout.gather_from(first, reference.inside(operands[0], self.spec))
+        mask = layout.gather_from(first, clip_mask.inside(operands[0], self.spec))
         return [*run(operation._without_mask(), *operands), self.packing.pack(mask)]
 
     def _drawing_on_shard(self, layout: Layout, draw: Draw, seed: jax.Array) -> tuple["Quantize", jax.Array]:

@@ -1,7 +1,8 @@
 """Arrays in, arrays out: the operations of quantization, each with several implementations.
 
-An implementation is a module with the functions that `reference.py` defines. `TABLE` says which module serves which
-name on which platform; a new one is a module and a row.
+An implementation is a room: a module or package whose functions are named as in `reference.py`, which documents them.
+`TABLE` says which room serves which name on which platform. To add an implementation, write a room and add a row. A
+room need not have every operation.
 """
 
 if __name__ == "kernels":
@@ -16,77 +17,77 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from .generators import noise
+from .generators import PLAIN
+from .generators import Generator as Generator
 from .spec import Draw as Draw
-from .spec import Generator as Generator
 from .spec import QuantSpec as QuantSpec
 from .spec import packed_shape as packed_shape
+
+Operation = Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Implementation:
-    """One row of the table; of two rows of a name that serve a platform, the first does.
+    """One row of the table. If two rows of a name serve a platform, the first one is used.
 
     Attributes:
         name: What users write as `implementation=`.
-        platform: The platform that it is lowered for, as JAX names it, or None for every one.
-        module: The module's name in this package; it is imported when it is first used.
-        dtypes: Names of the dtypes that it takes.
+        platform: The platform that it is lowered for, as JAX names it, or None for every platform.
+        room: The module in this package that has the functions; it is imported when it is first used.
+        dtypes: Names of the dtypes of the floats that it takes.
         is_kernel: Whether it calls a kernel, which XLA can neither split over devices nor fuse.
-        interpretable: Whether it is a kernel that `interpret=True` runs on a CPU.
+        interpretable: Whether `interpret=True` runs its kernels on a CPU.
         install: What a user without the platform or package would install.
-        generators: Names of the generators whose noise it draws while it quantizes, or before (see `spec.Draw`).
+        in_pass: The generators whose noise its kernels can draw while they quantize.
+        by_platform: The operations that are told the platform, as `platform=`, because their form depends on it.
     """
 
     name: str
     platform: str | None
-    module: str
+    room: str
     dtypes: tuple[str, ...]
     is_kernel: bool = False
     interpretable: bool = False
     install: str = ""
-    generators: tuple[Generator, ...] = noise.PLAIN
+    in_pass: tuple[Generator, ...] = ()
+    by_platform: tuple[str, ...] = ()
 
-    def operation(self, name: str, interpret: bool = False) -> Callable[..., Any] | None:
-        """The module's function of a name, in interpret mode if asked for; None if the module does not have it."""
-        function = getattr(importlib.import_module(f".{self.module}", __name__), name, None)
-        return functools.partial(function, interpret=True) if function and interpret else function
+    @property
+    def generators(self) -> tuple[Generator, ...]:
+        """The generators whose noise it draws, while it quantizes or before (see `spec.Draw`)."""
+        return tuple(dict.fromkeys((*PLAIN, *self.in_pass)))
+
+    def operation(self, name: str, interpret: bool = False) -> Operation | None:
+        """The function of an operation, or None if the room does not have it.
+
+        Args:
+            name: The name of the operation, as in `reference.py`.
+            interpret: Whether to interpret the kernel, on any platform.
+        """
+        function: Operation | None = getattr(importlib.import_module(f".{self.room}", __name__), name, None)
+        options: dict[str, Any] = {"platform": self.platform} if name in self.by_platform else {}
+        if interpret:
+            options["interpret"] = True
+        return functools.partial(function, **options) if function and options else function
 
 
 KERNEL_DTYPES = ("float32", "bfloat16", "float16")
 ALL_DTYPES = (*KERNEL_DTYPES, "float64")
 
+
+def _kernel(name: str, platform: str, room: str, extra: str, **fields: Any) -> Implementation:
+    """A row for a room of kernels, which need what this package's extra installs."""
+    install = f"pip install 'intnumerics[{extra}]'"
+    return Implementation(name, platform, room, KERNEL_DTYPES, is_kernel=True, install=install, **fields)
+
+
 TABLE = (
     Implementation("reference", None, "reference", ALL_DTYPES),
-    Implementation("xla", "cpu", "xla.cpu", ALL_DTYPES),
-    Implementation("xla", "cuda", "xla.gpu", ALL_DTYPES),
-    Implementation("xla", "tpu", "xla.tpu", ALL_DTYPES),
-    Implementation("xla", None, "xla.operations", ALL_DTYPES),
-    Implementation(
-        "pallas",
-        "cuda",
-        "pallas_triton",
-        KERNEL_DTYPES,
-        is_kernel=True,
-        interpretable=True,
-        install="pip install 'intnumerics[cuda13]'",
-    ),
-    Implementation(
-        "pallas",
-        "tpu",
-        "pallas_tpu",
-        KERNEL_DTYPES,
-        is_kernel=True,
-        interpretable=True,
-        install="pip install 'intnumerics[tpu]'",
-        generators=(*noise.PLAIN, "hardware"),
-    ),
-    Implementation(
-        "jax_triton",
-        "cuda",
-        "jax_triton",
-        KERNEL_DTYPES,
-        is_kernel=True,
-        install="pip install 'intnumerics[triton]'",
-    ),
+    Implementation("xla", "cpu", "xla", ALL_DTYPES, by_platform=("quantize",)),
+    Implementation("xla", "cuda", "xla", ALL_DTYPES, by_platform=("quantize",)),
+    Implementation("xla", "tpu", "xla", ALL_DTYPES, by_platform=("quantize",)),
+    Implementation("xla", None, "xla", ALL_DTYPES),
+    _kernel("pallas", "cuda", "pallas_triton", extra="cuda13", interpretable=True, in_pass=("philox",)),
+    _kernel("pallas", "tpu", "pallas_tpu", extra="tpu", interpretable=True, in_pass=("philox", "hardware")),
+    _kernel("jax_triton", "cuda", "jax_triton", extra="triton", in_pass=("philox",)),
 )

@@ -1,7 +1,7 @@
-"""The elementwise maths of the GPU kernels and of `xla.py`: the formula in operations that every backend has.
+"""The elementwise maths of the GPU kernels, and of integers in the room `xla`, in operations that every compiler has.
 
-Neither `lax.round` nor a clip that lets NaN through exists in Pallas for GPU, so both are written in arithmetic that
-is exact here: float32 holds every float16 and bfloat16, and a sum with 2**23 rounds to a whole number, ties to even.
+Pallas for GPU has neither `lax.round` nor a clip that propagates NaN. So both are written in arithmetic that is exact
+here: float32 holds every float16 and bfloat16, and a sum with 2**23 rounds to a whole number, ties to even.
 """
 
 import jax
@@ -11,8 +11,8 @@ from jax import lax
 from .spec import QuantSpec
 
 SIGN = 0x80000000
-WHOLE = 2.0**23  # float32 numbers from here to twice here are one apart
-SIGNED_WHOLE = 1.5 * 2.0**23  # so that the sum with a number of either sign, up to 2**22, lands there
+WHOLE = 2.0**23  # from here to 2**24, consecutive float32 numbers differ by 1
+SIGNED_WHOLE = 1.5 * 2.0**23  # the sum with a number of either sign, up to 2**22, is in that range
 SIGNED_WHOLE_BITS = 0x4B400000
 
 
@@ -22,7 +22,7 @@ def bits_of(x: jax.Array) -> jax.Array:
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """float32 from any float of at most 32 bits; from bfloat16 by a shift, which compiles to less than the cast."""
+    """float32 from any float of at most 32 bits; from bfloat16 by a shift, which is fewer instructions than a cast."""
     if x.dtype != jnp.bfloat16:
         return x.astype(jnp.float32)
     bits = lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.uint32)
@@ -30,12 +30,12 @@ def widen(x: jax.Array) -> jax.Array:
 
 
 def with_sign_of(magnitude: jax.Array, x: jax.Array) -> jax.Array:
-    """`magnitude`, which has no sign, with the sign bit of x, that of -0.0 and NaN included."""
+    """`magnitude`, which is not negative, with the sign bit of x, including that of -0.0 and NaN."""
     return lax.bitcast_convert_type((bits_of(x) & jnp.uint32(SIGN)) | bits_of(magnitude), jnp.float32)
 
 
 def add_noise(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Array:
-    """x in the dtype of the clip; with noise, the float32 sum rounded to it."""
+    """x, or the float32 sum of x and the noise, in the dtype of the clip."""
     compute = spec.compute_dtype(x.dtype)
     if noise is None:
         return x if compute == x.dtype else widen(x)
@@ -43,7 +43,7 @@ def add_noise(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arr
 
 
 def to_integers(y: jax.Array, bound: float, spec: QuantSpec, zero: jax.Array | float = 0.0) -> jax.Array:
-    """Clips, rounds, and takes the integer from the low bits of the sum with `SIGNED_WHOLE`; NaN gives 0."""
+    """Clips and rounds: the integer is the low bits of the sum with `SIGNED_WHOLE`. NaN gives 0."""
     clipped = widen(jnp.minimum(jnp.maximum(y, -bound), bound))
     if spec.rounding == "floor_plus_half":
         clipped = jnp.floor(clipped)
@@ -52,17 +52,17 @@ def to_integers(y: jax.Array, bound: float, spec: QuantSpec, zero: jax.Array | f
 
 
 def clip_and_round(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:
-    """Clips and rounds a float32 block, NaN and the sign of -0.0 staying."""
+    """Clips and rounds a block of float32, and keeps NaN and the sign of -0.0."""
     magnitude = jnp.abs(y)
     if spec.clip:
         magnitude = jnp.where(magnitude > bound, bound, magnitude)
     if spec.rounding == "floor_plus_half":
         return jnp.floor(with_sign_of(magnitude, y)) + 0.5
     if spec.rounding == "half_to_even":
-        # The second abs changes nothing and costs nothing: without it XLA, which runs the interpret mode, adds the two
-        # constants up first (JAX 0.10.2 and 0.11.2).
+        # The second abs changes nothing and costs nothing. Without it XLA, which runs the interpret mode, would add the
+        # two constants first (JAX 0.10.2 and 0.11.2).
         rounded = jnp.abs(magnitude + WHOLE) - WHOLE
-        if not spec.clip:  # a number of 2**23 or more is whole already, and the sum would round it
+        if not spec.clip:  # a number of 2**23 or more is whole, but the sum would round it
             rounded = jnp.where(magnitude < WHOLE, rounded, magnitude)
         magnitude = rounded
     return with_sign_of(magnitude, y)
@@ -74,8 +74,8 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.A
     Args:
         x: A block of x.
         noise: None, or float32 that broadcasts to x.
-        spec: What to do.
-        zero: What NaN becomes before it is rounded to the integer 0: any number that rounds to it.
+        spec: The static description.
+        zero: A number that rounds to 0, which replaces NaN if the result has integers.
 
     Returns:
         The result in `spec.result_dtype(x.dtype)`.

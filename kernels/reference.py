@@ -1,43 +1,19 @@
 """The formula as its source writes it, in plain jnp: the judge of every other implementation, never optimised.
 
-XLA for CPU, and a TPU, take subnormal numbers for 0 in arithmetic, so that there, unlike on a GPU, the floor of the
-negative ones is 0. Nothing here hides that: it is so for every implementation.
+Arithmetic on a TPU, and in XLA for CPU, flushes subnormal numbers to 0. So there, unlike on a GPU, the floor of a
+negative subnormal number is 0 instead of -1, in every implementation.
 
 Source: `IntNumerics` in FJFormer (`fjformer/bits/int_numerics.py`), itself AQT's (`aqt/jax/v2/numerics`).
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .generators.noise import drawn
+from .clip_mask import pack, unpack
+from .generators import drawn
+from .rounding import round_to
 from .spec import QuantSpec, wider
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def round_to(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """`x.astype(dtype)`, such that the compiler keeps the rounding.
-
-    XLA for GPU drops a cast to a narrower dtype inside a fusion when the next operation widens again.
-    `reduce_precision` rounds where nothing may be dropped, and the cast after it is exact. It flushes what is subnormal
-    in `dtype`, so those numbers are rounded by a sum whose last place is the smallest subnormal.
-    """
-    wide, narrow = jnp.finfo(x.dtype), jnp.finfo(dtype)
-    if wide.nmant <= narrow.nmant:
-        return x.astype(dtype)
-    y = lax.reduce_precision(x, narrow.nexp, narrow.nmant)
-    if wide.nexp > narrow.nexp:
-        unit = float(narrow.smallest_subnormal) * 2.0**wide.nmant
-        small = jnp.copysign(jnp.abs(jnp.abs(x) + unit) - unit, x)
-        y = jnp.where(jnp.abs(x) < float(narrow.smallest_normal), small, y)
-    return y.astype(dtype)
-
-
-@round_to.defjvp
-def _(dtype: jnp.dtype, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    return round_to(*primals, dtype), tangents[0].astype(dtype)
 
 
 def add_noise(x: jax.Array, noise: jax.Array) -> jax.Array:
@@ -51,8 +27,8 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arra
 
     Args:
         x: Floats of any shape of rank one or more.
-        noise: None, or floats of the rank of x whose every dimension is that of x or 1; with `spec.draw` a seed.
-        spec: What to do.
+        noise: None, or floats with the rank of x, each of whose sizes is that of x or 1; with `spec.draw` a seed.
+        spec: The static description.
 
     Returns:
         The result, shape of x; with `spec.with_mask` also the packed clip mask, uint8 of `packed_shape(x.shape)`.
@@ -77,11 +53,6 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arra
     return (y, pack(inside(x, spec))) if spec.with_mask else y
 
 
-def pack(mask: jax.Array) -> jax.Array:
-    """A mask packed to one bit per element along its last axis, low bit first."""
-    return jnp.packbits(mask, axis=-1, bitorder="little")
-
-
 def inside(x: jax.Array, spec: QuantSpec) -> jax.Array:
     """The clip mask: where x, before the noise, is within the bound; False for NaN."""
     wide, bound = x.astype(spec.compute_dtype(x.dtype)), spec.bound_in(x.dtype)
@@ -92,8 +63,7 @@ def clip_gradient_from_mask(g: jax.Array, packed: jax.Array) -> jax.Array:
     """`where(mask, g, 0)` from the packed mask that `quantize` returned for an x of the shape of g."""
     if not g.size:
         return g
-    mask = jnp.unpackbits(packed, axis=-1, count=g.shape[-1], bitorder="little")
-    return jnp.where(mask == 1, g, jnp.zeros_like(g))
+    return jnp.where(unpack(packed, g.shape[-1]), g, jnp.zeros_like(g))
 
 
 def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Array:

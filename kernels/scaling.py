@@ -1,8 +1,8 @@
 """The size of a bucket from the largest magnitude, in arithmetic that gives the same bits on every device.
 
-A product is rounded the same everywhere, and a quotient is not: XLA for CPU multiplies by the reciprocal of a constant,
-and on a GPU XLA divides with `div.full.f32` and `rcp.approx.f32`, which are off by two units in the last place and by
-one. So the scale is a product, and so much larger that no device's quotient exceeds the bound.
+Every device rounds a product in the same way, but not a quotient. XLA for CPU multiplies by the reciprocal of a
+constant. XLA for GPU divides with `div.full.f32` and `rcp.approx.f32`, whose errors are up to two units in the last
+place, and one. So the scale is a product, and it is increased such that no device's quotient exceeds the bound.
 """
 
 import jax
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# Units in the last place that a scale grows by: the fewest with which, for every mantissa and every bound, neither a
-# quotient nor a reciprocal that is two units too large takes the maximum beyond the bound.
+# By how many units in the last place a scale is increased. It is the smallest number such that, for every mantissa and
+# bound, the maximum stays within the bound even if the quotient or the reciprocal is two units too large.
 GROWTH = 6
 
 
@@ -21,12 +21,12 @@ def scale_of(maximum: jax.Array, bound: float, fits: bool) -> jax.Array:
     Args:
         maximum: Finite numbers that are not negative, float32 or float64.
         bound: How many buckets the maximum is mapped to.
-        fits: Whether neither `maximum / scale` nor `maximum * (1 / scale)` may exceed `bound` on any device.
+        fits: Whether `maximum / scale` and `maximum * (1 / scale)` must not exceed `bound` on any device.
 
     Returns:
-        `maximum * (1 / bound)`. With `fits` it is `GROWTH` units in the last place larger, except where the product is
-        a power of 2 and, times `bound`, exactly the maximum. With `tiny` the smallest normal number, the scale is 1 for
-        a maximum below `bound * tiny * 2`, and at most `1 / tiny`.
+        `maximum * (1 / bound)`. With `fits` it is `GROWTH` units in the last place larger, unless the product is a
+        power of 2 and `bound` times the product is exactly the maximum. If `tiny` is the smallest normal number, the
+        scale is 1 for a maximum below `bound * tiny * 2`, and never above `1 / tiny`.
 
     Example:
         >>> import jax.numpy as jnp

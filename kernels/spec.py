@@ -3,21 +3,23 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jax import export
 
+if TYPE_CHECKING:  # the table of generators imports this module
+    from .generators import Generator
+
 Rounding = Literal["half_to_even", "floor_plus_half"]
-Generator = Literal["philox", "threefry_23_bits", "threefry_16_bits", "hardware"]
 
 
 def is_static(*shapes: Sequence[int]) -> bool:
-    """Whether all sizes of shapes are known numbers.
+    """Whether all sizes of the shapes are known numbers.
 
-    In a program that `jax.export` traces for many shapes, sizes may be symbols. A symbol can be multiplied, and `==` is
-    True only where it is for every value of the symbol; but a comparison by size raises. So ask this first, and if a
-    size is unknown, decide as for a large array.
+    In a program that `jax.export` traces for many shapes, sizes may be symbols. Symbols can be multiplied, and `==`
+    between them is True only if it holds for every value of the symbols; but `<` and `>` raise. So call this first, and
+    treat an array of unknown size as a large one.
 
     Example:
         >>> from jax import export
@@ -29,21 +31,22 @@ def is_static(*shapes: Sequence[int]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """Noise that an implementation draws itself, from a *seed* that it is given in the place of the noise.
+    """Noise that an implementation draws itself, from a *seed* that it gets in place of an array of noise.
 
     A seed is uint32 of shape (*batch, 4): the two words of a key, then the low and the high word of the 64-bit number
-    of the first element, 0 for a whole array. Its batch axes are the leading axes of x, or 1 where they share a seed;
-    each example has the noise of its own seed.
+    of the first element, which is 0 for a whole array. The batch axes are the leading axes of x, or have size 1 where
+    they share a seed. Each example has the noise of its own seed.
 
-    An array may be a part of a larger one, as a shard is. An element's number is then its row-major index in the whole.
+    The array may be a part of a larger one, for instance a shard. The number of an element is its row-major index in
+    the whole array.
 
     Attributes:
-        generator: `"philox"`, 16 bits an element of the stream in `philox.py`; `"threefry_23_bits"` and
+        generator: `"philox"`, 16 bits per element of the stream in `generators/philox.py`; `"threefry_23_bits"` and
             `"threefry_16_bits"`, the bits that `jax.random` gives for a threefry key; `"hardware"`, a TPU's own
             generator.
-        shape: The shape of the noise of one example: that of x without batch axes, or 1 where a draw is shared. It, and
-            `whole`, may have symbols for sizes (see `is_static`).
-        whole: The shape of the array that it is a part of; of an array that is none, `shape`.
+        shape: The shape of the noise of one example: that of x without batch axes, with size 1 where a draw is shared.
+            It, and `whole`, may have symbols for sizes (see `is_static`).
+        whole: The shape of the whole array; `shape`, unless the array is a part of a larger one.
         aligned: Whether the number of the first element is a multiple of 8.
 
     Example:
@@ -52,7 +55,7 @@ class Draw:
         ((16, 1), True, False)
     """
 
-    generator: Generator
+    generator: "Generator"
     shape: tuple[int, ...]
     whole: tuple[int, ...] = ()
     aligned: bool = True
@@ -62,7 +65,7 @@ class Draw:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """By how much an element's number grows along each axis."""
+        """How much the number of an element grows per step along each axis."""
         return strides_of(self.whole)
 
     def sizes_within(self, axis: int) -> tuple[int, ...]:
@@ -76,7 +79,7 @@ class Draw:
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether the numbers of the elements follow one another."""
+        """Whether the numbers of the elements are consecutive."""
         step = 1
         for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
             if size != 1 and stride != step:
@@ -86,25 +89,26 @@ class Draw:
 
     @property
     def span(self) -> int:
-        """From the number of the first element to that after the last."""
+        """The number of the last element, minus that of the first, plus 1."""
         last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
         return last + 1 if math.prod(self.shape) else 0
 
     def spans_at_most(self, limit: int) -> bool:
-        """Whether `span` is known and no more than a limit."""
+        """Whether `span` is known and at most a limit."""
         return self.is_static and self.span <= limit
 
     @property
     def is_in_rows_of_blocks(self) -> bool:
-        """Whether the rows begin each at a Philox block, or follow one another from a block on.
+        """Whether a kernel can count this draw's blocks of eight numbers by rows.
 
-        And whether 32 bits count the blocks from the first element to the last.
+        Each row begins at a multiple of 8, or the rows are consecutive and the first begins at a multiple of 8. And 32
+        bits hold the number of blocks from the first element to the last.
         """
         return self.aligned and (self.is_contiguous or self.whole[-1] % 8 == 0) and self.spans_at_most(8 << 32)
 
     @property
     def is_in_blocks_of_8(self) -> bool:
-        """Whether eight elements from a multiple of 8 on, in memory, have the numbers that a Philox block serves."""
+        """Whether each eight elements that begin at a multiple of 8 in memory have eight numbers that do so too."""
         if self.is_contiguous:
             return self.aligned
         return self.aligned and self.shape[-1] % 8 == 0 and self.whole[-1] % 8 == 0
@@ -112,18 +116,19 @@ class Draw:
 
 @dataclasses.dataclass(frozen=True)
 class QuantSpec:
-    """Everything about a quantization that is known before an array is seen.
+    """Everything about a quantization that is known without its arrays.
 
     Attributes:
-        bound: Largest magnitude that the clip lets through, in buckets.
-        clip: Whether values beyond `bound` are brought back to it. The mask uses `bound` either way.
+        bound: Largest magnitude after the clip, in buckets.
+        clip: Whether values beyond `bound` are clipped to it. The mask depends on `bound` either way.
         rounding: `"half_to_even"`, `"floor_plus_half"` (bucket centres at halves), or None for no rounding.
-        noise_dtype: Dtype in which noise, clip and rounding happen; None means that of x, as in the formula's source.
+        noise_dtype: Dtype in which noise is added, and values are clipped and rounded; None means the dtype of x, as in
+            the source of the formula.
         integer_dtype: Dtype of an integer result, or None for a result in the dtype of x. An integer result is the
             rounded value, or for `"floor_plus_half"` the bucket number `floor(x)`; NaN becomes 0.
-        with_mask: Whether the clip mask is returned beside the result, packed along the last axis to one bit an
-            element, low bit first, as `numpy.packbits(mask, axis=-1, bitorder="little")` does.
-        draw: What noise is drawn in the pass, or None for an array of noise or for none.
+        with_mask: Whether the clip mask is the second result, packed along the last axis to one bit per element, low
+            bit first, as `numpy.packbits(mask, axis=-1, bitorder="little")` does.
+        draw: The noise that is drawn in the pass, or None for an array of noise or for no noise.
     """
 
     bound: float
@@ -139,14 +144,14 @@ class QuantSpec:
         return np.dtype(dtype) if self.noise_dtype is None else wider(dtype, self.noise_dtype)
 
     def bound_in(self, dtype: np.dtype) -> float:
-        """`bound` as an x of `dtype` meets it: rounded to the dtype of the clip (255.5 is 256 in bfloat16).
+        """`bound` rounded to the dtype in which an x of `dtype` is clipped (255.5 is 256 in bfloat16).
 
         Example:
             >>> import jax.numpy as jnp
             >>> QuantSpec(255.5, clip=True, rounding=None).bound_in(jnp.bfloat16)
             256.0
         """
-        with np.errstate(over="ignore"):  # float16 has no 2**16: infinity is what the formula clips to there
+        with np.errstate(over="ignore"):  # the largest float16 is below 2**16, so the formula clips to infinity
             return float(np.asarray(self.bound, self.compute_dtype(dtype)))
 
     def result_dtype(self, dtype: np.dtype) -> np.dtype:
@@ -155,7 +160,7 @@ class QuantSpec:
 
 
 def wider(a: np.dtype, b: np.dtype) -> np.dtype:
-    """The float dtype that jnp promotes two float dtypes to; `jnp.promote_types` refuses where promotion is strict.
+    """The float dtype that jnp promotes two float dtypes to; `jnp.promote_types` raises if promotion is strict.
 
     Example:
         >>> import jax.numpy as jnp
@@ -167,7 +172,7 @@ def wider(a: np.dtype, b: np.dtype) -> np.dtype:
 
 
 def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Row-major strides of an array that broadcasts: 0 along axes that it shares.
+    """Row-major strides of an array that broadcasts: 0 along axes of size 1.
 
     Example:
         >>> strides_of((4, 1, 5))
@@ -177,7 +182,7 @@ def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def packed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of the packed clip mask of an array of `shape`, one byte for eight elements of the last axis.
+    """The shape of the packed clip mask of an array of `shape`: one byte per eight elements of the last axis.
 
     Example:
         >>> packed_shape((4, 17))

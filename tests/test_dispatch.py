@@ -76,13 +76,15 @@ def test_the_mask_is_packed_and_unpacked_by_kernels_on_tpu_only(platform: str, c
 
 @pytest.mark.parametrize("name", [None, "xla"])
 @pytest.mark.parametrize(
-    ("platform", "module"),
-    [("cpu", "cpu"), ("tpu", "tpu"), ("cuda", "gpu"), ("rocm", "operations"), (None, "operations")],
+    ("platform", "told"),
+    [("cpu", "cpu"), ("tpu", "tpu"), ("cuda", "cuda"), ("rocm", None), (None, None)],
 )
-def test_each_platform_has_its_form_of_plain_jnp(platform: str | None, module: str, name: str | None) -> None:
+def test_each_platform_has_its_form_of_plain_jnp(platform: str | None, told: str | None, name: str | None) -> None:
     call = Call(Quantize(NUMERICS.spec()), name)
     row = choose(call, platform, (jnp.zeros(8, jnp.bfloat16),), partitioned=False, elsewhere=False)
-    assert row.module == f"xla.{module}"
+    function = row.operation("quantize")
+    assert getattr(function, "func", function) is kernels.xla.quantize
+    assert getattr(function, "keywords", {"platform": None})["platform"] == told
 
 
 @pytest.mark.parametrize(("platform", "calls"), [("cpu", 0), ("cuda", 1), ("rocm", 0), ("tpu", 1)])
@@ -190,3 +192,4 @@ def test_an_implementation_is_one_row_of_the_table_for_a_platform() -> None:
     for row in kernels.TABLE:
         for operation in ("quantize", "clip_gradient_from_mask", "clip_gradient_from_x"):
             assert callable(row.operation(operation))
+        assert row.operation("an operation of none") is None

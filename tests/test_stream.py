@@ -9,8 +9,8 @@ import pytest
 import streams
 
 from bench import stream
-from intnumerics.kernels import Draw
-from intnumerics.kernels.generators import noise, philox, threefry
+from intnumerics.kernels import Draw, generators
+from intnumerics.kernels.generators import philox, threefry
 
 KEY = (0x243F6A88, 0x85A308D3)
 ONES = 0xFFFFFFFF
@@ -105,5 +105,5 @@ def test_threefry_begins_at_any_element_by_its_64_bit_index(first: int) -> None:
 def test_threefry_noise_is_uniform_of_jax_random_less_a_half() -> None:
     key = jax.random.key(3, impl="threefry2x32")
     seed = jnp.concatenate([jax.random.key_data(key), jnp.zeros(2, jnp.uint32)])
-    found = noise.drawn(Draw("threefry_23_bits", (40, 5)), seed)
+    found = generators.drawn(Draw("threefry_23_bits", (40, 5)), seed)
     np.testing.assert_array_equal(found, jax.random.uniform(key, (40, 5)) - 0.5)

@@ -11,9 +11,8 @@ import stream_tests as judge
 import streams
 from oracle import quantize as formula
 
-from intnumerics.kernels import Draw, QuantSpec
-from intnumerics.kernels.generators import noise, philox
-from intnumerics.kernels.xla import operations as xla
+from intnumerics.kernels import Draw, QuantSpec, generators, xla
+from intnumerics.kernels.generators import philox
 
 KEY = (0x243F6A88, 0x85A308D3)
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
@@ -114,7 +113,7 @@ def rounded_up(x: np.ndarray, low: np.ndarray, spec: QuantSpec) -> np.ndarray:
     noisy = Draw("philox", (len(x) * SAMPLES,))
 
     def count(x: jax.Array, low: jax.Array, seed: jax.Array) -> jax.Array:
-        y = xla.quantize(x[:, None], noise.drawn(noisy, seed).reshape(len(x), SAMPLES), spec)
+        y = xla.quantize(x[:, None], generators.drawn(noisy, seed).reshape(len(x), SAMPLES), spec)
         return (y.astype(jnp.float32) > low[:, None]).sum(1, dtype=jnp.int32)
 
     return np.asarray(jax.jit(count)(x, low.astype(np.float32), streams.seed(KEY)))

@@ -222,8 +222,8 @@ def test_indices_have_64_bits_where_32_do_not_reach() -> None:
     assert not jax_triton.Plan(n=2**31 - 1, size=4096, warps=4).is_wide
     assert jax_triton.Plan(n=2**31, size=4096, warps=4).is_wide
     assert jax_triton.Plan(n=2**20, size=4096, warps=4, examples=2**11).is_wide
-    assert not jax_triton.Sharing.of((8, 4), (2**20, 1)).is_wide
-    assert jax_triton.Sharing.of((9, 4), (2**28, 1)).is_wide
+    assert not shapes.Sharing.of((8, 4), (2**20, 1)).is_wide
+    assert shapes.Sharing.of((9, 4), (2**28, 1)).is_wide
 
 
 # --- programs, compiled for an H100 -----------------------------------------------------------------------------------

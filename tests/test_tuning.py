@@ -239,7 +239,7 @@ def test_so_it_does_for_less_than_a_block_for_no_tail_for_rows_and_for_a_batch_w
 COMPILE = """
 import re
 from bench.aot import cuda
-from intnumerics.kernels import tuning
+from intnumerics.kernels.gpu import tuning
 names = {
     "pallas: quantize bfloat16 -> int8": "quantize to int8",
     "pallas: quantize bfloat16 -> int8 with Philox": "quantize to int8, noise drawn",

@@ -1,4 +1,4 @@
-"""The operations of `kernels/triton.py` on a CPU: Triton's interpreter runs the kernels, one program after another.
+"""The operations of `kernels/jax_triton` on a CPU: Triton's interpreter runs the kernels, one program after another.
 
 Triton decides when it is imported whether it interprets: TRITON_INTERPRET=1 must be set then; `make test-triton` sets
 it.
@@ -56,7 +56,7 @@ def convert(x: np.ndarray, source: Any, target: Any, _: Any) -> np.ndarray:
 
 def interpret(kernel: str, plan: jax_triton.Plan, outputs: Sequence[Any], *inputs: Any) -> list[np.ndarray]:
     """Runs a kernel for every block. What it does not write is 0xA5 in each byte."""
-    body = importlib.import_module("intnumerics.kernels.triton_body")
+    body = importlib.import_module("intnumerics.kernels.jax_triton.kernels")
     results = [np.full(a.size * a.dtype.itemsize, 0xA5, np.uint8).view(a.dtype) for a in outputs]
     pointers = [Pointer(np.array(array)) for array in inputs] + [Pointer(result) for result in results]
     with ONE_AT_A_TIME, np.errstate(all="ignore"), mock.patch("triton.runtime.interpreter._convert_float", convert):
@@ -65,7 +65,7 @@ def interpret(kernel: str, plan: jax_triton.Plan, outputs: Sequence[Any], *input
 
 
 def run(kernel: str, inputs: Sequence[Any], outputs: Sequence[Any], plan: jax_triton.Plan) -> list[jax.Array]:
-    """What `triton.run` does on a GPU."""
+    """What `run` does on a GPU."""
     return jax.pure_callback(functools.partial(interpret, kernel, plan, outputs), list(outputs), *inputs)
 
 

@@ -1,14 +1,16 @@
 """What is compiled on every platform: each operation on a large array, in each dtype."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from bench import baselines
-from intnumerics.kernels import Draw, QuantSpec, packed_shape
+from intnumerics.kernels import Draw, QuantSpec, packed_shape, xla
 
 BFLOAT16, FLOAT16, FLOAT32 = jnp.bfloat16, jnp.float16, jnp.float32
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
@@ -58,6 +60,11 @@ class Case:
 def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
     """The type of an array."""
     return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def plain(platform: str) -> Any:
+    """The operations in plain jnp, in the form for a platform."""
+    return SimpleNamespace(**{**vars(xla), "quantize": functools.partial(xla.quantize, platform=platform)})
 
 
 def quantize(module: Any, spec: QuantSpec, integer: str | None = None) -> Callable[..., Any]:

@@ -30,12 +30,12 @@ from bench.aot.cases import (
     drawing,
     formulas,
     operations,
+    plain,
     quantize,
 )
 from bench.aot.hlo import OURS, traffic
 from bench.baselines import GENERATORS
 from intnumerics.kernels import pallas_triton
-from intnumerics.kernels.xla import gpu as xla_gpu
 
 SIZE, WARP = 1 << 24, 32
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
@@ -50,6 +50,7 @@ NOT_ALU = re.compile(
 def cases() -> Iterator[Case]:
     """Every kernel, XLA's own fusion of the same operations, and the formula."""
     yield from kernel_cases("pallas", pallas_triton)
+    xla_gpu = plain("cuda")
     yield from operations(xla_gpu, "xla", (SIZE,))
     yield from stochastic_cases("xla", xla_gpu)
     seed, shape, x = array(jnp.uint32, 4), (SIZE,), array(BFLOAT16, SIZE)

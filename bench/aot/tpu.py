@@ -31,11 +31,11 @@ from bench.aot.cases import (
     drawing,
     formulas,
     operations,
+    plain,
     quantize,
 )
 from intnumerics.kernels import QuantSpec, packed_shape
 from intnumerics.kernels.pallas_tpu import operations as pallas_tpu
-from intnumerics.kernels.xla import tpu as xla
 
 TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 BOTH_KINDS = ("v5e", "v6e")  # without bfloat16 arithmetic, and with it
@@ -68,7 +68,7 @@ def cases() -> Iterator[Case]:
         )
     yield from drawing_cases()
     tested = ("quantize bfloat16", "quantize bfloat16 with mask", "clip gradient from mask, bfloat16")
-    for case in operations(xla, "xla", LARGE, (FLOAT32, BFLOAT16)):
+    for case in operations(plain("tpu"), "xla", LARGE, (FLOAT32, BFLOAT16)):
         yield dataclasses.replace(case, tested=case.name.removeprefix("xla: ") in tested)
     yield from formulas(LARGE, tested=("threefry", "hash"))
 
@@ -95,6 +95,7 @@ def drawing_cases() -> Iterator[Case]:
         for shape, batch in (((1 << 24,), 0), ((20_000, 1003), 0), ((8, 2048, 1024), 1)):
             title = f"bfloat16 -> int8 with mask {name}, {'batched ' if batch else ''}{'x'.join(map(str, shape))}"
             yield drawing_case(pallas_tpu, generator, BFLOAT16, "int8", shape, title, batch, MASKED)
+    xla = plain("tpu")
     yield drawing_case(xla, "philox", FLOAT32, None, LARGE, "float32 with Philox", everywhere=True, tested=False)
     for generator, name in (("philox", "Philox"), ("threefry_23_bits", "JaxUniform")):
         yield drawing_case(xla, generator, BFLOAT16, "int8", LARGE, f"bfloat16 -> int8 with {name}", everywhere=True)

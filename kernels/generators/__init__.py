@@ -1,1 +1,64 @@
-"""The generators of random bits, the numbers of elements that they count by, and noise from their bits."""
+"""The generators of noise: a row of `TABLE` for each.
+
+To add a generator, write a module with its plain form, add its name to `Generator` and a row to `TABLE`. Every
+implementation can then use its noise, drawn before the pass. For a kernel that draws the noise in its pass, add a
+function to the room of the kernel, and the name to `in_pass` of the room's row in the table of implementations.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from ..spec import Draw
+from . import noise, philox, threefry
+
+Generator = Literal["philox", "threefry_23_bits", "threefry_16_bits", "hardware"]
+Bits = Callable[[Draw, jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """How a generator is drawn from in plain jnp.
+
+    Attributes:
+        bits: Random bits, uint32, from a draw and its seed as `drawn` takes them.
+        noise: Noise from these bits, float32.
+        by_platform: Functions that return the same bits, for the platforms on which another form is faster.
+    """
+
+    bits: Bits
+    noise: Callable[[jax.Array], jax.Array]
+    by_platform: Mapping[str, Bits] = dataclasses.field(default_factory=dict[str, Bits])
+
+
+TABLE: Mapping[Generator, Row | None] = {  # None for a generator that only kernels can draw from
+    "philox": Row(philox.draws, noise.from_16_bits, {"cpu": philox.draws_on_cpu, "tpu": philox.draws_on_tpu}),
+    "threefry_23_bits": Row(threefry.bits, noise.from_23_bits),
+    "threefry_16_bits": Row(threefry.bits, lambda bits: noise.from_16_bits(bits & jnp.uint32(0xFFFF))),
+    "hardware": None,
+}
+
+PLAIN: tuple[Generator, ...] = tuple(name for name, row in TABLE.items() if row is not None)
+
+
+def drawn(draw: Draw, seed: jax.Array, platform: str | None = None) -> jax.Array:
+    """The noise of a draw in plain jnp: what a kernel that draws the noise itself must give, bit for bit.
+
+    Args:
+        draw: The generator, and the elements that are drawn for.
+        seed: uint32 (*batch, 4), as `spec.Draw` describes.
+        platform: The platform whose form is used, as JAX names it; the bits do not depend on it.
+
+    Returns:
+        float32 of (*batch, *draw.shape).
+
+    Raises:
+        NotImplementedError: The generator has no plain form.
+    """
+    row = TABLE[draw.generator]
+    if row is None:
+        raise NotImplementedError(f"noise of the generator {draw.generator!r} is drawn by kernels only")
+    return row.noise(row.by_platform.get(platform or "", row.bits)(draw, seed))

@@ -1,8 +1,8 @@
 """Philox4x32-10, the counter-based generator, and the stream of 16-bit draws that stochastic rounding reads.
 
-Block b of the stream is the output for the counter (low word of b, high word of b, 0, `DOMAIN`) and the words of the
-key; it serves elements 8 b to 8 b + 7, half-word after half-word, low half first. So a draw depends on the key and on
-the element's row-major index alone.
+Block b of the stream is the output for the counter (low word of b, high word of b, 0, `DOMAIN`) and the two words of
+the key. It serves elements 8 b to 8 b + 7, half-word after half-word, low half first. So a draw depends only on the key
+and on the element's row-major index.
 
 Source: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..spec import Draw
-from .counters import DRAWS, block_of, numbers, seed_words
+from .counters import numbers, seed_words
+from .philox_blocks import DRAWS, block_of
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-WEYL = (0x9E3779B9, 0xBB67AE85)  # by which the key grows each round
+WEYL = (0x9E3779B9, 0xBB67AE85)  # added to the key in each round
 ROUNDS = 10
 DOMAIN = 0x494E544E  # "INTN": the counter's last word, so that no other use of a key meets the same blocks
 
@@ -26,7 +27,7 @@ Product = Callable[[int, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def philox4x32(counter: Words, key: tuple[jax.Array, jax.Array], product: Product) -> Words:
-    """The output for a counter and a key, of one shape and dtype.
+    """The output for a counter and a key, whose words have one dtype and broadcast.
 
     Args:
         counter: Four words.
@@ -39,7 +40,7 @@ def philox4x32(counter: Words, key: tuple[jax.Array, jax.Array], product: Produc
 def rounds(
     n: int, counter: Words, key: tuple[jax.Array, jax.Array], product: Product
 ) -> tuple[Words, tuple[jax.Array, jax.Array]]:
-    """The state after n rounds, and the key of the round after them."""
+    """The state after n rounds, and the key of the next round."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(n):
@@ -51,9 +52,9 @@ def rounds(
 
 
 def product32(multiplier: int, word: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The product of words in uint32, by way of uint64, which a GPU multiplies in one instruction.
+    """The product of words in uint32, through uint64; on a GPU it is one instruction.
 
-    `lax.mulhi` is not in Pallas for GPU, and does not compile in partitioned programs.
+    Pallas for GPU does not have `lax.mulhi`, and partitioned programs with `lax.mulhi` do not compile.
     """
     with jax.enable_x64(True):
         whole = word.astype(jnp.uint64) * jnp.asarray(multiplier, jnp.uint64)
@@ -61,14 +62,14 @@ def product32(multiplier: int, word: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def product_of_limbs(multiplier: int, word: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The high and the low word of a product; a TPU multiplies 32 bits and keeps the low ones.
+    """The high and the low word of a product, for a TPU, which computes only the low 32 bits of a product.
 
-    XLA emulates uint64 there, which takes half as long again.
+    XLA for TPU emulates uint64, which takes half as long again.
 
-    With the multiplier, or 2**32 less it, as `h << 16 | l`, and the word as `a << 16 | b`, the high word is h a and the
-    carry from `h b + l a + (l b >> 16)`, whose low 16 bits are, up to a sign, the upper half of the low word. So `l b`
-    is never computed: what is at least `l b >> 16`, and at most 65535 more, gives the same carry, and b is such a
-    number. The sum fits 32 bits because h + l + 1 fits 16.
+    Write the multiplier, or 2**32 minus the multiplier, as `h << 16 | l`, and the word as `a << 16 | b`. The high word
+    is `h a` plus the carry from `h b + l a + (l b >> 16)`. The low 16 bits of that sum are, up to a sign, the upper
+    half of the low word, which is known. So `l b` need not be computed: every number from `l b >> 16` to
+    `(l b >> 16) + 65535` gives the same carry, and b is such a number. The sum fits 32 bits because h + l + 1 fits 16.
     """
     negative = (multiplier >> 16) + (multiplier & 0xFFFF) + 1 > 0xFFFF
     h, l = divmod((1 << 32) - multiplier if negative else multiplier, 1 << 16)  # noqa: E741
@@ -81,12 +82,12 @@ def product_of_limbs(multiplier: int, word: jax.Array) -> tuple[jax.Array, jax.A
 
 
 def draws(draw: Draw, seed: jax.Array, product: Product = product32, by_axes: bool = False) -> jax.Array:
-    """The stream's 16-bit draws for an array, a function of each element alone, so that XLA fuses it.
+    """The stream's 16-bit draws for an array, each computed from the element's number alone, so that XLA fuses them.
 
-    XLA for GPU gives a thread four elements, whose common block it computes once.
+    XLA for GPU gives each thread four elements, and computes their common block once.
 
     Args:
-        draw: Which elements there are.
+        draw: The elements that are drawn for.
         seed: uint32 (*batch, 4), as `spec.Draw` describes.
         product: As `philox4x32` takes it.
         by_axes: As `block_of` takes it.
@@ -109,7 +110,7 @@ def draws(draw: Draw, seed: jax.Array, product: Product = product32, by_axes: bo
 
 
 def draws_on_tpu(draw: Draw, seed: jax.Array) -> jax.Array:
-    """`draws` in words of 32 bits, a third cheaper on a TPU, and so that XLA can partition them."""
+    """`draws` in words of 32 bits, which costs a third less on a TPU, and in a form that XLA can partition."""
     return draws(draw, seed, product_of_limbs, by_axes=len(draw.shape) > 1)
 
 
@@ -117,18 +118,18 @@ def draws_on_tpu(draw: Draw, seed: jax.Array) -> jax.Array:
 
 
 def product64(multiplier: int | jax.Array, word: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The product of words in uint64, whose upper halves mean nothing: they are cut off where it matters.
+    """The product of words in the lower halves of uint64; the upper halves of arguments and results are arbitrary.
 
-    So no word is ever moved between lanes of 32 and of 64 bits, which would cost as much again as the arithmetic.
+    With this, no word moves between lanes of 32 and 64 bits, which would cost as much as the arithmetic.
     """
     whole = (word & jnp.asarray(0xFFFFFFFF, word.dtype)) * jnp.asarray(multiplier, word.dtype)
     return whole >> jnp.asarray(32, word.dtype), whole
 
 
 def half_of_output(second: jax.Array, counter: Words, key: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """The first two words of the output, or where `second` the last two, in uint64 as `product64` takes them.
+    """The first two words of the output, or the last two where `second` is True, in uint64 as in `product64`.
 
-    The last round makes either half of one product, so the half that an element does not read costs nothing there.
+    Each half of the output comes from one product of the last round, so an element computes only one of the products.
     """
     (c0, c1, c2, c3), (k0, k1) = rounds(ROUNDS - 1, counter, key, product64)
     multiplier = jnp.where(second, jnp.asarray(MULTIPLIERS[0], c0.dtype), jnp.asarray(MULTIPLIERS[1], c0.dtype))
@@ -137,7 +138,7 @@ def half_of_output(second: jax.Array, counter: Words, key: tuple[jax.Array, jax.
 
 
 def draws_on_cpu(draw: Draw, seed: jax.Array) -> jax.Array:
-    """`draws`, twice as fast on a CPU."""
+    """`draws` in the form that is twice as fast on a CPU."""
     with jax.enable_x64(True):
 
         def word(value: int) -> jax.Array:

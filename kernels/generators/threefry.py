@@ -1,6 +1,6 @@
 """Threefry2x32-20, unrolled: the bits that `jax.random` gives for a threefry key, in a form that XLA fuses.
 
-jax writes the rounds as a loop on CPU, which neither fuses nor uses vector registers.
+On a CPU, `jax.random` runs the rounds as a loop, which XLA neither fuses nor vectorizes.
 
 Source: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011; the
 counter and the folding of the two words are those of `jax.random.bits` with `jax_threefry_partitionable`.
@@ -33,7 +33,7 @@ def bits(draw: Draw, seed: jax.Array) -> jax.Array:
     """`jax.random.bits(key, shape)`, uint32; narrower draws of jax are the low bits of these.
 
     Args:
-        draw: Which elements there are.
+        draw: The elements that are drawn for.
         seed: uint32 (*batch, 4), as `spec.Draw` describes.
 
     Returns:

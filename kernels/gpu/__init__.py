@@ -1,1 +1,1 @@
-"""What the implementations for CUDA GPUs share: shapes, and how an array is divided into blocks."""
+"""What the rooms for CUDA GPUs share: shapes, tuning, and the steps before and after a kernel."""

@@ -1,66 +1,103 @@
-"""What the kernels for CUDA share that is about shapes alone: blocks, rows, and where noise is read or drawn.
+"""What the kernels for CUDA share about shapes: indices, padded rows, and where noise is read or drawn.
 
-Nothing here imports Pallas, so that `jax_triton` works without it.
+Nothing here imports Pallas, so `jax_triton` works without it.
 """
 
+import dataclasses
 import math
+from collections.abc import Container
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..spec import QuantSpec
+from ..generators import Generator
+from ..generators.philox_blocks import DRAWS
+from ..spec import Draw, QuantSpec
 
 INT32_END = 1 << 31
 
-FLIP = 0x80008000  # makes of a draw, in the upper half of a word, the signed integer `(draw + 0.5 - 32768) * 65536`
-UNIT = 2.0**-32  # of that integer
+# A 16-bit draw, in the upper half of a word and combined with FLIP, is the signed integer
+# `(draw + 0.5 - 32768) * 65536`, and the noise is UNIT times this integer.
+FLIP, UNIT = 0x80008000, 2.0**-32
 
 
 def index_dtype(n: int) -> np.dtype:
-    """What indices of an array of `n` elements are made of: 64 bits where 32 do not reach."""
+    """The dtype of indices into an array of `n` elements: int64 only if int32 does not reach."""
     return np.dtype(np.int32 if n < INT32_END else np.int64)
 
 
-def ragged(shape: tuple[int, ...]) -> int:
-    """By how much rows must grow for the packed mask of the flattened array to be that of the rows."""
+def missing_columns(shape: tuple[int, ...]) -> int:
+    """How many columns to add so that the packed mask of the flattened array is that of the array."""
     return 0 if math.prod(shape) == shape[-1] else -shape[-1] % 8
 
 
 def pad_rows(x: jax.Array, by: int, fill: float) -> jax.Array:
-    """x with `by` more columns."""
+    """x with `by` more columns, filled with `fill`."""
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, by)], constant_values=fill) if by else x
 
 
 def padded_for_mask(x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-    """x, and an array of noise, with rows that the packed mask has in whole bytes."""
-    by = ragged(x.shape)
+    """x, and an array of noise, with columns added so that each row is packed to whole bytes."""
+    by = missing_columns(x.shape)
     if noise is not None and noise.shape[-1] == x.shape[-1]:
         noise = pad_rows(noise, by, 0.0)
-    return pad_rows(x, by, jnp.nan), noise  # NaN is outside
+    return pad_rows(x, by, jnp.nan), noise  # the mask is False for NaN
 
 
-def draws_in_kernel(x: jax.Array, seed: jax.Array, spec: QuantSpec) -> bool:
-    """Whether the kernel draws the noise that `spec` asks for, or reads it from an array that is drawn before."""
-    if spec.draw is None or spec.draw.generator != "philox":
+def draws_in_kernel(x: jax.Array, seed: jax.Array, spec: QuantSpec, in_kernel: Container[Generator]) -> bool:
+    """Whether a kernel draws the noise of `spec` itself; if not, it reads an array of noise that is drawn before.
+
+    Args:
+        x: The array that is quantized.
+        seed: Its seeds, as `spec.Draw` describes them.
+        spec: What is done.
+        in_kernel: The generators that the kernel can draw from.
+    """
+    if spec.draw is None or spec.draw.generator not in in_kernel:
         return False
     inner = x.shape[seed.ndim - 1 :]
-    moved = spec.with_mask and ragged(inner)  # by padding
-    return spec.draw.shape == inner and spec.draw.is_in_blocks_of_8 and not moved
+    is_padded = spec.with_mask and missing_columns(inner)  # which moves elements to other rows of eight
+    return spec.draw.shape == inner and spec.draw.is_in_blocks_of_8 and not is_padded
 
 
-def kept_groups(shape: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """The runs of axes along which another array is not shared: (stride, size, stride in the other) of each."""
-    groups: list[tuple[int, int, int]] = []
-    stride = 1
-    joins = False  # whether the axis just seen, to the right, is the first of a group
-    for size, other in zip(reversed(shape), reversed(strides), strict=True):
-        if size == 1:
-            continue
-        if other:
-            joins = joins and groups[-1][1] * groups[-1][2] == other
-            start, length, step = groups.pop() if joins else (stride, 1, other)
-            groups.append((start, length * size, step))
-        joins = other > 0
-        stride = stride * size
-    return groups
+@dataclasses.dataclass(frozen=True)
+class Sharing:
+    """Where each element of a flattened array stands in another flattened array, which it shares along some axes.
+
+    Attributes:
+        n: How many elements the first array has.
+        groups: The runs of axes along which the other array is not shared: for each run its stride in the first array,
+            its size, and its stride in the other array.
+    """
+
+    n: int
+    groups: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], strides: tuple[int, ...]) -> "Sharing":
+        """For an array of `shape`, and another array that has `strides` along its axes, 0 where it is shared."""
+        groups: list[tuple[int, int, int]] = []
+        stride = 1
+        joins = False  # whether the axis just seen, to the right, is the first of a group
+        for size, other in zip(reversed(shape), reversed(strides), strict=True):
+            if size == 1:
+                continue
+            if other:
+                joins = joins and groups[-1][1] * groups[-1][2] == other
+                start, length, step = groups.pop() if joins else (stride, 1, other)
+                groups.append((start, length * size, step))
+            joins = other > 0
+            stride = stride * size
+        return cls(math.prod(shape), tuple(groups))
+
+    @classmethod
+    def of_blocks(cls, draw: Draw) -> "Sharing":
+        """For each eight elements of a draw that `is_in_blocks_of_8`, and the blocks of eight of the whole array."""
+        strides = (*(stride // DRAWS for stride in draw.strides[:-1]), 1)
+        return cls.of((*draw.shape[:-1], draw.shape[-1] // DRAWS), strides)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether indices of the other array take 64 bits."""
+        return index_dtype(1 + sum((size - 1) * step for _, size, step in self.groups)).itemsize == 8

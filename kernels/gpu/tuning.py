@@ -1,7 +1,7 @@
-"""How the CUDA kernels divide an array: elements of a block and warps of a program, by device, dtype and operation.
+"""How the CUDA kernels divide an array: the block size and the number of warps, by device, dtype and operation.
 
-`TABLE` holds what was measured, one row for each; `python -m bench.tune --store` writes it, on the device that it is
-for. A device, dtype or operation without a row has the heuristic defaults. Results are the same bits either way.
+`TABLE` has a row for each measured case; `python -m bench.tune --store` writes the rows of the device that it runs on.
+A device, dtype or operation without a row uses heuristic defaults. The results have the same bits either way.
 
 The blocks of the TPU kernels follow from an array's shape and a chip's memory: see `pallas_tpu/tiling.py`.
 """
@@ -14,8 +14,8 @@ import numpy as np
 from ..spec import QuantSpec
 
 WARP = 32  # threads
-PER_THREAD = 8  # elements at least: what one Philox block serves, and 128 bits of 16-bit numbers
-BUSY = 512  # blocks from which the 132 cores of an H100 are busy
+PER_THREAD = 8  # elements at least: one Philox block serves eight, and eight 16-bit numbers are 128 bits
+BUSY = 512  # blocks that keep the 132 cores of an H100 busy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Configuration:
     """How an array is divided.
 
     Attributes:
-        block: Elements that a program handles, a power of 2.
-        warps: Warps of 32 threads that it has, a power of 2.
+        block: The number of elements that a program handles, a power of 2.
+        warps: The number of its warps of 32 threads, a power of 2.
 
     Raises:
-        ValueError: Not powers of 2, more warps than CUDA has, or fewer than eight elements a thread.
+        ValueError: Not powers of 2, more warps than CUDA allows, or fewer than eight elements per thread.
     """
 
     block: int
@@ -35,28 +35,28 @@ class Configuration:
 
     def __post_init__(self) -> None:
         if self.block.bit_count() != 1 or self.warps.bit_count() != 1 or self.warps > WARP:
-            raise ValueError(f"{self} is none: block and warps are powers of 2, and warps are {WARP} at most")
+            raise ValueError(f"{self} is invalid: block and warps are powers of 2, and warps are {WARP} at most")
         if self.block < PER_THREAD * self.threads:
             raise ValueError(
-                f"{self} has fewer than {PER_THREAD} elements a thread: make block at least {PER_THREAD * self.threads}"
+                f"{self} has under {PER_THREAD} elements per thread: make block at least {PER_THREAD * self.threads}"
             )
 
     @property
     def threads(self) -> int:
-        """Threads of a program."""
+        """The number of threads of a program."""
         return WARP * self.warps
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What was measured to be faster than the defaults.
+    """A configuration that was measured to be faster than the defaults.
 
     Attributes:
         device: The device, as JAX's `device_kind` names it.
         dtype: Name of the dtype of x, or of the gradient.
         operation: As `quantization`, `FROM_MASK` or `FROM_X` name it.
-        configuration: What was the fastest there.
-        measured: When, with which versions, on how many elements, and by how much it was faster.
+        configuration: The fastest configuration.
+        measured: When, with which versions and on how many elements it was measured, and how much time it saves.
     """
 
     device: str
@@ -66,9 +66,9 @@ class Row:
     measured: str
 
 
-SMALL = Configuration(1024, 4)  # 8 elements a thread keep all cores busy
-LARGE = Configuration(4096, 4)  # 32 spread the set-up thin
-DRAWING = Configuration(8192, 4)  # and where noise is drawn there is more of it
+SMALL = Configuration(1024, 4)  # 8 elements per thread: many blocks, which keep all cores busy
+LARGE = Configuration(4096, 4)  # 32 elements share the set-up of a thread
+DRAWING = Configuration(8192, 4)  # if noise is drawn, the set-up takes longer
 
 # The lines between the two marks are written by `python -m bench.tune --store`.
 # fmt: off
@@ -112,7 +112,7 @@ FROM_MASK, FROM_X = "clip gradient from mask", "clip gradient from x"
 
 
 def quantization(spec: QuantSpec, with_noise: bool) -> str:
-    """What a quantization is called in the table.
+    """The name of a quantization in the table.
 
     Example:
         >>> quantization(QuantSpec(127.0, clip=True, rounding="half_to_even", with_mask=True), with_noise=True)
@@ -124,22 +124,22 @@ def quantization(spec: QuantSpec, with_noise: bool) -> str:
 
 
 def defaults(operation: str) -> tuple[Configuration, ...]:
-    """The configurations for a device that is not in the table, the larger first."""
+    """The configurations for a device that is not in the table, the largest first."""
     return (DRAWING, LARGE, SMALL) if "noise drawn" in operation else (LARGE, SMALL)
 
 
 def configuration(device: str | None, dtype: str, operation: str, n: int, examples: int = 1) -> Configuration:
-    """The configuration for `examples` times `n` elements: that of the table's row, then the defaults by size.
+    """The configuration for `examples` times `n` elements.
 
-    It is the first of them that `n` elements fill a block of, and that there are enough blocks of to keep a device
-    busy; or else the smallest default.
+    The candidates are that of the row in the table, and then the defaults, the largest first. The first one is chosen
+    whose block `n` elements fill, and that makes enough blocks to keep a device busy; or else the smallest default.
 
     Args:
-        device: What JAX's `device_kind` says, or None where the device is not known.
+        device: The device, as JAX's `device_kind` names it, or None if it is not known.
         dtype: Name of the dtype of x, or of the gradient.
         operation: As `quantization`, `FROM_MASK` or `FROM_X` name it.
-        n: Elements of an example.
-        examples: How many examples there are.
+        n: The number of elements of an example.
+        examples: The number of examples.
     """
     key = (device, dtype, operation)
     measured = (row.configuration for row in TABLE if (row.device, row.dtype, row.operation) == key)
@@ -148,19 +148,19 @@ def configuration(device: str | None, dtype: str, operation: str, n: int, exampl
 
 
 def device_kind() -> str | None:
-    """What JAX calls the CUDA device that is compiled for: that of the mesh that is set, or of this process.
+    """JAX's name for the CUDA device to compile for: the device of the current mesh, or of this process.
 
-    None where there is neither, as where a program is exported on a machine that has no such device.
+    None if there is neither, for instance if a program is exported on a machine without a GPU.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is not None and device.platform in ("gpu", "cuda"):
         return device.device_kind
     try:
         return jax.local_devices(backend="cuda")[0].device_kind
-    except RuntimeError:  # as JAX says that it has no such backend
+    except RuntimeError:  # JAX has no such backend
         return None
 
 
 def here(dtype: np.dtype, operation: str, interpret: bool, n: int, examples: int = 1) -> Configuration:
-    """`configuration` on the device that is compiled for; in interpret mode there is none."""
+    """`configuration` for the device to compile for; in interpret mode there is no device."""
     return configuration(None if interpret else device_kind(), np.dtype(dtype).name, operation, n, examples)

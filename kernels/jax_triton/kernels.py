@@ -1,11 +1,12 @@
-"""The kernels of `triton.py`, in Triton's language: a program quantizes one block of the flattened arrays.
+"""The kernels, in Triton's language: each program handles one block of the flattened arrays.
 
-A block is a row of elements; or, where eight of them share a byte of the mask or a Philox block, rows of eight, one a
-thread, in tiles no wider than the 128 bits that a thread moves at once. Nothing then leaves a thread's registers.
-Conditions on a `plan` are decided by the compiler.
+A block is a single row of elements. If eight elements share a byte of the mask or a Philox block, it is instead rows of
+eight, one per thread, in tiles at most as wide as the 128 bits that a thread moves at once. So no value leaves the
+registers of a thread. The compiler evaluates conditions on a `plan`.
+
+The formula is that of `elementwise.py`; this one differs where the language allows fewer instructions.
 """
-# To a type checker the functions are objects of Triton, whose package need not be installed, and `triton` is the module
-# beside this one.
+# Triton need not be installed, and to a type checker the functions are objects of Triton.
 # pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
 
 import triton
@@ -25,7 +26,7 @@ SIGNED_WHOLE_BITS = tl.constexpr(elementwise.SIGNED_WHOLE_BITS)
 
 @triton.jit
 def widen(x):
-    """float32; from bfloat16 by a shift, which compiles to less than the cast."""
+    """See `elementwise.widen`."""
     if x.dtype == tl.bfloat16:
         wide = (x.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
     else:
@@ -35,45 +36,45 @@ def widen(x):
 
 @triton.jit
 def with_sign_of(magnitude, x):
-    """`magnitude`, which has no sign, with the sign bit of x, that of -0.0 and NaN included."""
+    """See `elementwise.with_sign_of`; here in the dtype of x."""
     if x.dtype == tl.float32:
         bits = (x.to(tl.uint32, bitcast=True) & SIGN) | magnitude.to(tl.uint32, bitcast=True)
-    else:  # in 16 bits, of which the compiler handles two at a time
+    else:  # in 16 bits: the compiler handles two elements at a time
         bits = (x.to(tl.uint16, bitcast=True) & SIGN_OF_16) | magnitude.to(tl.uint16, bitcast=True)
     return bits.to(x.dtype, bitcast=True)
 
 
 @triton.jit
 def clamp(y, plan: tl.constexpr):
-    """Clips, NaN staying."""
+    """Clips; NaN stays NaN."""
     y = tl.maximum(y, -plan.bound, propagate_nan=tl.PropagateNan.ALL)
     return tl.minimum(y, plan.bound, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
 def floor(y):
-    """The floor. Triton's own takes subnormal numbers for 0, so that it is above the negative ones."""
+    """The floor. Triton's own flushes subnormal numbers to 0, so it is too large for negative ones."""
     below = tl.floor(y)
     return below - tl.where(below > y, 1.0, 0.0)
 
 
 @triton.jit
 def to_integers(y, dtype: tl.constexpr, plan: tl.constexpr):
-    """Clips, rounds, and takes the integer from the low bits of the sum with `SIGNED_WHOLE`; NaN gives 0."""
+    """See `elementwise.to_integers`."""
     y = clamp(y, plan)
     if plan.rounding == "floor_plus_half":
         y = floor(y)
-    # The least number that is above all sums and ends as that of 0 does: as bits, every NaN is above it.
+    # The smallest integer that is above the bits of every sum, and whose low bits are 0. The bits of NaN are above it.
     end: tl.constexpr = SIGNED_WHOLE_BITS + (1 << min(dtype.primitive_bitwidth, 23))
     bits = tl.minimum((y + SIGNED_WHOLE).to(tl.uint32, bitcast=True), end)
-    if dtype == tl.int32:  # 23 bits of the sum are the number, so that the rest goes, and of NaN all
+    if dtype == tl.int32:  # the low 23 bits of the sum are the number; for NaN they are 0
         bits = ((bits - SIGNED_WHOLE_BITS) << 9).to(tl.int32, bitcast=True) >> 9
     return bits.to(dtype)
 
 
 @triton.jit
 def nearest(magnitude, plan: tl.constexpr):
-    """Clips and rounds to the nearest whole number, ties to even, if at all."""
+    """Clips and rounds to the nearest whole number, ties to even, if the plan says so."""
     if plan.clip:
         magnitude = tl.minimum(magnitude, plan.bound, propagate_nan=tl.PropagateNan.ALL)
     if plan.rounding == "half_to_even":
@@ -85,7 +86,7 @@ def nearest(magnitude, plan: tl.constexpr):
 
 @triton.jit
 def to_floats(y, narrow, dtype: tl.constexpr, plan: tl.constexpr):
-    """Clips and rounds, NaN and the sign of -0.0 staying; `narrow` is y in the dtype of x, which has its sign."""
+    """Clips and rounds, and keeps NaN and the sign of -0.0; `narrow` is y in the dtype of x."""
     if plan.rounding == "floor_plus_half":
         result = (floor(clamp(y, plan) if plan.clip else y) + 0.5).to(dtype)
     else:
@@ -120,19 +121,19 @@ def inside(x, plan: tl.constexpr):
 
 @triton.jit
 def index(i, plan: tl.constexpr):
-    """A number, in 64 bits where 32 do not reach all elements."""
+    """An index, in 64 bits if 32 do not reach all elements."""
     return i.to(tl.int64) if plan.is_wide else i
 
 
 @triton.jit
 def load(pointer, at, limit, whole: tl.constexpr):
-    """What lies `at` places after a pointer; 0 from `limit` on, where the block is not whole."""
+    """The elements `at` indices after a pointer; if the block is partial, 0 for indices from `limit`."""
     return tl.load(pointer + at) if whole else tl.load(pointer + at, mask=at < limit, other=0)
 
 
 @triton.jit
 def store(pointer, at, limit, value, whole: tl.constexpr):
-    """Writes what `load` reads."""
+    """Writes the elements that `load` reads."""
     if whole:
         tl.store(pointer + at, value)
     else:
@@ -141,14 +142,14 @@ def store(pointer, at, limit, value, whole: tl.constexpr):
 
 @triton.jit
 def tile(first: tl.constexpr, turn: tl.constexpr, plan: tl.constexpr):
-    """The places, in a block, of columns `first` to `first + plan.width` of a part in rows of eight."""
+    """The indices, in a block, of columns `first` to `first + plan.width` of a part in rows of eight."""
     row = turn * plan.rows + tl.arange(0, plan.rows)
     return row[:, None] * 8 + (first + tl.arange(0, plan.width))[None, :]
 
 
 @triton.jit
 def tile_bits(mask, at, first: tl.constexpr, limit, whole: tl.constexpr, plan: tl.constexpr):
-    """What columns from `first` on add to the bytes of their rows, as float32: of bytes the compiler makes bytes."""
+    """What columns from `first` add to the byte of each row, in float32: integers would be summed as single bytes."""
     if not whole:
         mask = mask & (at < limit)
     bit = (1 << (first + tl.arange(0, plan.width))).to(tl.float32)
@@ -157,8 +158,8 @@ def tile_bits(mask, at, first: tl.constexpr, limit, whole: tl.constexpr, plan: t
 
 @triton.jit
 def one_tile(x, noise, y, values, drawn, at, limit, start, whole: tl.constexpr, plan: tl.constexpr):
-    """The formula on values of x that were loaded, in a row or a tile."""
-    if plan.noise == "array":
+    """The formula on loaded values of x, in a row or a tile."""
+    if plan.reads_noise:
         if plan.shares_noise is None:
             drawn = widen(load(noise + start, at, limit, whole))
         else:
@@ -170,7 +171,7 @@ def one_tile(x, noise, y, values, drawn, at, limit, start, whole: tl.constexpr, 
 
 @triton.jit
 def quantize_row(x, noise, y, start, whole: tl.constexpr, plan: tl.constexpr):
-    """A block in a row."""
+    """A block that is a single row."""
     at, limit = tl.arange(0, plan.size), plan.n - start
     one_tile(x, noise, y, load(x, at, limit, whole), None, at, limit, start, whole, plan)
 
@@ -180,10 +181,10 @@ def quantize_part(x, noise, y, packed, start, turn: tl.constexpr, whole: tl.cons
     """A part of a block in rows of eight."""
     limit = plan.n - start
     at, at_right = tile(0, turn, plan), tile(8 - plan.width, turn, plan)
-    values = load(x, at, limit, whole)  # first, so that the stream hides their latency
+    values = load(x, at, limit, whole)  # first, so that drawing hides their latency
     right = load(x, at_right, limit, whole) if plan.width == 4 else values
     left_noise, right_noise = None, None
-    if plan.noise == "seed":
+    if plan.draws_noise:
         left_noise, right_noise = drawn(noise, start, turn, plan)
     one_tile(x, noise, y, values, left_noise, at, limit, start, whole, plan)
     if plan.width == 4:
@@ -203,17 +204,17 @@ def quantize_block(x, noise, y, packed, i, example, whole: tl.constexpr, plan: t
     origin = start
     if plan.examples > 1:
         origin = start + index(example, plan) * plan.n
-        if plan.noise == "seed":
+        if plan.draws_noise:
             sharing: tl.constexpr = plan.shares_seeds
             noise += 4 * index_in(sharing, example).to(tl.int64)
         if packed is not None:
             packed += index(example, plan) * ((plan.n + 7) // 8)
     if packed is not None:
         packed += start // 8
-    if plan.rows == 0:
+    if not plan.in_rows:
         quantize_row(x + origin, noise, y + origin, start, whole, plan)
     else:
-        stream = stream_of(noise) if plan.noise == "seed" else noise
+        stream = stream_of(noise) if plan.draws_noise else noise
         for turn in tl.static_range(plan.size // (8 * plan.rows)):
             quantize_part(x + origin, stream, y + origin, packed, start, turn, whole, plan)
 
@@ -222,7 +223,7 @@ def quantize_block(x, noise, y, packed, i, example, whole: tl.constexpr, plan: t
 def for_this_program(block: tl.constexpr, a, b, out, packed, plan: tl.constexpr):
     """Runs `block` for the block of this program."""
     i, example = tl.program_id(0), 0
-    if plan.examples > 1:  # one axis for both, because the others of a grid end at 65535
+    if plan.examples > 1:  # one grid axis for both, because the other axes are limited to 65535
         example, i = i // plan.blocks, i % plan.blocks
     if plan.n % plan.size == 0:
         block(a, b, out, packed, i, example, True, plan)
@@ -236,7 +237,7 @@ def for_this_program(block: tl.constexpr, a, b, out, packed, plan: tl.constexpr)
 
 @triton.jit
 def quantize(x, noise, y, plan: tl.constexpr):
-    """`noise` is an array, a seed, or anything where `plan.noise` is None."""
+    """`noise` is an array, the seeds, or anything if the plan has no noise."""
     for_this_program(quantize_block, x, noise, y, None, plan)
 
 
@@ -255,7 +256,7 @@ def from_x_block(g, x, out, packed, i, example, whole: tl.constexpr, plan: tl.co
     start = index(i, plan) * plan.size
     at, limit = tl.arange(0, plan.size), plan.n - start
     values, of_x = load(g + start, at, limit, whole), load(x + start, at, limit, whole)
-    # Not `widen`: of this cast the compiler makes a comparison in bfloat16.
+    # Not `widen`: with this cast, the compiler compares in bfloat16.
     store(out + start, at, limit, tl.where(inside(of_x.to(tl.float32), plan), values, 0.0).to(values.dtype), whole)
 
 

@@ -1,9 +1,9 @@
-"""Noise in the kernels of `triton_body.py`: drawn from a seed, or found in an array that broadcasts.
+"""Noise in the kernels: drawn from a seed, or read from an array that broadcasts.
 
-A thread draws from one Philox block at a time and uses its eight draws itself, so that they never leave its registers.
+This is `pallas_triton/noise.py` in Triton's language; the comments on the method are there. To draw from another
+generator, add its functions here and its name to `GENERATORS` in `operations.py`.
 """
-# To a type checker the functions are objects of Triton, whose package need not be installed, and `triton` is the module
-# beside this one.
+# Triton need not be installed, and to a type checker the functions are objects of Triton.
 # pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
 
 import triton
@@ -22,7 +22,7 @@ UPPER, SIGN = tl.constexpr(0xFFFF0000), tl.constexpr(0x80000000)
 
 @triton.jit
 def index_in(sharing: tl.constexpr, i):
-    """Where element `i` stands in the array that is shared; `gpu_shapes.kept_groups` explains the groups."""
+    """Where element `i` stands in the array that is shared: see `Sharing` in `gpu/shapes.py`."""
     index = i * 0
     for k in tl.static_range(len(sharing.groups)):
         along = i // sharing.groups[k][0]
@@ -34,7 +34,7 @@ def index_in(sharing: tl.constexpr, i):
 
 @triton.jit
 def product(multiplier: tl.constexpr, word):
-    """The high and the low word of a product, of which a GPU makes one instruction."""
+    """The high and the low word of a product, which is one instruction on a GPU."""
     whole = word.to(tl.uint64) * multiplier
     return (whole >> 32).to(tl.uint32), whole.to(tl.uint32)
 
@@ -66,10 +66,9 @@ def uniform(draws):
 
 @triton.jit
 def stream_of(seed):
-    """What all parts of a block share: the key, the number of the first Philox block, and NOISE_FLIP."""
+    """What all parts of a block have in common: the key, the number of the first Philox block, and NOISE_FLIP."""
     k0, k1, low, high = tl.load(seed), tl.load(seed + 1), tl.load(seed + 2), tl.load(seed + 3)
-    # Nothing but NOISE_FLIP, for no array has 2**63 elements. The compiler cannot see that, and so keeps it in a
-    # register: an instruction takes one constant, and the upper halves need a mask too.
+    # Unknown to the compiler, this is NOISE_FLIP, which it keeps in a register: see `pallas_triton/noise.py`.
     flip = NOISE_FLIP ^ (high & SIGN)
     first = (high.to(tl.uint64) << 29) | (low >> 3).to(tl.uint64)
     return k0, k1, first, flip
@@ -77,12 +76,12 @@ def stream_of(seed):
 
 @triton.jit
 def drawn(stream, start, turn: tl.constexpr, plan: tl.constexpr):
-    """The noise of a part: float32 [rows, 8], or its left and right half where a tile has four columns."""
+    """The noise of a part: float32 [rows, 8] twice, or the left and the right half if a tile has four columns."""
     k0, k1, first, flip = stream
     place = start // 8 + turn * plan.rows + tl.arange(0, plan.rows)
     if plan.shares_blocks is None:
         number = first + place.to(tl.uint64)
-        c0 = first.to(tl.uint32) + place.to(tl.uint32)  # of 64 bits, the compiler would make a product of 64 bits
+        c0 = first.to(tl.uint32) + place.to(tl.uint32)  # from `number`, it would be a product of 64 bits
     else:
         place = place.to(tl.int64) if plan.shares_blocks.is_wide else place
         sharing: tl.constexpr = plan.shares_blocks

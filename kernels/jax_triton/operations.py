@@ -1,45 +1,25 @@
-"""Triton for CUDA, through jax-triton: one pass over the flattened arrays, and no part of Pallas in it.
+"""The operations in Triton's language, called through jax-triton: each is one pass over the flattened arrays.
 
-`triton_body.py` has the kernels. That module, Triton and jax-triton are imported when a program is lowered that names
-this implementation, so that nobody else needs them.
+`kernels.py` has the kernels. It, Triton and jax-triton are imported only when a program is lowered that uses this
+implementation, so nobody else needs them. Nothing here uses Pallas.
 """
 
 import dataclasses
 import importlib
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from ..generators.counters import DRAWS
-from ..generators.noise import drawn as draw_array
-from ..gpu import tuning
-from ..gpu.shapes import draws_in_kernel, index_dtype, kept_groups, pad_rows, padded_for_mask, ragged
-from ..spec import Draw, QuantSpec, packed_shape, strides_of
+from ..generators import Generator
+from ..gpu import flattened, tuning
+from ..gpu.shapes import Sharing, index_dtype
+from ..spec import QuantSpec, Rounding, strides_of
 from . import versions
 
 CACHE = "TRITON_CACHE_DIR"
-
-
-@dataclasses.dataclass(frozen=True)
-class Sharing:
-    """Where the elements of a flattened array, n of them, stand in another that it shares along some axes."""
-
-    n: int
-    groups: tuple[tuple[int, int, int], ...]
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], strides: tuple[int, ...]) -> "Sharing":
-        """That of an array of `shape` with another one, which has `strides` along its axes."""
-        return cls(math.prod(shape), tuple(kept_groups(shape, strides)))
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether indices of the other array take 64 bits."""
-        return index_dtype(1 + sum((size - 1) * step for _, size, step in self.groups)).itemsize == 8
+GENERATORS: tuple[Generator, ...] = ("philox",)  # those that `drawn` in `noise.py` can draw from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,37 +31,48 @@ class Plan:
         size: How many elements a block has.
         warps: How many warps handle a block.
         examples: How many examples the arrays have, one after another.
-        rows: How many rows of eight are handled at a time; 0 for blocks that are a row of elements.
-        width: How many columns of such a row a tile has.
+        in_rows: Whether elements are arranged in rows of eight, one per thread.
+        width: How many columns of such rows a tile has.
         bound: The bound, in the dtype of the clip.
         clip: As in `QuantSpec`.
         rounding: As in `QuantSpec`.
         keeps_cast: Whether the sum with the noise is rounded to the dtype of x.
-        noise: `"array"`, `"seed"`, or None.
-        shares_noise: Of the array with that of its noise; None where they have one shape.
-        shares_seeds: Of the examples with the seeds.
-        shares_blocks: Of eight elements each, with the Philox blocks of a larger array; None where they are in a row.
+        reads_noise: Whether there is an array of noise.
+        shares_noise: How x shares the array of noise; None if the two have the same shape.
+        shares_seeds: How the examples share the seeds; None if no noise is drawn.
+        shares_blocks: How each eight elements share the Philox blocks of the whole array; None if their numbers are
+            consecutive.
     """
 
     n: int
     size: int
     warps: int
     examples: int = 1
-    rows: int = 0
+    in_rows: bool = False
     width: int = 8
     bound: float = 0.0
     clip: bool = False
-    rounding: str | None = None
+    rounding: Rounding | None = None
     keeps_cast: bool = False
-    noise: str | None = None
+    reads_noise: bool = False
     shares_noise: Sharing | None = None
     shares_seeds: Sharing | None = None
     shares_blocks: Sharing | None = None
 
     @property
+    def rows(self) -> int:
+        """How many rows of eight are handled at a time: one per thread."""
+        return self.warps * tuning.WARP
+
+    @property
     def blocks(self) -> int:
         """How many blocks an example has."""
         return -(-self.n // self.size)
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether noise is drawn from seeds."""
+        return self.shares_seeds is not None
 
     @property
     def is_wide(self) -> bool:
@@ -90,105 +81,83 @@ class Plan:
 
 
 def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """`reference.quantize` in one pass."""
-    shape, dtype = x.shape, spec.result_dtype(x.dtype)
-    if not x.size:
-        empty = jnp.zeros(shape, dtype)
-        return (empty, jnp.zeros(packed_shape(shape), jnp.uint8)) if spec.with_mask else empty
-    fields: dict[str, Any] = {}
-    if noise is not None and spec.draw is not None:
-        if draws_in_kernel(x, noise, spec):
-            fields = _of_draw(x, noise, spec.draw)
-        else:
-            noise, spec = draw_array(spec.draw, noise), dataclasses.replace(spec, draw=None)
-    if spec.draw is None:
-        if spec.with_mask:
-            x, noise = padded_for_mask(x, noise)
-        fields = _of_array(x, noise)
-    n, examples = fields["n"], fields.get("examples", 1)
+    """See `reference.quantize`."""
+
+    def run_kernel(
+        x: jax.Array, noise: jax.Array | None, spec: QuantSpec, results: flattened.Results
+    ) -> list[jax.Array]:
+        plan = _plan(x, noise, spec, *flattened.examples_of(x, noise, spec))
+        inputs = [x.reshape(-1), (x if noise is None else noise).reshape(-1)]
+        return run("quantize_with_mask" if spec.with_mask else "quantize", inputs, results, plan)
+
+    return flattened.quantize(x, noise, spec, GENERATORS, run_kernel)
+
+
+def _plan(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, n: int, examples: int) -> Plan:
+    """The plan of a quantization."""
     chosen = _division(x, tuning.quantization(spec, noise is not None), n, examples)
     plan = Plan(
+        n=n,
         size=chosen.block,
         warps=chosen.warps,
-        rows=chosen.threads if spec.draw or spec.with_mask else 0,
-        width=_width(x, dtype),
+        examples=examples,
+        in_rows=spec.with_mask or spec.draw is not None,
+        width=_width(x.dtype.itemsize, spec.result_dtype(x.dtype).itemsize),
+        bound=spec.bound_in(x.dtype),
         clip=spec.clip,
         rounding=spec.rounding,
-        bound=spec.bound_in(x.dtype),
         keeps_cast=spec.compute_dtype(x.dtype) == x.dtype,
-        **fields,
     )
-    outputs = [jax.ShapeDtypeStruct((x.size,), dtype)]
-    if spec.with_mask:
-        outputs.append(jax.ShapeDtypeStruct((plan.examples * -(-n // 8),), jnp.uint8))
-    inputs = [x.reshape(-1), (x if noise is None else noise).reshape(-1)]
-    name = "quantize_with_mask" if spec.with_mask else "quantize"
-    y, *packed = run(name, inputs, outputs, plan)
-    y = y.reshape(x.shape)[..., : shape[-1]]
-    return (y, packed[0].reshape(packed_shape(shape))) if spec.with_mask else y
+    if noise is None:
+        return plan
+    if spec.draw is None:
+        sharing = None if noise.shape == x.shape else Sharing.of(x.shape, strides_of(noise.shape))
+        return dataclasses.replace(plan, reads_noise=True, shares_noise=sharing)
+    batch, seed_batch = x.shape[: noise.ndim - 1], noise.shape[:-1]
+    return dataclasses.replace(
+        plan,
+        shares_seeds=Sharing.of(batch, strides_of(seed_batch)),
+        shares_blocks=None if spec.draw.is_contiguous else Sharing.of_blocks(spec.draw),
+    )
 
 
 def _division(x: jax.Array, operation: str, n: int, examples: int = 1) -> tuning.Configuration:
-    """The heuristic division into blocks: what `tuning.TABLE` has was measured of Pallas' kernels."""
+    """The default division into blocks: the rows of `tuning.TABLE` were measured with the kernels of Pallas."""
     return tuning.configuration(None, x.dtype.name, operation, n, examples)
 
 
-def _of_array(x: jax.Array, noise: jax.Array | None) -> dict[str, Any]:
-    """What a plan says of an array of noise, or of none."""
-    if noise is None:
-        return {"n": x.size}
-    sharing = None if noise.shape == x.shape else Sharing.of(x.shape, strides_of(noise.shape))
-    return {"n": x.size, "noise": "array", "shares_noise": sharing}
-
-
-def _of_draw(x: jax.Array, seed: jax.Array, draw: Draw) -> dict[str, Any]:
-    """What a plan says of noise that is drawn in the kernel."""
-    rank, blocks = seed.ndim - 1, None
-    if not draw.is_contiguous:
-        strides = (*(stride // DRAWS for stride in draw.strides[:-1]), 1)
-        blocks = Sharing.of((*draw.shape[:-1], draw.shape[-1] // DRAWS), strides)
-    return {
-        "n": math.prod(x.shape[rank:]),
-        "examples": math.prod(x.shape[:rank]),
-        "noise": "seed",
-        "shares_seeds": Sharing.of(x.shape[:rank], strides_of(seed.shape[:-1])),
-        "shares_blocks": blocks,
-    }
-
-
-def _width(*arrays: Any) -> int:
-    """How many columns of a row of eight a tile has, so that a thread moves no more than 128 bits at once."""
-    return 16 // max(2, *(jnp.dtype(getattr(array, "dtype", array)).itemsize for array in arrays))
+def _width(*itemsizes: int) -> int:
+    """How many columns of a row of eight a tile has, so that a thread moves at most 128 bits at once."""
+    return 16 // max(2, *itemsizes)
 
 
 def clip_gradient_from_mask(g: jax.Array, packed: jax.Array) -> jax.Array:
-    """`reference.clip_gradient_from_mask` in one pass."""
-    shape = g.shape
-    if not g.size:
-        return g
-    g = pad_rows(g, ragged(shape), 0.0)
-    chosen = _division(g, tuning.FROM_MASK, g.size)
-    plan = Plan(n=g.size, size=chosen.block, warps=chosen.warps, rows=chosen.threads, width=_width(g))
-    inputs, outputs = [g.reshape(-1), packed.reshape(-1)], [jax.ShapeDtypeStruct((g.size,), g.dtype)]
-    [result] = run("clip_gradient_from_mask", inputs, outputs, plan)
-    return result.reshape(g.shape)[..., : shape[-1]]
+    """See `reference.clip_gradient_from_mask`."""
+
+    def run_kernel(g: jax.Array, packed: jax.Array, results: flattened.Results) -> list[jax.Array]:
+        chosen = _division(g, tuning.FROM_MASK, g.size)
+        plan = Plan(g.size, chosen.block, chosen.warps, in_rows=True, width=_width(g.dtype.itemsize))
+        return run("clip_gradient_from_mask", [g.reshape(-1), packed.reshape(-1)], results, plan)
+
+    return flattened.clip_gradient_from_mask(g, packed, run_kernel)
 
 
 def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Array:
-    """`reference.clip_gradient_from_x` in one pass."""
-    if not g.size:
-        return g
-    # Of 32 comparisons a thread, made before g is there, the compiler keeps the results packed, at twice the cost.
-    halves = 2 if 4 in (g.dtype.itemsize, x.dtype.itemsize) else 1
-    chosen = _division(g, tuning.FROM_X, g.size)
-    plan = Plan(n=g.size, size=chosen.block // halves, warps=chosen.warps, bound=spec.bound_in(x.dtype))
-    inputs, outputs = [g.reshape(-1), x.reshape(-1)], [jax.ShapeDtypeStruct((g.size,), g.dtype)]
-    [result] = run("clip_gradient_from_x", inputs, outputs, plan)
-    return result.reshape(g.shape)
+    """See `reference.clip_gradient_from_x`."""
+
+    def run_kernel(g: jax.Array, x: jax.Array, results: flattened.Results) -> list[jax.Array]:
+        # If a thread has 32 comparisons, all made before g is loaded, the compiler packs their results, at twice the
+        # cost. So blocks are halved for 32-bit floats.
+        halves = 2 if 4 in (g.dtype.itemsize, x.dtype.itemsize) else 1
+        chosen = _division(g, tuning.FROM_X, g.size)
+        plan = Plan(g.size, chosen.block // halves, chosen.warps, bound=spec.bound_in(x.dtype))
+        return run("clip_gradient_from_x", [g.reshape(-1), x.reshape(-1)], results, plan)
+
+    return flattened.clip_gradient_from_x(g, x, run_kernel)
 
 
-def run(kernel: str, inputs: Sequence[jax.Array], outputs: Sequence[jax.ShapeDtypeStruct], plan: Plan) -> list[Any]:
-    """Runs a kernel of `triton_body.py` for every block.
+def run(kernel: str, inputs: Sequence[jax.Array], results: Sequence[jax.ShapeDtypeStruct], plan: Plan) -> list[Any]:
+    """Runs a kernel of `kernels.py` for every block.
 
     Raises:
         ImportError: jax-triton is not installed, or not in a version that works here.
@@ -205,14 +174,14 @@ def run(kernel: str, inputs: Sequence[jax.Array], outputs: Sequence[jax.ShapeDty
         num_stages=1,
         compute_capability=_compute_capability(),
         plan=plan,
-        **{names_results: list(outputs)},
+        **{names_results: list(results)},
     )
 
 
 def import_jax_triton() -> Any:
-    """jax-triton, without what its import does to the process: it sets the folder of Triton's cache to nothing.
+    """Imports jax-triton, and restores the environment variable that its import sets to nothing.
 
-    Triton itself, and `torch.compile` with it, fails where there is no such folder.
+    The variable names the folder of Triton's cache. Without the folder Triton fails, and so does `torch.compile`.
     """
     before = os.environ.get(CACHE)
     module = importlib.import_module("jax_triton")
@@ -224,7 +193,7 @@ def import_jax_triton() -> Any:
 
 
 def _compute_capability() -> int:
-    """That of the GPU here; without one that of an H100, as Pallas does when it compiles ahead of time."""
+    """The compute capability of the GPU; that of an H100 if there is none, as in Pallas' ahead-of-time compilation."""
     try:
         device: Any = jax.local_devices(backend="gpu")[0]
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""Which versions of JAX, jax-triton and Triton work together; pip cannot tell, for jax-triton has no upper bounds."""
+"""Which versions of JAX, jax-triton and Triton work together: pip cannot tell, as jax-triton has no upper bounds."""
 
 import dataclasses
 import re
@@ -11,14 +11,14 @@ INSTALL = "pip install 'intnumerics[triton]'"
 
 @dataclasses.dataclass(frozen=True)
 class Combination:
-    """Versions that work together: of each package those from the first on, and before the second if there is one."""
+    """Versions that work together: from the first version, and below the second one if there are two."""
 
     jax_triton: tuple[Version, Version]
     jax: tuple[Version, Version]
     triton: Version
 
     def has(self, jax: Version, jax_triton: Version, triton: Version) -> bool:
-        """Whether versions are among these."""
+        """Whether the combination includes these versions."""
         ranges = ((jax_triton, self.jax_triton), (jax, self.jax))
         return all(first <= version < end for version, (first, end) in ranges) and triton >= self.triton
 
@@ -30,7 +30,7 @@ class Combination:
         )
 
 
-# From 0.4 on, jax-triton has a rule for dead code that JAX 0.12 calls with one argument more.
+# Since 0.4, jax-triton has a rule for dead code, which JAX 0.12 calls with one more argument.
 SUPPORTED = (
     Combination(jax_triton=((0, 3, 1), (0, 4)), jax=((0, 10, 2), (0, 13)), triton=(3, 6)),
     Combination(jax_triton=((0, 4), (0, 5)), jax=((0, 11), (0, 12)), triton=(3, 7)),
@@ -38,7 +38,7 @@ SUPPORTED = (
 
 
 def check() -> Version:
-    """The version of jax-triton that is installed.
+    """The installed version of jax-triton.
 
     Raises:
         ImportError: A package is missing, or the versions do not work together.
@@ -61,7 +61,7 @@ def check() -> Version:
 
 
 def _numbers(version: str) -> Version:
-    """The numbers that a version begins with."""
+    """The numbers at the beginning of a version."""
     return tuple(int(number) for number in re.findall(r"\d+", re.split(r"[^\d.]", version, maxsplit=1)[0]))
 
 

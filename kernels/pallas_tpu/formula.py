@@ -1,7 +1,8 @@
-"""What the TPU kernels compute on a block: the formula in float32, float16 by its bits, and the packing of the mask.
+"""What the TPU kernels compute on a block: the formula in float32, conversions of float16, and the packed mask.
 
-It is not the formula of `body.py`, for a TPU has cheaper operations: min and max pass NaN and are one instruction
-together. Mosaic takes no float16, so its numbers come as int16 and are converted here, exactly.
+The formula differs from that of `elementwise.py` because a TPU has cheaper operations: `min` and `max` propagate NaN,
+and together are one instruction. Mosaic does not support float16, so kernels get its bits as int16, and the functions
+here convert them exactly.
 """
 
 import math
@@ -15,15 +16,15 @@ from jax.experimental import pallas as pl
 from ..spec import QuantSpec
 
 SIGN = -(1 << 31)
-WHOLE = 1.5 * 2.0**23  # float32 numbers near it are one apart: a sum with it rounds, ties to even,
+WHOLE = 1.5 * 2.0**23  # near it, consecutive float32 numbers differ by 1, so a sum with it rounds, ties to even,
 WHOLE_BITS = 0x4B400000
-LARGEST_ROUNDED = 2.0**22  # what is no larger than this
+LARGEST_ROUNDED = 2.0**22  # numbers up to this magnitude
 
 F16_EXPONENT_GAP = (127 - 15) << 23  # between the exponent biases of float32 and float16
 F16_NORMAL, F16_OVERFLOW = 2.0**-14, 65520.0  # the smallest normal number; what rounds to infinity
 
 LANES = 128
-CHUNK = 8 * LANES  # the mask bits of so many lanes are one row of packed bytes
+CHUNK = 8 * LANES  # elements whose mask bits are one row of packed bytes
 
 
 def bits_of(x: jax.Array) -> jax.Array:
@@ -32,12 +33,12 @@ def bits_of(x: jax.Array) -> jax.Array:
 
 
 def float_of(bits: jax.Array) -> jax.Array:
-    """The float32 numbers of int32 bits."""
+    """The float32 numbers that have these bits, int32."""
     return lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def f16_from_bits(h: jax.Array) -> jax.Array:
-    """The float32 values of float16 bits in int32. Subnormals are made by a difference, lest they are flushed to 0."""
+    """The float32 values of float16 bits in int32; subnormal ones as a difference of normals, which is not flushed."""
     magnitude = (h & 0x7FFF) << 13
     exponent = magnitude & 0x0F800000
     normal = magnitude + jnp.where(exponent == 0x0F800000, 2 * F16_EXPONENT_GAP, F16_EXPONENT_GAP)
@@ -47,7 +48,7 @@ def f16_from_bits(h: jax.Array) -> jax.Array:
 
 
 def f16_bits(y: jax.Array) -> jax.Array:
-    """The bits in int32 of float32 values rounded to float16, ties to even."""
+    """The bits, in int32, of float32 values rounded to float16, ties to even."""
     bits = bits_of(y)
     magnitude = jnp.abs(y)
     kept = (bits & 0x7FFFFFFF) - F16_EXPONENT_GAP
@@ -59,25 +60,25 @@ def f16_bits(y: jax.Array) -> jax.Array:
 
 
 def widen(x: jax.Array, dtype: np.dtype) -> jax.Array:
-    """A block of numbers of `dtype`, as the kernel got them, in float32."""
+    """A block of numbers of `dtype`, as a kernel gets them, in float32."""
     return f16_from_bits(x.astype(jnp.int32)) if dtype == jnp.float16 else x.astype(jnp.float32)
 
 
 def narrow(y: jax.Array, dtype: np.dtype) -> jax.Array:
-    """A block of float32 rounded to `dtype`, as the kernel gives it."""
+    """A block of float32, rounded to `dtype`, as a kernel writes it."""
     return f16_bits(y).astype(jnp.int16) if dtype == jnp.float16 else y.astype(dtype)
 
 
 def rounded(y: jax.Array, largest: float) -> jax.Array:
-    """y rounded to whole numbers, ties to even, -0.0 and NaN kept; `largest` bounds |y|, or is infinite."""
+    """y rounded to whole numbers, ties to even, keeping -0.0 and NaN; |y| is at most `largest`, which may be inf."""
     if largest > LARGEST_ROUNDED:
         return lax.round(y, lax.RoundingMethod.TO_NEAREST_EVEN)
-    whole = WHOLE - (WHOLE - y)  # XLA, which interprets kernels elsewhere, would drop y + WHOLE - WHOLE
-    return float_of(bits_of(whole) | (bits_of(y) & SIGN))  # the sign of what became zero
+    whole = WHOLE - (WHOLE - y)  # in interpret mode, XLA would simplify y + WHOLE - WHOLE
+    return float_of(bits_of(whole) | (bits_of(y) & SIGN))  # keeps the sign of zero
 
 
 def integers(y: jax.Array, largest: float, dtype: np.dtype) -> jax.Array:
-    """y rounded as above to an integer dtype, NaN to 0: the integer is in the low bits of the sum."""
+    """y rounded as in `rounded`, as integers: the low bits of the sum with WHOLE. NaN gives 0."""
     if largest > LARGEST_ROUNDED:
         whole = lax.round(y, lax.RoundingMethod.TO_NEAREST_EVEN).astype(jnp.int32)
     else:
@@ -86,7 +87,7 @@ def integers(y: jax.Array, largest: float, dtype: np.dtype) -> jax.Array:
 
 
 def range_of(spec: QuantSpec, dtype: np.dtype) -> tuple[float, float]:
-    """What the clip lets through of an x of `dtype`; no more than an integer result can hold, for a cast saturates."""
+    """The smallest and the largest result of the clip for an x of `dtype`, within the range of an integer result."""
     bound = spec.bound_in(dtype)
     if spec.integer_dtype is None:
         return -bound, bound
@@ -95,10 +96,7 @@ def range_of(spec: QuantSpec, dtype: np.dtype) -> tuple[float, float]:
 
 
 def quantize_block(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, dtype: np.dtype) -> jax.Array:
-    """`reference.quantize` for a block, widened to float32, of numbers of `dtype`; the result as the kernel gives it.
-
-    It is not that of `body.py`, for min and max pass NaN on a TPU, and are together one instruction.
-    """
+    """`reference.quantize` for a block of numbers of `dtype`, widened to float32; the result as a kernel writes it."""
     y, low, high = x, *range_of(spec, dtype)
     if noise is not None:
         y = y + noise
@@ -123,23 +121,23 @@ def inside(x: jax.Array, spec: QuantSpec, dtype: np.dtype) -> jax.Array:
 
 
 def masked(g: jax.Array, mask: jax.Array) -> jax.Array:
-    """`where(mask, g, 0)`; 16-bit numbers, float16 bits among them, go through 32 bits as the mask does."""
+    """`where(mask, g, 0)`; 16-bit numbers, including float16 bits, are widened to the 32 bits of the mask."""
     wide = g.astype(jnp.int32 if g.dtype == jnp.int16 else jnp.float32)
     return jnp.where(mask, wide, jnp.zeros_like(wide)).astype(g.dtype)
 
 
-# --- the packed mask: the matrix unit combines and spreads lanes, exactly, for a byte is exact in bfloat16 ------------
+# --- the packed mask: the matrix unit combines and spreads lanes, exactly, since bfloat16 holds every byte ------------
 
 
 def lane_of_byte(axis: int, at: int) -> jax.Array:
-    """[128, 128], whose entry is where eight consecutive indices of the other axis share the index along `axis`."""
+    """[128, 128]: whether the index along `axis`, minus `at`, is an eighth of the index along the other axis."""
     shape = (LANES, LANES)
     byte, lane = lax.broadcasted_iota(jnp.int32, shape, axis), lax.broadcasted_iota(jnp.int32, shape, 1 - axis)
     return byte - (lane >> 3) == at
 
 
 def bytes_of(ones: jax.Array) -> jax.Array:
-    """Packs float32 [rows, lanes] of 1 and 0 into [rows, lanes / 8] whole numbers below 256."""
+    """Packs float32 [rows, lanes] of ones and zeros into [rows, lanes / 8] whole numbers below 256."""
     if ones.ndim == 3:
         return jnp.stack([bytes_of(slab) for slab in ones])
     weight = jnp.left_shift(1, lax.broadcasted_iota(jnp.int32, (LANES, LANES), 0) & 7).astype(jnp.float32)
@@ -153,7 +151,7 @@ def bytes_of(ones: jax.Array) -> jax.Array:
 
 
 def bytes_by_lane(packed: jax.Array, lanes: int) -> jax.Array:
-    """Spreads float32 bytes [rows, lanes / 8] to [rows, lanes], each to the eight lanes that its bits are about."""
+    """Repeats float32 bytes [rows, lanes / 8] in [rows, lanes]: each byte in the eight lanes of its bits."""
     if packed.ndim == 3:
         return jnp.stack([bytes_by_lane(slab, lanes) for slab in packed])
     tiles = [lane_of_byte(0, 16 * j).astype(jnp.float32).astype(jnp.bfloat16) for j in range(8)]
@@ -166,13 +164,13 @@ def bytes_by_lane(packed: jax.Array, lanes: int) -> jax.Array:
 
 
 def pack(mask: jax.Array, folded: bool) -> jax.Array:
-    """The packed bytes of a block of the mask, in int32; if `folded`, eight rows of the mask are one row of bytes."""
+    """The packed bytes of a block of the mask, in int32; if `folded`, eight rows of the mask give one row of bytes."""
     ones = jnp.where(mask, 1.0, 0.0)
     return bytes_of(ones.reshape(-1, CHUNK) if folded else ones).astype(jnp.int32)
 
 
 def unpack(packed: jax.Array, shape: tuple[int, ...], folded: bool) -> jax.Array:
-    """The mask of a block of `shape` from its packed bytes; a lane's bit is shifted to where it is the sign."""
+    """The mask of a block of `shape` from its packed bytes; each lane shifts its bit to the sign."""
     spread = bytes_by_lane(packed.astype(jnp.int32).astype(jnp.float32), CHUNK if folded else shape[-1])
     bit = lax.broadcasted_iota(jnp.int32, shape, len(shape) - 1) & 7
     return jnp.left_shift(spread.reshape(shape).astype(jnp.int32), 31 - bit) < 0

@@ -1,11 +1,14 @@
-"""Noise that a TPU kernel draws for a block of x: the stream of `philox.py`, or the chip's own generator.
+"""Noise that a TPU kernel draws for a block of x: the stream of `generators/philox.py`, or the chip's own generator.
 
 One Philox block serves eight elements, so 128 lanes of Philox blocks serve 1,024 elements. Their words are arranged
-in such a way that one gather along lanes brings a word to each of 128 elements, which takes the half that is its own.
+so that one gather along lanes brings each of 128 elements its word; the element then uses its half of the word.
+
+To let the kernels draw from another generator, add a function and an entry of `IN_KERNEL`.
 """
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,25 +16,26 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..generators.counters import DRAWS, over_8
+from ..generators import Generator
 from ..generators.philox import DOMAIN, ROUNDS, Words, product_of_limbs, rounds
+from ..generators.philox_blocks import DRAWS, over_8
 from ..spec import Draw
 from .formula import LANES, float_of
 from .tiling import SUBLANES, round_up, tile_draw
 
-GROUP = 32  # lanes: a quarter, so that the four words of so many Philox blocks fill the lanes of one array
+GROUP = 32  # lanes: a quarter, so that the four words of 32 Philox blocks fill the 128 lanes of one array
 SLICE = LANES // DRAWS  # Philox blocks that serve 128 elements
 
 
 def unsigned(value: int) -> jax.Array:
-    """A word of 32 bits."""
+    """A number modulo 2**32, as uint32."""
     return jnp.asarray(value % (1 << 32), jnp.uint32)
 
 
 def noise_of(upper: jax.Array) -> jax.Array:
-    """`(draw + 0.5) / 65536 - 0.5` for the 16-bit draws in the upper halves of int32, whatever is in the lower ones.
+    """`(draw + 0.5) / 65536 - 0.5` for 16-bit draws in the upper halves of int32; the lower halves are ignored.
 
-    Above 64 a float32 has 17 bits for its fraction: the draw, and the half, which is the one.
+    A float32 between 64 and 128 has 17 bits after the point: they are the 16 bits of the draw, and 1 for the half.
     """
     return float_of(lax.shift_right_logical(upper, jnp.int32(15)) | 0x42800001) - 64.5
 
@@ -40,10 +44,10 @@ def noise_of(upper: jax.Array) -> jax.Array:
 
 
 def philox_words(seed: Words, block: jax.Array) -> list[jax.Array]:
-    """The words of Philox blocks, as int32, from the number of each after the seed's first.
+    """The words, as int32, of Philox blocks whose numbers are counted from the block of the seed.
 
-    The second word of a counter is the seed's or, after a carry, one more. In two rounds it has only met the words that
-    are the same for all blocks, so what becomes of either is computed once, and chosen.
+    The second word of a counter is that of the seed or, after a carry, one more. In the first two rounds it only meets
+    words that are the same for all blocks. So these rounds are computed once for each case, and the result is selected.
     """
     k0, k1, low, high = seed
     number = low + block
@@ -55,7 +59,7 @@ def philox_words(seed: Words, block: jax.Array) -> list[jax.Array]:
 
 
 def arrange(words: list[jax.Array]) -> list[jax.Array]:
-    """Array m of the result holds, of the blocks in the lanes of group m, word w in group w + m, modulo 4."""
+    """Arranges the words so that array m holds word w of the blocks of group m in group (w + m) % 4."""
     lane = lax.broadcasted_iota(jnp.int32, words[0].shape, 1)
     first_half, even_group = lane < LANES // 2, (lane & GROUP) == 0
     w0, w1, w2, w3 = words
@@ -72,12 +76,12 @@ def arrange(words: list[jax.Array]) -> list[jax.Array]:
 
 
 def slices(words: list[jax.Array], phase: jax.Array | int, reach: int) -> list[jax.Array]:
-    """Noise for all the elements that Philox blocks serve, 128 a row and array.
+    """Noise for all elements that Philox blocks serve: arrays with 128 elements in each row.
 
     Args:
-        words: Of the blocks; a group of lanes has the blocks from where the one before it began, and `reach` on.
-        phase: The draw in its block from which a row begins.
-        reach: How many blocks of a group are its own: all, or half, where those of a row's last draws are the next's.
+        words: The words of the blocks. Each group of lanes begins `reach` blocks after the group before it.
+        phase: The half-word, in the first block of each row, with which the row begins.
+        reach: How many blocks of a group are used: all, or the first half if the other half is that of the next group.
     """
     arrays, found = arrange(words), []
     lane = lax.broadcasted_iota(jnp.int32, words[0].shape, 1)
@@ -94,11 +98,11 @@ def stream_of_rows(seed: Words, row: jax.Array, first: jax.Array, columns: int, 
     """The noise of some columns of rows.
 
     Args:
-        seed: As `spec.Draw` describes it.
+        seed: As `spec.Draw` describes it, but with the number of the first block in place of the first element.
         row: The number of each row, uint32, in every lane.
         first: The first column, a multiple of 8.
-        columns: How many.
-        length: Of a row. Where it is not a multiple of 8, a row may begin at any draw of a block.
+        columns: How many columns.
+        length: The length of a row. If it is not a multiple of 8, a row may begin with any half-word of a block.
     """
     in_eight, rest = row & unsigned(7), length % DRAWS
     start = row * unsigned(length // DRAWS)
@@ -108,7 +112,7 @@ def stream_of_rows(seed: Words, row: jax.Array, first: jax.Array, columns: int, 
     reach = SLICE if rest else 2 * SLICE
     lane = lax.broadcasted_iota(jnp.int32, row.shape, 1)
     block = start + ((first >> 3) + (lane >> 5) * reach + (lane & (GROUP - 1))).astype(jnp.uint32)
-    parts = pl.cdiv(columns, 4 * reach * DRAWS)  # one below the other, so that there are few operations to compile
+    parts = pl.cdiv(columns, 4 * reach * DRAWS)  # stacked, so that there are few operations to compile
     blocks = jnp.concatenate([block + unsigned(4 * reach * part) for part in range(parts)])
     phases = jnp.concatenate([phase] * parts) if rest else 0
     found = [jnp.split(noise, parts) for noise in slices(philox_words(seed, blocks), phases, reach)]
@@ -117,9 +121,9 @@ def stream_of_rows(seed: Words, row: jax.Array, first: jax.Array, columns: int, 
 
 
 def stream_of_row(seed: Words, first: jax.Array, rows: int) -> jax.Array:
-    """The noise of a row that is folded into rows of 128 lanes, from the row `first` on.
+    """The noise of a single row that is folded into rows of 128 lanes, beginning with the folded row `first`.
 
-    The Philox blocks of rows 8 j + s of 64 are those of sublane s, lanes 16 j to 16 j + 15: slice j is eight rows.
+    Of 64 folded rows, row 8 j + s has its Philox blocks in sublane s, lanes 16 j to 16 j + 15. Slice j is eight rows.
     """
     shape = (pl.cdiv(rows, SUBLANES * SUBLANES) * SUBLANES, LANES)
     sublane, lane = (lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
@@ -134,7 +138,7 @@ def stream_of_row(seed: Words, first: jax.Array, rows: int) -> jax.Array:
 
 
 def seed_of_step(seed: Words, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The two words that the generator takes, for a step of the grid: other ones for every seed and step.
+    """The two words that the generator takes: they differ for every seed and every step of the grid.
 
     Source: the mixing function is the finalizer of MurmurHash3.
     """
@@ -147,7 +151,7 @@ def seed_of_step(seed: Words, step: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def hardware(seed: Words, step: jax.Array, rows: int, columns: int) -> jax.Array:
-    """Noise of rows and columns in whole tiles, from 32 bits an element; 16 would save draws and cost more shifts."""
+    """Noise of rows and columns in whole tiles, from 32 bits per element: 16 would need more shifts."""
     pltpu.prng_seed(*seed_of_step(seed, step))
     bits = pltpu.bitcast(pltpu.prng_random_bits((rows, columns)), jnp.int32)
     return bits.astype(jnp.float32) * 2.0**-32
@@ -157,7 +161,7 @@ def hardware(seed: Words, step: jax.Array, rows: int, columns: int) -> jax.Array
 
 
 def row_major(index: Sequence[jax.Array], sizes: Sequence[int]) -> jax.Array:
-    """The row-major number of an index; it wraps where 32 bits do not hold it."""
+    """The row-major number of an index, modulo 2**32."""
     number = jnp.int32(0)
     for i, n in zip(index, sizes, strict=True):
         number = number * n + i
@@ -165,12 +169,12 @@ def row_major(index: Sequence[jax.Array], sizes: Sequence[int]) -> jax.Array:
 
 
 def row_numbers(at: Sequence[jax.Array], shape: tuple[int, ...], steps: Sequence[int]) -> jax.Array:
-    """The number, uint32, of each row of a block in rows of 128 lanes, with whole tiles for every slab.
+    """The number, uint32, of each row of a block, repeated in 128 lanes; each slab is padded to whole tiles.
 
     Args:
-        at: Where the block begins, along all axes of the array but the last.
-        shape: The block's; of two axes, it is of one slab.
-        steps: By how much a row's number grows along those axes; it is 1 along the last of them.
+        at: The index of the block's first row: one number for each axis of the array but the last.
+        shape: The shape of the block; a block with two axes is one slab.
+        steps: How much the number of a row grows per step along these axes; it is 1 along the last of them.
     """
     tiles = (shape[0] if len(shape) == 3 else 1, round_up(shape[-2], SUBLANES), LANES)
     slabs, within = (lax.broadcasted_iota(jnp.int32, tiles, axis).reshape(-1, LANES) for axis in (0, 1))
@@ -179,31 +183,64 @@ def row_numbers(at: Sequence[jax.Array], shape: tuple[int, ...], steps: Sequence
 
 
 def word(value: int) -> jax.Array:
-    """A number that wraps where 32 bits do not hold it."""
+    """A number modulo 2**32, as int32."""
     return jnp.asarray((value + (1 << 31)) % (1 << 32) - (1 << 31), jnp.int32)
 
 
+Noise = Callable[[Words, Draw, tuple[int, ...], list[jax.Array]], jax.Array]
+
+
+def philox_noise(seed: Words, draw: Draw, shape: tuple[int, ...], steps: list[jax.Array]) -> jax.Array:
+    """The noise of a block from the stream."""
+    tiling, strides = tile_draw(draw)
+    k0, k1, low, high = seed
+    first = (k0, k1, *over_8((low, high)))
+    if tiling.folded:
+        return stream_of_row(first, steps[0] * shape[0], shape[0])
+    length = draw.shape[-1] if draw.is_contiguous else draw.whole[-1]
+    at = [step * (size or 1) for step, size in zip(steps, tiling.block, strict=True)]
+    row = row_numbers(at[:-1], shape, [stride // length for stride in strides[:-1]])
+    return stream_of_rows(first, row, at[-1], shape[-1], length)
+
+
+def hardware_noise(seed: Words, draw: Draw, shape: tuple[int, ...], steps: list[jax.Array]) -> jax.Array:
+    """The noise of a block from the chip's own generator."""
+    rows = math.prod(shape[:-2]) * round_up(shape[-2], SUBLANES)
+    return hardware(seed, row_major(steps, tile_draw(draw)[0].grid), rows, round_up(shape[-1], LANES))
+
+
+@dataclasses.dataclass(frozen=True)
+class InKernel:
+    """How the kernels draw from a generator.
+
+    Attributes:
+        noise: The noise of a block in whole tiles, float32, from the seed of its example, the draw, the shape of the
+            block, and its index in the grid of the example.
+        serves: Whether the kernels can draw the noise of a draw.
+        needs_tpu_interpreter: Whether only Pallas' interpreter of TPUs can interpret it; its bits are 0 there.
+    """
+
+    noise: Noise
+    serves: Callable[[Draw], bool]
+    needs_tpu_interpreter: bool = False
+
+
+IN_KERNEL: Mapping[Generator, InKernel] = {
+    "philox": InKernel(philox_noise, lambda draw: draw.is_in_rows_of_blocks),
+    "hardware": InKernel(hardware_noise, lambda _: True, needs_tpu_interpreter=True),
+}
+
+
 def noise_block(seed_ref: jax.Ref, shape: tuple[int, ...], draw: Draw, outer: int) -> jax.Array:
-    """The noise of the block where the grid stands, float32.
+    """The noise of the current block of the grid, float32.
 
     Args:
         seed_ref: The example's seed, uint32 (1, 4).
-        shape: The block's, as the kernel sees it.
-        draw: What is drawn for the example, by Philox or by the hardware.
+        shape: The shape of the block, as the kernel sees it.
+        draw: What is drawn for the example.
         outer: How many axes the grid has before those of the tiling.
     """
-    tiling, strides = tile_draw(draw)
     k0, k1, low, high = (seed_ref[0, i] for i in range(4))
-    steps = [pl.program_id(outer + i) for i in range(len(tiling.grid))]
-    at = [step * (size or 1) for step, size in zip(steps, tiling.block, strict=True)]
-    first = (k0, k1, *over_8((low, high)))
-    if draw.generator == "hardware":
-        rows = math.prod(shape[:-2]) * round_up(shape[-2], SUBLANES)
-        noise = hardware((k0, k1, low, high), row_major(steps, tiling.grid), rows, round_up(shape[-1], LANES))
-    elif tiling.folded:
-        noise = stream_of_row(first, steps[0] * shape[0], shape[0])
-    else:
-        length = draw.shape[-1] if draw.is_contiguous else draw.whole[-1]
-        row = row_numbers(at[:-1], shape, [stride // length for stride in strides[:-1]])
-        noise = stream_of_rows(first, row, at[-1], shape[-1], length)
+    steps = [pl.program_id(outer + i) for i in range(len(tile_draw(draw)[0].grid))]
+    noise = IN_KERNEL[draw.generator].noise((k0, k1, low, high), draw, shape, steps)
     return noise.reshape(*shape[:-2], -1, noise.shape[-1])[..., : shape[-2], : shape[-1]]

@@ -1,4 +1,4 @@
-"""Pallas for TPU: the kernels, and the calls that run them over all blocks of an array."""
+"""The operations in Pallas for TPU: the kernels, and the calls that run them over all blocks of an array."""
 
 import dataclasses
 import functools
@@ -13,21 +13,20 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..generators import philox
-from ..generators.noise import drawn
-from ..spec import Draw, Generator, QuantSpec, packed_shape
+from ..generators import PLAIN, drawn
+from ..spec import Draw, QuantSpec, packed_shape
 from .formula import LANES, inside, masked, pack, quantize_block, unpack, widen
-from .noise import noise_block
+from .noise import IN_KERNEL, noise_block
 from .tiling import Tiling, tile, tile_draw
 
 
 def carried(x: jax.Array) -> jax.Array:
-    """x as a kernel takes it: float16 as its bits."""
+    """x as it is passed to a kernel: float16 as the int16 of its bits, because Mosaic does not take float16."""
     return lax.bitcast_convert_type(x, jnp.int16) if x.dtype == jnp.float16 else x
 
 
 def carrier(dtype: np.dtype) -> np.dtype:
-    """The dtype in which a kernel gives numbers of `dtype`."""
+    """The dtype in which a kernel returns numbers of `dtype`."""
     return np.dtype(jnp.int16) if dtype == jnp.float16 else np.dtype(dtype)
 
 
@@ -35,12 +34,12 @@ def carrier(dtype: np.dtype) -> np.dtype:
 
 
 def rows_of(ref: jax.Ref) -> jax.Array:
-    """What a block holds, by rows of lanes."""
+    """The elements of a block, in rows of lanes."""
     return ref[...].reshape(-1, LANES) if len(ref.shape) == 1 else ref[...]
 
 
 def without_tail(packed: jax.Array, tiling: Tiling) -> jax.Array:
-    """A block of packed bytes with 0 in the bits beyond the end of the last axis, where a block may hold anything."""
+    """A block of packed bytes with zeros for the bits beyond the end of the last axis, where a block is undefined."""
     length, block = tiling.shape[-1], tiling.packed.block[-1]
     if length % 8 == 0 or (tiling.grid[-1] == 1 and not tiling.folded):
         return packed
@@ -52,7 +51,7 @@ def without_tail(packed: jax.Array, tiling: Tiling) -> jax.Array:
 
 
 def quantize_kernel(*refs: jax.Ref, spec: QuantSpec, tiling: Tiling, dtypes: tuple[np.dtype, ...]) -> None:
-    """One block of x, and of noise if `dtypes` names its dtype too, to the result and, if it is asked for, the mask."""
+    """Quantizes one block of x, with a block of noise if `dtypes` has two entries."""
     blocks = [widen(rows_of(ref), dtype) for ref, dtype in zip(refs, dtypes, strict=False)]
     x, noise = blocks if len(blocks) == 2 else (*blocks, None)
     write(x, noise, refs[len(blocks) :], spec, tiling, dtypes[0])
@@ -68,7 +67,7 @@ def drawing_kernel(
     outer: int,
     dtype: np.dtype,
 ) -> None:
-    """One block of x, and the noise that is drawn for it, to what `quantize_kernel` gives."""
+    """Quantizes one block of x, with noise that is drawn here."""
     x = widen(rows_of(x_ref), dtype)
     noise = noise_block(seed_ref, x.shape, draw, outer)
     write(x, noise, refs, spec, tiling, dtype)
@@ -82,7 +81,7 @@ def write(
     tiling: Tiling,
     dtype: np.dtype,
 ) -> None:
-    """Writes the result for a block and, if it is asked for, its mask."""
+    """Writes the result of a block and, if there is a reference for it, the packed mask."""
     y_ref, *packed_refs = refs
     y_ref[...] = quantize_block(x, noise, spec, dtype).reshape(y_ref.shape)
     for packed_ref in packed_refs:
@@ -103,20 +102,15 @@ def from_x_kernel(g_ref: jax.Ref, x_ref: jax.Ref, o_ref: jax.Ref, *, spec: Quant
 
 
 def seeds_of(seed: jax.Array, batch: tuple[int, ...]) -> jax.Array:
-    """A seed for each example of a batch, or one for all: uint32 (n, 4)."""
+    """A seed for each example of a batch, or one seed for all examples: uint32 (n, 4)."""
     if math.prod(seed.shape[:-1]) != 1:
         seed = jnp.broadcast_to(seed, (*batch, 4))
     return seed.reshape(-1, 4)
 
 
 def seed_spec(seeds: int) -> pl.BlockSpec:
-    """The seed of the example where the grid stands, which its first axis tells if there are several."""
+    """The seed of the current example: if there are several, the first axis of the grid counts the examples."""
     return pl.BlockSpec((None, 1, 4), lambda *at: (at[0] if seeds > 1 else 0, 0, 0), memory_space=pltpu.SMEM)
-
-
-def of_examples(tiling: Tiling, examples: int) -> Tiling:
-    """The tiling of a batch, of an example's; where there is but one it has no axis of its own."""
-    return tiling if examples == 1 else tiling.of_batch(examples)
 
 
 def run(
@@ -132,10 +126,10 @@ def run(
     Args:
         kernel: Takes the blocks of operands and results.
         operands: Arrays, each with its tiling and its shape as the kernel sees it.
-        results: The tilings, shapes and dtypes of what comes back.
-        name: What a profile shows.
+        results: The tiling, shape and dtype of each result.
+        name: The name that a profile shows.
         interpret: Whether to interpret the kernel, on any platform.
-        seeds: uint32 (n, 4), of which the kernel takes the one of its example before everything else.
+        seeds: uint32 (n, 4) or None. The seed of the current example is then the first argument of the kernel.
     """
     arrays = [carried(a).reshape(shape) for a, _, shape in operands]
     in_specs = [tiles.block_spec(shape) for _, tiles, shape in operands]
@@ -163,7 +157,7 @@ def run(
     ]
 
 
-# --- what `reference.py` documents ------------------------------------------------------------------------------------
+# --- the operations, which `reference.py` documents -------------------------------------------------------------------
 
 
 def check(**dtypes: np.dtype | None) -> None:
@@ -179,7 +173,7 @@ def check(**dtypes: np.dtype | None) -> None:
 def quantize(
     x: jax.Array, noise: jax.Array | None, spec: QuantSpec, *, interpret: bool = False
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """`reference.quantize` in one pass over x."""
+    """See `reference.quantize`; one pass over x."""
     check(x=x.dtype, noise=None if noise is None or spec.draw else noise.dtype, noise_dtype=spec.noise_dtype)
     dtype, packed = spec.result_dtype(x.dtype), packed_shape(x.shape)
     if x.size == 0:
@@ -198,7 +192,7 @@ def quantize(
 
 
 def results_of(x: jax.Array, spec: QuantSpec, tiling: Tiling) -> list[tuple[Tiling, tuple[int, ...], np.dtype]]:
-    """What `run` gives for a quantization."""
+    """The results of a quantization, as `run` takes them."""
     results = [(tiling, x.shape, spec.result_dtype(x.dtype))]
     if spec.with_mask:
         results.append((tiling.packed, packed_shape(x.shape), np.dtype(jnp.uint8)))
@@ -208,43 +202,42 @@ def results_of(x: jax.Array, spec: QuantSpec, tiling: Tiling) -> list[tuple[Tili
 def quantize_with_draw(
     x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, interpret: bool
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """`quantize` with noise that is drawn in the pass, or before it where examples or axes share it, or have none."""
+    """`quantize` with noise that is drawn.
+
+    The kernel draws the noise, except if a draw is shared along an axis, if an example is a single number without axes,
+    or if the kernel cannot draw from the generator. Then the noise is drawn before the pass.
+    """
     batch = x.shape[: x.ndim - len(draw.shape)]
-    drawn_here = draw.generator == "hardware" or (draw.generator == "philox" and draw.is_in_rows_of_blocks)
-    if not draw.shape or (*batch, *draw.shape) != x.shape or not drawn_here:
+    generator = IN_KERNEL.get(draw.generator)
+    if generator is None or not draw.shape or (*batch, *draw.shape) != x.shape or not generator.serves(draw):
         noise = drawn_before(draw, seed, interpret)
         return quantize(x, noise, dataclasses.replace(spec, draw=None), interpret=interpret)
-    (example, _), seeds = tile_draw(draw), seeds_of(seed, batch)
-    if len(example.shape) == 1 and math.prod(batch) > 1:  # its blocks would be those of rows in a batch
-        one_by_one = (x.reshape(-1, *draw.shape), jnp.broadcast_to(seeds, (math.prod(batch), 4)))
+    (example, _), seeds, examples = tile_draw(draw), seeds_of(seed, batch), math.prod(batch)
+    if len(example.shape) == 1 and examples > 1:  # a batch of rows would have other blocks
+        one_by_one = (x.reshape(-1, *draw.shape), jnp.broadcast_to(seeds, (examples, 4)))
         results = lax.map(lambda one: quantize(one[0], one[1], spec, interpret=interpret), one_by_one)
         return jax.tree.map(lambda a: a.reshape(*batch, -1), results)
-    tiling = of_examples(example, math.prod(batch))
+    tiling = example if examples == 1 else example.of_batch(examples)
     outer = len(tiling.grid) - len(example.grid)
     kernel = functools.partial(drawing_kernel, spec=spec, draw=draw, tiling=tiling, outer=outer, dtype=x.dtype)
-    interpreted = interpreter(draw.generator, interpret)
+    interpreted = pltpu.InterpretParams() if interpret and generator.needs_tpu_interpreter else interpret
     operands, results = [(x, tiling, tiling.shape)], results_of(x, spec, tiling)
     y, *mask = run(kernel, operands, results, "quantize_with_noise", interpreted, seeds)
     return (y, mask[0]) if spec.with_mask else y
 
 
-def interpreter(generator: Generator, interpret: bool) -> bool | pltpu.InterpretParams:
-    """What interprets a kernel that draws: that of TPUs alone has their generator, whose bits are 0 there."""
-    return pltpu.InterpretParams() if interpret and generator == "hardware" else interpret
-
-
 def drawn_before(draw: Draw, seed: jax.Array, interpret: bool) -> jax.Array:
-    """`noise.drawn` for every generator; that of the chip adds to zeros."""
-    if draw.generator != "hardware":
-        return drawn(draw, seed, philox.draws_on_tpu)
+    """`generators.drawn` for every generator; without a plain form, a kernel adds the noise to zeros."""
+    if draw.generator in PLAIN:
+        return drawn(draw, seed, "tpu")
     batch, shape = seed.shape[:-1], draw.shape or (1,)
-    spec = QuantSpec(math.inf, clip=False, rounding=None, draw=Draw("hardware", shape))
-    zeros = lax.full_like(seed, 0, jnp.float32, (*batch, *shape))  # which varies along a mesh's axes as the seed does
+    spec = QuantSpec(math.inf, clip=False, rounding=None, draw=Draw(draw.generator, shape))
+    zeros = lax.full_like(seed, 0, jnp.float32, (*batch, *shape))  # varies along the same axes of a mesh as the seed
     return cast(jax.Array, quantize(zeros, seed, spec, interpret=interpret)).reshape(*batch, *draw.shape)
 
 
 def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, *, interpret: bool = False) -> jax.Array:
-    """`reference.clip_gradient_from_mask` in one pass over g."""
+    """See `reference.clip_gradient_from_mask`; one pass over g."""
     check(g=g.dtype)
     if g.size == 0:
         return g
@@ -255,7 +248,7 @@ def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, *, interpret: bool 
 
 
 def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec, *, interpret: bool = False) -> jax.Array:
-    """`reference.clip_gradient_from_x` in one pass over g and x."""
+    """See `reference.clip_gradient_from_x`; one pass over g and x."""
     check(g=g.dtype, x=x.dtype)
     if g.size == 0:
         return g

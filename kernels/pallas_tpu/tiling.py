@@ -1,8 +1,9 @@
 """How the TPU kernels see an array.
 
-An array is rows of lanes, its last axis kept as it is: on a TPU that axis is spread over tiles of 128 lanes, and
-reshaping it is a copy. Leading axes merge for free where the second last is a multiple of the 8 sublanes of a tile.
-A single row is the exception: in memory it is a sequence of tiles, so it is *folded* into rows of 128 lanes.
+On a TPU, the last axis of an array is spread over tiles of 128 lanes, and reshaping it is a copy. So the kernels keep
+the last axis, and see an array as rows of lanes. Merging leading axes costs nothing if the second last axis is a
+multiple of the 8 sublanes of a tile. A single row is stored as a sequence of tiles, so it is *folded* into rows of 128
+lanes.
 """
 
 import dataclasses
@@ -15,11 +16,11 @@ from ..spec import Draw, strides_of
 from .formula import CHUNK, LANES
 
 SUBLANES = 8
-BLOCK_BYTES = 1 << 19  # of one operand: with its results, double buffered, a few MB of the 16 that every chip has
-DRAW_BYTES = 1 << 21  # the same, of float32, where noise is drawn: before the first draw pass many idle cycles
-MINIMUM_ROWS = 32  # of a block, where there are so many: the tile height of 8-bit results
-FLAT_FROM = 1 << 15  # a shorter single row that does not divide is left a row
-UNMERGED = 32  # short slabs that a block holds at most
+BLOCK_BYTES = 1 << 19  # of one operand: all operands and results, double buffered, take a few MB of the chip's 16
+DRAW_BYTES = 1 << 21  # of float32, if noise is drawn: there are many idle cycles before the first draw of a block
+MINIMUM_ROWS = 32  # of a block, if the array has as many: the height of a tile of 8-bit results
+FLAT_FROM = 1 << 15  # a shorter single row is not folded, unless whole rows of packed bytes divide it
+UNMERGED = 32  # slabs in a block, at most
 
 
 def round_up(n: int, multiple: int) -> int:
@@ -33,8 +34,8 @@ class Tiling:
 
     Attributes:
         shape: The array's shape after merging axes.
-        block: The shape of one block; None is an axis of which a block has one index, and that the kernel does not see.
-        folded: Whether the array is one row, so that eight rows of lanes have their mask bits in one row of bytes.
+        block: The shape of one block; along an axis with None, a block has one index, and the kernel does not see it.
+        folded: Whether the array is one row: eight rows of lanes then have their mask bits in one row of bytes.
     """
 
     shape: tuple[int, ...]
@@ -47,7 +48,7 @@ class Tiling:
 
     @property
     def packed(self) -> "Tiling":
-        """The same blocks of the packed mask."""
+        """The tiling of the packed mask, with the same grid."""
         axis = -2 if self.folded and len(self.shape) > 1 else -1
         shape, block = list(self.shape), list(self.block)
         shape[axis] = pl.cdiv(shape[axis], 8)
@@ -55,23 +56,23 @@ class Tiling:
         return Tiling(tuple(shape), tuple(block), self.folded)
 
     def of_batch(self, examples: int) -> "Tiling":
-        """The same blocks of each array of a batch."""
+        """The tiling of a batch of such arrays."""
         return Tiling((examples, *self.shape), (None, *self.block), self.folded)
 
     def block_spec(self, shape: tuple[int, ...]) -> pl.BlockSpec:
-        """The blocks of an operand of `shape`: each of its dimensions is the array's, or 1 and the same everywhere."""
-        if len(shape) > len(self.shape):  # one number, for an array that stays one-dimensional
+        """The blocks of an operand of `shape`, each of whose sizes is that of the array, or 1 where it broadcasts."""
+        if len(shape) > len(self.shape):  # a single number, for an array of one axis
             return pl.BlockSpec(shape, lambda *_: (0,) * len(shape))
         block = tuple(b if n != 1 or b is None else 1 for n, b in zip(shape, self.block, strict=True))
         return pl.BlockSpec(block, lambda *at: tuple(i if n != 1 else 0 for n, i in zip(shape, at, strict=True)))
 
 
 def merged(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Merges adjacent leading axes of `shape` where another array lies alike; both come back with rank >= 3.
+    """Merges adjacent leading axes, if they can be merged in another array too; the results have rank 3 or more.
 
     Args:
-        shape: Of this array.
-        strides: Of the other array, along the axes of this one: 0 where it is the same for every index.
+        shape: The shape of the array.
+        strides: The strides of the other array along the same axes: 0 where it broadcasts.
 
     Example:
         >>> merged((4, 6, 16, 5), (0, 0, 5, 1))
@@ -79,7 +80,7 @@ def merged(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int,
     """
     ours, theirs = [shape[-1]], [strides[-1]]
     for n, step in reversed([(n, step) for n, step in zip(shape[:-1], strides[:-1], strict=True) if n != 1]):
-        free = len(ours) > 2 or ours[0] % SUBLANES == 0  # the second last axis is tiled, those before it are not
+        free = len(ours) > 2 or ours[0] % SUBLANES == 0  # of the leading axes, only the second last is tiled
         if len(ours) > 1 and free and step == ours[0] * theirs[0]:
             ours[0] = n * ours[0]
         else:
@@ -90,14 +91,14 @@ def merged(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int,
 
 
 def tile_row(n: int, size: int) -> Tiling:
-    """Tiles one row of n numbers, of which a block holds `size`."""
+    """Tiles one row of n numbers into blocks of `size`."""
     if n % CHUNK == 0:
         return Tiling((n // LANES, LANES), (min(n, size) // LANES, LANES), folded=True)
     return Tiling((n,), (size,), folded=True)
 
 
 def tile_rows(shape: tuple[int, ...], size: int) -> Tiling:
-    """Tiles (..., slabs, rows, lanes) so that a block holds about `size` numbers with their padding."""
+    """Tiles (..., slabs, rows, lanes) into blocks of about `size` numbers, including padding."""
     *batch, slabs, rows, lanes = shape
     widest = size // round_up(min(rows, MINIMUM_ROWS), SUBLANES) // CHUNK * CHUNK
     lane_block = min(lanes, widest)
@@ -108,7 +109,7 @@ def tile_rows(shape: tuple[int, ...], size: int) -> Tiling:
 
 
 def tile(x: jax.Array, noise: jax.Array | None = None, itemsize: int = 0) -> tuple[Tiling, tuple[int, ...]]:
-    """The tiling of x, and the shape in which its noise goes with it."""
+    """The tiling of x, and the shape of its noise after merging axes."""
     size = BLOCK_BYTES // max(x.dtype.itemsize, itemsize)
     shape = x.shape if noise is None else noise.shape
     tiling, strides = tile_shape(x.shape, strides_of(shape), size)
@@ -118,12 +119,12 @@ def tile(x: jax.Array, noise: jax.Array | None = None, itemsize: int = 0) -> tup
 
 
 def tile_draw(draw: Draw) -> tuple[Tiling, tuple[int, ...]]:
-    """The tiling with whose blocks noise is drawn, on which the noise of hardware hangs, and its axes' strides."""
+    """The tiling with which noise is drawn, and its strides; the noise of the hardware depends on this tiling."""
     return tile_shape(draw.shape, draw.strides, DRAW_BYTES // 4)
 
 
 def tile_shape(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> tuple[Tiling, tuple[int, ...]]:
-    """The tiling of an array whose blocks hold about `size` numbers, and the strides of another along its axes."""
+    """The tiling into blocks of about `size` numbers, and the strides of another array along its axes."""
     n = shape[-1]
     if math.prod(shape) == n and (n % CHUNK == 0 or n >= FLAT_FROM):
         tiling = tile_row(n, size)

@@ -1,4 +1,4 @@
-"""Kernels for CUDA GPUs, written in Pallas and compiled by its Triton lowering."""
+"""Kernels for CUDA GPUs, written in Pallas and compiled by its Triton lowering; imported only when they are used."""
 
 from .operations import clip_gradient_from_mask as clip_gradient_from_mask
 from .operations import clip_gradient_from_x as clip_gradient_from_x

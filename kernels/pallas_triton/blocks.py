@@ -1,7 +1,7 @@
-"""Blocks of flattened arrays for the CUDA kernels: what a program handles, and how it is addressed.
+"""Blocks of flattened arrays for the CUDA kernels: the elements that a program handles, and their addresses.
 
-Blocks are addressed by hand (`pl.ANY` and `pl.ds`) and the last, partial one is masked: with block specs, a block that
-does not divide the array stores out of bounds on JAX up to 0.11.2.
+Kernels address blocks themselves (`pl.ANY` and `pl.ds`), and mask the last block if it is partial. With block specs, if
+the blocks do not divide the array, JAX up to 0.11.2 stores out of bounds.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ class Block:
     """A part of an example: `size` elements from `start` of its `n` elements.
 
     Attributes:
-        i: The number of the program that handles it.
+        i: The number of the block in its example.
         start: The index of its first element within the example.
-        size: How many elements it has, those beyond the end of the example included.
+        size: How many elements it has, including those beyond the end of the example.
         n: How many elements an example has.
-        example: The number of the example, or None where there is one.
+        example: The number of the example, or None if there is only one.
         whole: Whether all its elements exist.
     """
 
@@ -41,7 +41,7 @@ class Block:
     whole: bool = True
 
     def local(self) -> jax.Array:
-        """The place of each element after `start`."""
+        """The index of each element, counted from `start`."""
         return lax.iota(self.start.dtype, self.size)
 
     def index(self) -> jax.Array:
@@ -50,39 +50,39 @@ class Block:
             return self.start + self.local()
 
     def origin(self) -> jax.Array:
-        """Where the flattened arrays have the element at `start`."""
+        """The index in the flattened arrays of the element at `start`."""
         if self.example is None:
             return self.start
         with indices(self.start.dtype):
             return self.example.astype(self.start.dtype) * jnp.full((), self.n, self.start.dtype) + self.start
 
     def address(self) -> Any:
-        """Where the flattened arrays have each element."""
+        """The indices in the flattened arrays of all elements."""
         return pl.ds(self.origin(), self.size)
 
     def within(self) -> jax.Array | None:
-        """Which elements exist; None where all do."""
+        """Which elements exist; None if all do."""
         with indices(self.start.dtype):
             return None if self.whole else self.index() < self.n
 
     def load(self, ref: Any, at: Any = None) -> jax.Array:
-        """This part of `ref`, 0 beyond the end; or the elements `at` an array of indices."""
+        """The elements of `ref` in this block, 0 beyond the end; or the elements at the indices `at`."""
         mask = self.within()
         at = self.address() if at is None else at
         return plt.load(ref.at[at], mask=mask, other=None if mask is None else np.zeros((), ref.dtype)[()])
 
     def store(self, ref: Any, value: jax.Array) -> None:
-        """Writes this part of `ref`."""
+        """Writes the elements of `ref` in this block."""
         plt.store(ref.at[self.address()], value, mask=self.within())
 
     def packed(self) -> "Block":
-        """The part of the packed mask that belongs to this part, eight elements a byte."""
+        """The bytes of the packed mask that belong to this block."""
         with indices(self.start.dtype):
             start = lax.div(self.start, jnp.full((), 8, self.start.dtype))
         return dataclasses.replace(self, start=start, size=self.size // 8, n=-(-self.n // 8))
 
     def parts(self, size: int) -> list["Block"]:
-        """It, cut into parts of `size` elements."""
+        """The block, cut into parts of `size` elements."""
         with indices(self.start.dtype):
             starts = [self.start + jnp.full((), first, self.start.dtype) for first in range(0, self.size, size)]
         return [dataclasses.replace(self, start=start, size=size) for start in starts]
@@ -90,26 +90,26 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Columns(Block):
-    """Some columns of a block whose elements are written in rows of eight: `width` of them, from `first`."""
+    """Some columns of a block whose elements are arranged in rows of eight: `width` columns from column `first`."""
 
     first: int = 0
     width: int = 8
 
     def local(self) -> jax.Array:
-        """The place of each element after `start`."""
+        """The index of each element, counted from `start`."""
         dtype, shape = self.start.dtype, (self.size // 8, self.width)
         with indices(dtype):
             row, column = (lax.broadcasted_iota(dtype, shape, axis) for axis in (0, 1))
             return row * jnp.full((), 8, dtype) + (column + jnp.full((), self.first, dtype))
 
     def address(self) -> Any:
-        """Where the flattened arrays have each element."""
+        """The indices in the flattened arrays of all elements."""
         with indices(self.start.dtype):
             return self.origin() + self.local()
 
 
 def columns(block: Block, width: int) -> list[Columns]:
-    """The columns of a block written in rows of eight, `width` at a time."""
+    """The columns of a block whose elements are arranged in rows of eight, `width` at a time."""
     fields = {field.name: getattr(block, field.name) for field in dataclasses.fields(Block)}
     return [Columns(**fields, first=first, width=width) for first in range(0, 8, width)]
 
@@ -127,7 +127,7 @@ def for_each_block(
     configuration: Configuration,
     examples: int = 1,
 ) -> list[jax.Array]:
-    """Runs `kernel(block, *refs)` for every block of arrays, which are `examples` times `n` elements."""
+    """Runs `kernel(block, *refs)` for every block of flattened arrays that have `examples` times `n` elements."""
     for array in (*inputs, *outputs):
         check_addressable(array)
     total, size = n * examples, configuration.block
@@ -135,7 +135,7 @@ def for_each_block(
 
     def program(*refs: Any) -> None:
         i, example = pl.program_id(0), None
-        if examples > 1:  # one axis for both, because the others of a grid end at 65535
+        if examples > 1:  # one grid axis for both, because the other axes are limited to 65535
             example, i = lax.div(i, jnp.full((), blocks, i.dtype)), lax.rem(i, jnp.full((), blocks, i.dtype))
         block = Block(i, block_start(i, size, total), size, n, example)
         if n >= size:
@@ -144,7 +144,7 @@ def for_each_block(
             pl.when(i == n // size)(lambda: kernel(dataclasses.replace(block, whole=False), *refs))
 
     anywhere = pl.BlockSpec(memory_space=pl.ANY)
-    axes = jax.typeof(inputs[0]).manual_axis_type  # along which a result varies inside `shard_map`, as the inputs do
+    axes = jax.typeof(inputs[0]).manual_axis_type  # inside `shard_map`, results vary along the same axes
     return pl.pallas_call(
         program,
         grid=(examples * blocks,),
@@ -163,19 +163,19 @@ def for_each_block(
 
 
 def indices(dtype: np.dtype) -> contextlib.AbstractContextManager[Any]:
-    """Where arithmetic on indices of `dtype` is written: JAX has 64-bit integers only where they are asked for."""
+    """The context for arithmetic on indices of `dtype`: JAX has 64-bit integers only under `enable_x64`."""
     return jax.enable_x64(True) if dtype == np.int64 else contextlib.nullcontext()
 
 
 def block_start(i: jax.Array, size: int, n: int) -> jax.Array:
-    """The index of the first element of block `i`, of a dtype for arrays of `n` elements."""
+    """The index of the first element of block `i`, in a dtype that can index arrays of `n` elements."""
     dtype = index_dtype(n)
     with indices(dtype):
         return lax.convert_element_type(i, dtype) * jnp.full((), size, dtype)
 
 
 def check_addressable(array: Any) -> None:
-    """Refuses an array that Pallas would address wrongly."""
+    """Raises NotImplementedError for an array that Pallas would address wrongly."""
     if array.dtype.itemsize == 1 and INT32_END < array.size <= 2 * INT32_END:
         raise NotImplementedError(
             f"implementation='pallas' cannot address {array.size} elements of {array.dtype.name} on a GPU: Pallas "

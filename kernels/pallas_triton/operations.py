@@ -1,7 +1,7 @@
-"""Pallas for CUDA, through Pallas' Triton lowering: one pass over the flattened arrays."""
+"""The operations in Pallas for CUDA: each is one pass over the flattened arrays."""
 
-import dataclasses
-import math
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,25 +9,24 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import elementwise
-from ..generators.noise import drawn as draw_array
-from ..gpu import tuning
-from ..gpu.shapes import draws_in_kernel, pad_rows, padded_for_mask, ragged
+from ..gpu import flattened, tuning
+from ..gpu.shapes import Sharing
 from ..gpu.tuning import Configuration
-from ..spec import Draw, QuantSpec, packed_shape, strides_of
-from .blocks import Block, Columns, columns, for_each_block
-from .noise import Stream, broadcast_index, join, split
+from ..spec import Draw, QuantSpec, strides_of
+from .blocks import Block, Columns, Kernel, columns, for_each_block
+from .noise import STREAMS, broadcast_index, join, seed_of, split
 
-# --- the mask, eight elements a byte ---------------------------------------------------------------------------------
+# --- the mask, eight elements per byte -------------------------------------------------------------------------------
 
 
 def pack(mask: jax.Array) -> jax.Array:
-    """Eight elements a byte, low bit first."""
+    """Packs eight elements per byte, low bit first."""
     bits = mask.astype(jnp.int32).reshape(-1, 8)
     return jnp.sum(bits << lax.broadcasted_iota(jnp.int32, bits.shape, 1), axis=1).astype(jnp.uint8)
 
 
 def _bits(mask: jax.Array, place: Columns) -> jax.Array:
-    """What columns of a part add to the bytes of their rows."""
+    """What the mask of some columns adds to the byte of each row."""
     within = place.within()
     mask = mask if within is None else mask & within
     bit = lax.broadcasted_iota(jnp.int32, mask.shape, 1) + place.first
@@ -35,7 +34,7 @@ def _bits(mask: jax.Array, place: Columns) -> jax.Array:
 
 
 def unpack(packed: jax.Array) -> jax.Array:
-    """`pack` undone."""
+    """The inverse of `pack`."""
     shape = (packed.shape[0], 8)
     bits = lax.broadcast_in_dim(packed.astype(jnp.int32), shape, (0,)) >> lax.broadcasted_iota(jnp.int32, shape, 1)
     return (bits & 1).reshape(-1) == 1
@@ -52,62 +51,57 @@ def quantize(
     interpret: bool = False,
     configuration: Configuration | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """`reference.quantize` in one pass, divided as it is told or, without a configuration, as `tuning` says."""
-    shape, dtype = x.shape, spec.result_dtype(x.dtype)
-    if not x.size:
-        empty = jnp.zeros(shape, dtype)
-        return (empty, jnp.zeros(packed_shape(shape), jnp.uint8)) if spec.with_mask else empty
-    if noise is not None and spec.draw is not None:
-        if draws_in_kernel(x, noise, spec):
-            return _quantize_drawing(x, noise, spec, spec.draw, interpret, configuration)
-        noise, spec = draw_array(spec.draw, noise), dataclasses.replace(spec, draw=None)
-    if spec.with_mask:
-        x, noise = padded_for_mask(x, noise)
-    noise_shape = x.shape if noise is None else noise.shape
+    """`reference.quantize`; the array is divided into blocks by `configuration`, or by default as `tuning` says."""
+
+    def run(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, results: flattened.Results) -> list[jax.Array]:
+        n, examples = flattened.examples_of(x, noise, spec)
+        operation = tuning.quantization(spec, with_noise=noise is not None)
+        chosen = configuration or tuning.here(x.dtype, operation, interpret, n, examples)
+        if noise is None or spec.draw is None:
+            kernel, name = _reading(x, noise, spec), "intnumerics_quantize"
+        else:
+            kernel = _drawing(x, noise, spec, spec.draw, chosen.threads)
+            name = "intnumerics_quantize_with_noise"
+        inputs = [x.reshape(-1)] if noise is None else [x.reshape(-1), noise.reshape(-1)]
+        return for_each_block(kernel, n, inputs, results, name, interpret, chosen, examples)
+
+    return flattened.quantize(x, noise, spec, STREAMS, run)
+
+
+def _reading(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> Kernel:
+    """The kernel that reads noise, if there is any, from an array that broadcasts to x."""
+    sharing = None if noise is None or noise.shape == x.shape else Sharing.of(x.shape, strides_of(noise.shape))
 
     def kernel(block: Block, x_ref: Any, *refs: Any) -> None:
         noise_ref, (y_ref, *mask_ref) = (None, refs) if noise is None else (refs[0], refs[1:])
-        values, drawn = block.load(x_ref), None
+        values, added = block.load(x_ref), None
         if noise_ref is not None:
-            at = None
-            if noise_shape != x.shape:
-                at = broadcast_index(block.index(), x.shape, strides_of(noise_shape))
-            drawn = elementwise.widen(block.load(noise_ref, at))
-        block.store(y_ref, elementwise.quantize(values, drawn, spec, _tiny(block)))
+            at = None if sharing is None else broadcast_index(block.index(), sharing)
+            added = elementwise.widen(block.load(noise_ref, at))
+        block.store(y_ref, elementwise.quantize(values, added, spec, _unknown_zero(block)))
         if mask_ref:
             mask = elementwise.inside(values, spec)
             within = block.within()
             block.packed().store(mask_ref[0], pack(mask if within is None else mask & within))
 
-    outputs = [jax.ShapeDtypeStruct((x.size,), dtype)]
-    if spec.with_mask:
-        outputs.append(jax.ShapeDtypeStruct((-(-x.size // 8),), jnp.uint8))
-    inputs = [x.reshape(-1)] if noise is None else [x.reshape(-1), noise.reshape(-1)]
-    chosen = configuration or tuning.here(
-        x.dtype, tuning.quantization(spec, with_noise=noise is not None), interpret, x.size
-    )
-    y, *packed = for_each_block(kernel, x.size, inputs, outputs, "intnumerics_quantize", interpret, chosen)
-    y = y.reshape(x.shape)[..., : shape[-1]]
-    return (y, packed[0].reshape(packed_shape(shape))) if spec.with_mask else y
+    return kernel
 
 
-def _quantize_drawing(
-    x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, interpret: bool, configuration: Configuration | None
-) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """`quantize` where `draws_in_kernel`: in parts of eight elements a thread, in whose registers they stay."""
-    shape, dtype, rank = x.shape, spec.result_dtype(x.dtype), seed.ndim - 1
-    n, examples = math.prod(shape[rank:]), math.prod(shape[:rank])
-    width = 16 // max(x.dtype.itemsize, dtype.itemsize)  # so that neither moves more than 128 bits at once
-    joins = dtype.itemsize < x.dtype.itemsize
-    chosen = configuration or tuning.here(x.dtype, tuning.quantization(spec, True), interpret, n, examples)
+def _drawing(x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, rows: int) -> Kernel:
+    """The kernel that draws noise, in parts of `rows` times eight elements: a thread's eight stay in its registers."""
+    rank, result = seed.ndim - 1, spec.result_dtype(x.dtype)
+    batch, seed_batch = x.shape[:rank], seed.shape[:rank]
+    width = 16 // max(x.dtype.itemsize, result.itemsize)  # so that a thread moves at most 128 bits at once
+    joins = result.itemsize < x.dtype.itemsize
 
     def kernel(block: Block, x_ref: Any, seed_ref: Any, y_ref: Any, *mask_ref: Any) -> None:
-        stream = Stream(block, seed_ref, shape[:rank], seed.shape[:rank], draw, chosen.threads)
-        for turn, part in enumerate(block.parts(8 * chosen.threads)):
+        stream = STREAMS[draw.generator](block, seed_of(block, seed_ref, batch, seed_batch), draw, rows)
+        zero = _unknown_zero(block)
+        for turn, part in enumerate(block.parts(8 * rows)):
             places = columns(part, width)
-            values = [place.load(x_ref) for place in places]  # first, so that the stream hides their latency
+            values = [place.load(x_ref) for place in places]  # first, so that drawing hides their latency
             noise = stream.uniform(turn, width)
-            results = [elementwise.quantize(x, u, spec, _tiny(block)) for x, u in zip(values, noise, strict=True)]
+            results = [elementwise.quantize(x, u, spec, zero) for x, u in zip(values, noise, strict=True)]
             if joins:
                 results = [join([column for result in results for column in split(result)])]
             for place, result in zip(columns(part, 8) if joins else places, results, strict=True):
@@ -116,62 +110,57 @@ def _quantize_drawing(
                 bits = (_bits(elementwise.inside(x, spec), place) for x, place in zip(values, places, strict=True))
                 part.packed().store(mask_ref[0], sum(bits, jnp.int32(0)).astype(jnp.uint8))
 
-    outputs = [jax.ShapeDtypeStruct((x.size,), dtype)]
-    if spec.with_mask:
-        outputs.append(jax.ShapeDtypeStruct((examples * -(-n // 8),), jnp.uint8))
-    inputs = [x.reshape(-1), seed.reshape(-1)]
-    y, *packed = for_each_block(
-        kernel, n, inputs, outputs, "intnumerics_quantize_with_noise", interpret, chosen, examples
-    )
-    y = y.reshape(shape)
-    return (y, packed[0].reshape(packed_shape(shape))) if spec.with_mask else y
+    return kernel
 
 
-def _tiny(block: Block) -> jax.Array:
-    """A zero for NaN that the compiler cannot see through, or it would select bytes, at one instruction more."""
+def _unknown_zero(block: Block) -> jax.Array:
+    """A float that rounds to 0, and that the compiler does not know: it replaces NaN before the cast to integers.
+
+    With a constant 0, the compiler would select between bytes after the cast, which takes one more instruction. The
+    number of a block, read as the bits of a float, is far below 1/2 for every array that fits in memory.
+    """
     return lax.bitcast_convert_type(block.i, jnp.float32)
 
 
 def clip_gradient_from_mask(
     g: jax.Array, packed: jax.Array, *, interpret: bool = False, configuration: Configuration | None = None
 ) -> jax.Array:
-    """`reference.clip_gradient_from_mask` in one pass; `configuration` as in `quantize`."""
-    shape = g.shape
-    if not g.size:
-        return g
-    g = pad_rows(g, ragged(shape), 0.0)
+    """`reference.clip_gradient_from_mask`; `configuration` as in `quantize`."""
 
-    def kernel(block: Block, g_ref: Any, packed_ref: Any, out_ref: Any) -> None:
-        values = block.load(g_ref)
-        mask = unpack(block.packed().load(packed_ref))
-        block.store(out_ref, jnp.where(mask, values, jnp.zeros_like(values)))
+    def mask_of(block: Block, ref: Any) -> jax.Array:
+        return unpack(block.packed().load(ref))
 
-    out = [jax.ShapeDtypeStruct((g.size,), g.dtype)]
-    inputs = [g.reshape(-1), packed.reshape(-1)]
-    chosen = configuration or tuning.here(g.dtype, tuning.FROM_MASK, interpret, g.size)
-    [result] = for_each_block(kernel, g.size, inputs, out, "intnumerics_clip_gradient_from_mask", interpret, chosen)
-    return result.reshape(g.shape)[..., : shape[-1]]
+    run = functools.partial(_clip, mask_of, tuning.FROM_MASK, interpret, configuration)
+    return flattened.clip_gradient_from_mask(g, packed, run)
 
 
 def clip_gradient_from_x(
-    g: jax.Array,
-    x: jax.Array,
-    spec: QuantSpec,
-    *,
-    interpret: bool = False,
-    configuration: Configuration | None = None,
+    g: jax.Array, x: jax.Array, spec: QuantSpec, *, interpret: bool = False, configuration: Configuration | None = None
 ) -> jax.Array:
-    """`reference.clip_gradient_from_x` in one pass; `configuration` as in `quantize`."""
-    if not g.size:
-        return g
+    """`reference.clip_gradient_from_x`; `configuration` as in `quantize`."""
 
-    def kernel(block: Block, g_ref: Any, x_ref: Any, out_ref: Any) -> None:
+    def mask_of(block: Block, ref: Any) -> jax.Array:
+        return elementwise.inside(block.load(ref), spec)
+
+    run = functools.partial(_clip, mask_of, tuning.FROM_X, interpret, configuration)
+    return flattened.clip_gradient_from_x(g, x, run)
+
+
+def _clip(
+    mask_of: Callable[[Block, Any], jax.Array],
+    operation: str,
+    interpret: bool,
+    configuration: Configuration | None,
+    g: jax.Array,
+    other: jax.Array,
+    results: flattened.Results,
+) -> list[jax.Array]:
+    """`where(mask, g, 0)`, with the mask that `mask_of` makes from another array."""
+
+    def kernel(block: Block, g_ref: Any, other_ref: Any, out_ref: Any) -> None:
         values = block.load(g_ref)
-        mask = elementwise.inside(block.load(x_ref), spec)
-        block.store(out_ref, jnp.where(mask, values, jnp.zeros_like(values)))
+        block.store(out_ref, jnp.where(mask_of(block, other_ref), values, jnp.zeros_like(values)))
 
-    out = [jax.ShapeDtypeStruct((g.size,), g.dtype)]
-    inputs = [g.reshape(-1), x.reshape(-1)]
-    chosen = configuration or tuning.here(g.dtype, tuning.FROM_X, interpret, g.size)
-    [result] = for_each_block(kernel, g.size, inputs, out, "intnumerics_clip_gradient_from_x", interpret, chosen)
-    return result.reshape(g.shape)
+    chosen = configuration or tuning.here(g.dtype, operation, interpret, g.size)
+    name, inputs = f"intnumerics_{operation.replace(' ', '_')}", [g.reshape(-1), other.reshape(-1)]
+    return for_each_block(kernel, g.size, inputs, results, name, interpret, chosen)

@@ -1,0 +1,74 @@
+"""The steps before and after a kernel for CUDA, which works on flattened arrays.
+
+Arrays are padded if the packed mask needs it, noise that the kernel does not draw is drawn, and results get their
+shapes back.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Container
+
+import jax
+import jax.numpy as jnp
+
+from ..generators import Generator, drawn
+from ..spec import QuantSpec, packed_shape
+from .shapes import draws_in_kernel, missing_columns, pad_rows, padded_for_mask
+
+Results = list[jax.ShapeDtypeStruct]  # the shapes and dtypes of what a kernel returns
+Quantize = Callable[[jax.Array, jax.Array | None, QuantSpec, Results], list[jax.Array]]
+Clip = Callable[[jax.Array, jax.Array, Results], list[jax.Array]]
+
+
+def quantize(
+    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, in_kernel: Container[Generator], run: Quantize
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """`reference.quantize` with a kernel.
+
+    Args:
+        x: As in `reference.quantize`.
+        noise: As in `reference.quantize`.
+        spec: As in `reference.quantize`.
+        in_kernel: The generators that the kernel can draw from.
+        run: Runs the kernel. It gets x, the noise, the spec and the results to return, all flattened. The spec has a
+            `draw` if the kernel is to draw the noise, from the seeds that are then in the place of the noise.
+    """
+    shape, dtype = x.shape, spec.result_dtype(x.dtype)
+    if not x.size:
+        empty = jnp.zeros(shape, dtype)
+        return (empty, jnp.zeros(packed_shape(shape), jnp.uint8)) if spec.with_mask else empty
+    if noise is not None and spec.draw is not None and not draws_in_kernel(x, noise, spec, in_kernel):
+        noise, spec = drawn(spec.draw, noise), dataclasses.replace(spec, draw=None)
+    if spec.with_mask and spec.draw is None:
+        x, noise = padded_for_mask(x, noise)
+    n, examples = examples_of(x, noise, spec)
+    results = [jax.ShapeDtypeStruct((x.size,), dtype)]
+    if spec.with_mask:
+        results.append(jax.ShapeDtypeStruct((examples * -(-n // 8),), jnp.uint8))
+    y, *packed = run(x, noise, spec, results)
+    y = y.reshape(x.shape)[..., : shape[-1]]
+    return (y, packed[0].reshape(packed_shape(shape))) if spec.with_mask else y
+
+
+def examples_of(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> tuple[int, int]:
+    """How many elements an example has, and how many examples x has: several only if noise is drawn for each."""
+    rank = 0 if noise is None or spec.draw is None else noise.ndim - 1
+    return math.prod(x.shape[rank:]), math.prod(x.shape[:rank])
+
+
+def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, run: Clip) -> jax.Array:
+    """`reference.clip_gradient_from_mask` with a kernel, which `run` runs on arrays like g and the packed mask."""
+    if not g.size:
+        return g
+    length = g.shape[-1]
+    g = pad_rows(g, missing_columns(g.shape), 0.0)
+    [result] = run(g, packed, [jax.ShapeDtypeStruct((g.size,), g.dtype)])
+    return result.reshape(g.shape)[..., :length]
+
+
+def clip_gradient_from_x(g: jax.Array, x: jax.Array, run: Clip) -> jax.Array:
+    """`reference.clip_gradient_from_x` with a kernel, which `run` runs on arrays like g and x."""
+    if not g.size:
+        return g
+    [result] = run(g, x, [jax.ShapeDtypeStruct((g.size,), g.dtype)])
+    return result.reshape(g.shape)
