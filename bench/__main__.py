@@ -3,6 +3,7 @@
     python -m bench                                  # everything; on two cores of a CPU half an hour
     python -m bench --quick                          # within two minutes
     python -m bench --only Philox int8 --sizes 24 27 # operations by words in their names, sizes as powers of 2
+    python -m bench --only overhead                  # calls on few elements, and compilation, beside the formula's
 
 Calls take turns, on inputs that are not in the cache, into memory that is there already. Times are medians; GB/s count
 the least bytes that an operation must move, the copy moves as many, and ratios are to the speed of FJFormer's formula
@@ -19,7 +20,7 @@ import time
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read when JAX is imported; PyTorch needs memory too
 
-from bench import cases, libraries, machine, results, summary
+from bench import cases, libraries, machine, overhead, results, summary
 from bench.runner import Runner
 from bench.timing import Patience
 
@@ -75,6 +76,9 @@ def main() -> None:
     """Runs the command line; ends with status 1 if a result is wrong."""
     options, begin = arguments(), time.perf_counter()
     about = machine.description()
+    if options.only == ["overhead"]:
+        print(overhead.tables(overhead.measured()))
+        return
     platform = about["platform"]
     sizes = options.sizes or (cases.QUICK_EXPONENTS if options.quick else cases.EXPONENTS)
     dtypes = options.dtypes or (cases.QUICK_DTYPES if options.quick else cases.DTYPES)
