@@ -12,12 +12,13 @@ from collections.abc import Callable
 import prose
 import pytest
 
-from bench import bias, fusion_table, noise_table, results
+from bench import fusion_table, noise_table, results
 from bench.aot import report
 from bench.aot.chips import count
 from bench.aot.table import counts, table
 from bench.baselines import GENERATORS
 from intnumerics import kernels
+from tools import bias
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -83,7 +84,7 @@ def test_links_lead_somewhere(link: str) -> None:
 
 
 def test_what_it_says_of_dieharder_is_in_the_report() -> None:
-    [path] = set(re.findall(r"\((bench/results/dieharder-[\d-]+\.txt)\)", README))
+    [path] = set(re.findall(r"\((tools/results/dieharder-[\d-]+\.txt)\)", README))
     first, again = (ROOT / path).read_text().split("bytes (", 1)[0], (ROOT / path).read_text().split(" written", 1)[1]
     results = re.findall(r"\|(0\.\d+)\|\s+(\w+)$", first, re.MULTILINE)
     [weak] = [float(p) for p, assessment in results if assessment == "WEAK"]
