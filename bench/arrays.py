@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.operations import NEAREST
-from intnumerics import _operations
+from bench.operations import NEAREST, quantize_with_mask
 
 FEATURES, OUTPUTS = 1024, 256  # of [batch, sequence, features], and of the dot in a chain
 DEVIATION = 60.0  # of x, in buckets of 8 bits: one in thirty is clipped
@@ -46,7 +45,7 @@ def make(name: str, seed: int, shape: tuple[int, ...], dtype: str) -> Any:
     if name in ("activation", "g"):
         return _normal(seed + (1 << 20), shape, dtype)
     if name == "mask":
-        return _operations.quantize_with_mask(make("x", seed, shape, dtype), None, NEAREST.spec())[1]
+        return quantize_with_mask(make("x", seed, shape, dtype), None, NEAREST.spec())[1]
     if name == "key":
         return jax.random.key(seed)
     if name == "words":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 
@@ -11,20 +12,13 @@ from bench.operations import Operation, operations
 from intnumerics.kernels import TABLE
 
 DTYPES = ("float32", "bfloat16")
-EXPONENTS = (12, 15, 18, 21, 24, 27, 30)
+EXPONENTS = (12, 15, 18, 21, 24, 27)
 QUICK_DTYPES, QUICK_EXPONENTS = ("bfloat16",), (20,)
-RANK_3_EXPONENTS = (18, 24)  # of operations that are measured with one axis as well
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is measured together.
-
-    Attributes:
-        operation: What is done.
-        dtype: The dtype of x.
-        shape: The shape of x.
-    """
+    """What is measured together: an operation, and the dtype and the shape of x."""
 
     operation: Operation
     dtype: str
@@ -59,28 +53,18 @@ def here(platform: str, interpreted: bool = False) -> tuple[str, ...]:
 
 
 def select(
-    platform: str,
-    exponents: Iterable[int],
-    dtypes: Iterable[str] = DTYPES,
-    words: Iterable[str] = (),
-    every_rank: bool = False,
+    platform: str, exponents: Iterable[int], dtypes: Iterable[str] = DTYPES, words: Iterable[str] = ()
 ) -> Iterator[Case]:
-    """The cases of a platform.
+    """The cases of a platform, in the order of the operations.
 
     Args:
         platform: As JAX names it.
         exponents: Sizes, as powers of 2.
         dtypes: Dtypes of x.
         words: What must all be in the name of an operation.
-        every_rank: Whether every size is measured with three axes too, and not a small and a large one alone.
     """
     for operation in operations():
-        if operation.platforms and platform not in operation.platforms:
-            continue
-        if not all(word in operation.name for word in words):
-            continue
-        for dtype in dtypes:
-            for exponent in exponents:
-                for rank in operation.ranks:
-                    if rank == 1 or operation.ranks == (3,) or every_rank or exponent in RANK_3_EXPONENTS:
-                        yield Case(operation, dtype, arrays.shape_of(rank, 1 << exponent))
+        here = not operation.platforms or platform in operation.platforms
+        if here and all(word in operation.name for word in words):
+            for dtype, exponent in itertools.product(dtypes, exponents):
+                yield Case(operation, dtype, arrays.shape_of(operation.rank, 1 << exponent))

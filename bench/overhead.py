@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from bench import baselines, results, timing
-from bench.operations import EAGER, FORMULA, NEAREST, OURS
+from bench.names import EAGER, FORMULA, OURS
+from bench.operations import NEAREST
 from intnumerics import Context, PhiloxUniform, absmax_scale, from_int, quantize, quantize_to_int
 
 ELEMENTS, CALLS = 8, 20  # calls of one kind follow each other, and the last is awaited
@@ -26,7 +27,6 @@ PATIENCE = timing.Patience(least=50, most=400, seconds=10.0)
 LAYERS, WIDTH, BATCH, COMPILES = 48, 64, 64, 5
 DEVICES = 8
 JITTED = f"{FORMULA}, jit"
-HEAD = ("what", "time", "ratio")
 
 Function = Callable[..., Any]
 
@@ -118,13 +118,12 @@ def measured() -> dict[str, dict[str, float]]:
 
 def tables(found: dict[str, dict[str, float]]) -> str:
     """The tables, in Markdown; a ratio is the time divided by that of the first row."""
-    lines: list[str] = []
+    texts = []
     for title, seconds in found.items():
         first = next(iter(seconds.values()))
-        rows = [HEAD, *((name, results.time_text(s), f"{s / first:.2f}") for name, s in seconds.items())]
-        lines += [f"{title}:\n", *(f"| {' | '.join(row)} |" for row in rows), ""]
-        lines.insert(-len(rows), "|---|---|---|")
-    return "\n".join(lines)
+        rows = [(name, results.time_text(s), f"{s / first:.2f}") for name, s in seconds.items()]
+        texts.append(f"{title}:\n\n{results.markdown(('what', 'time', 'ratio'), rows)}")
+    return "\n".join(texts)
 
 
 if __name__ == "__main__":
