@@ -3,60 +3,110 @@
     python -m bench.tune                       # every operation and dtype, within 8 minutes; writes nothing
     python -m bench.tune --store               # also writes the rows of kernels/gpu/tuning.py
     python -m bench.tune --only drawn bfloat16 # cases by words in their names
-    python -m bench.tune --quick               # one dtype on small arrays, to see that it works
 
-Not every combination is tried. At first the elements of a thread vary, 8 to 64, with the warps of the default; then
-the warps, with the elements that were best. So what is tried has at least eight elements a thread, and at most as many
-as registers hold, in blocks of 1,024 to 16,384. Each must give the bits of the default. The best is compared with the
-default again, alone, and is kept where it takes 2% less time in every comparison.
+Not every combination is tried. First the elements per thread vary, 8 to 64, with the warps of the default; then the
+warps, with the elements that were best. So what is tried has at least eight elements per thread, and at most as many as
+registers hold, in blocks of 1,024 to 16,384. Each must give the bits of the default. The best is compared with the
+default again, alone, and is kept if it takes 2% less time in every comparison.
 """
 
 import argparse
 import datetime
+import json
 import os
+import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read when JAX is imported
 
 import jax
 
-from bench import device_time, machine, tune_table
+from bench import device_time, machine
 from bench.results import time_text
 from bench.runner import SHARE_OF_MEMORY
 from bench.timing import Jitted, Patience, Sweep, alternate
-from bench.tune_search import Case, Found, cases, search
+from bench.tune_search import Found, cases, search
 from intnumerics.kernels import KERNEL_DTYPES
 from intnumerics.kernels.gpu import tuning
 from intnumerics.kernels.gpu.tuning import Row
 
-SIZE, QUICK_SIZE = 1 << 26, 1 << 22
-BYTES = 48  # an element: inputs, twice, and results of the default, of what is compared with it and to spare
+SIZE = 1 << 26
+BYTES = 48  # per element: inputs, twice, and results of the default, of what is compared with it and to spare
 COMPARISONS = 3
 PATIENCE = Patience(least=5, most=15, seconds=0.5)
-KINDS = {device_time.PROFILER: "device time", device_time.QUEUE: "time in a queue"}
+PATH = pathlib.Path(tuning.__file__).resolve()
+BEGIN, END = "\n# fmt: off\n", "# fmt: on\n"  # the marks between which the rows are
+WIDTH = 120
+
+
+# --- the rows of kernels/gpu/tuning.py --------------------------------------------------------------------------------
+
+
+def row_of(found: Found, device: str, where: str, clock: str) -> Row | None:
+    """The row of the table for what was found, if it is to have one."""
+    if found.gain is None:
+        return None
+    measured = f"{where}: {found.gain:.1%} less {clock}"
+    return Row(device, found.case.dtype, found.case.operation, found.best, measured)
+
+
+def merged(rows: Iterable[Row], key: tuple[str, str, str], found: Row | None) -> tuple[Row, ...]:
+    """The rows with that of a device, dtype and operation put in the place of the one before, or taken out."""
+    others = [row for row in rows if (row.device, row.dtype, row.operation) != key]
+    together = [*others, *([] if found is None else [found])]
+    return tuple(sorted(together, key=lambda row: (row.device, KERNEL_DTYPES.index(row.dtype), row.operation)))
+
+
+def text_of(row: Row) -> str:
+    """A row as Python, in lines of the project's width."""
+    c = row.configuration
+    first, *rest = (json.dumps(text) for text in (row.device, row.dtype, row.operation))
+    lines = [f"    Row({first}"]
+    for part in (*rest, f"Configuration({c.block}, {c.warps})", json.dumps(row.measured)):
+        if len(f"{lines[-1]}, {part}),") <= WIDTH:
+            lines[-1] += f", {part}"
+        else:
+            lines[-1] += ","
+            lines.append(f"        {part}")
+    return "\n".join(lines) + "),"
+
+
+def rewritten(source: str, rows: Iterable[Row]) -> str:
+    """The text of the module with other rows."""
+    before, begin, rest = source.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        marks = f"{BEGIN.strip()!r} and {END.strip()!r}"
+        raise ValueError(f"kernels/gpu/tuning.py has lost its marks, {marks}: restore them")
+    lines = [text_of(row) for row in rows] or ["    # None yet: no device has been measured."]
+    table = "\n".join(["TABLE: tuple[Row, ...] = (", *lines, ")\n"])
+    return f"{before}{begin}{table}{end}{after}"
+
+
+# --- a clock, and the command line ------------------------------------------------------------------------------------
 
 
 class Clock:
-    """The time of programs that take turns: the device's own where it is known of all, or else the wall's."""
+    """The time of programs that take turns: the device's own if it is known of all, or else the wall's."""
+
+    kind = "device time"
 
     def __init__(self) -> None:
         self.sweep = Sweep(machine.last_level_cache())
-        self.kind = "device time"
 
     def __call__(self, programs: Sequence[Jitted]) -> list[float]:
-        """Seconds of a call of each."""
         by_wall = alternate(programs, PATIENCE, self.sweep)
         by_device = device_time.of(programs)
         ways = {by_device.how.get(one.name) for one in programs}
-        if len(ways) == 1 and None not in ways:
-            self.kind = KINDS[ways.pop()]
-            return [by_device.seconds[one.name] for one in programs]
-        self.kind = "wall time"
-        return [statistics.median(seconds) for seconds in by_wall]
+        kinds = {device_time.PROFILER: "device time", device_time.QUEUE: "time in a queue"}
+        self.kind = kinds.get(ways.pop() or "", "wall time") if len(ways) == 1 else "wall time"
+        if self.kind == "wall time":
+            return [statistics.median(seconds) for seconds in by_wall]
+        return [by_device.seconds[one.name] for one in programs]
 
 
 def size_that_fits(most: int, free: int) -> int:
@@ -73,14 +123,6 @@ def stamp(size: int) -> str:
     return f"{datetime.date.today().isoformat()}, JAX {jax.__version__}, driver {driver}, 2**{exponent} elements"
 
 
-def row_of(found: Found, device: str, where: str, clock: str) -> Row | None:
-    """The row of the table for what was found, if it is to have one."""
-    if found.gain is None:
-        return None
-    measured = f"{where}: {found.gain:.1%} less {clock}"
-    return Row(device, found.case.dtype, found.case.operation, found.best, measured)
-
-
 def lines_of(found: Found, clock: str) -> list[str]:
     """What was measured, for a person."""
     lines = [f"{found.case.name}: {clock}"]
@@ -94,54 +136,39 @@ def lines_of(found: Found, clock: str) -> list[str]:
     return [*lines, f"  kept: block {found.best.block}, {found.best.warps} warps, {found.gain:.1%} less time"]
 
 
+def tune(options: argparse.Namespace, device: str) -> dict[str, Any]:
+    """Runs every case; returns what was wrong in which."""
+    begin, size = time.perf_counter(), size_that_fits(SIZE, machine.free_memory())
+    where, clock, rows, wrong = stamp(size), Clock(), tuning.TABLE, {}
+    print(f"{device}; {where}")
+    todo = [case for case in cases(size, KERNEL_DTYPES) if all(word in case.name for word in options.only)]
+    for i, case in enumerate(todo):
+        if time.perf_counter() - begin > 60 * options.minutes:
+            print("no time was left for:", *(case.name for case in todo[i:]), sep="\n  ")
+            break
+        found = search(case, size, clock, COMPARISONS)
+        print(*lines_of(found, clock.kind), sep="\n", flush=True)
+        rows = merged(rows, (device, case.dtype, case.operation), row_of(found, device, where, clock.kind))
+        wrong |= {case.name: found.wrong} if found.wrong else {}
+        if options.store:
+            PATH.write_text(rewritten(PATH.read_text(), rows))
+    print(f"\nrows of kernels/gpu/tuning.py, {'' if options.store else 'not '}written:")
+    print(*map(text_of, rows), sep="\n")
+    return wrong
+
+
 def arguments() -> argparse.Namespace:
-    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     # fmt: off
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
                         help="cases that have all these words in their names")
-    parser.add_argument("--quick", action="store_true", help="one dtype on small arrays: too short to be stored")
     parser.add_argument("--store", action="store_true", help="write the rows of kernels/gpu/tuning.py, after each case")
     parser.add_argument("--minutes", type=float, default=8.0, metavar="M",
                         help="begin no case after this time (default: %(default)s)")
     # fmt: on
-    options = parser.parse_args()
-    if options.quick and options.store:
-        parser.error("--quick measures too little to be stored: leave out one of --quick and --store")
-    return options
-
-
-def chosen(options: argparse.Namespace, size: int) -> list[Case]:
-    """The cases that are asked for."""
-    dtypes = ("bfloat16",) if options.quick else KERNEL_DTYPES
-    found = [case for case in cases(size, dtypes) if all(word in case.name for word in options.only)]
-    return found or sys.exit(f"--only {' '.join(options.only)}: no case has all these words in its name")
-
-
-def tune(options: argparse.Namespace, device: str) -> dict[str, Any]:
-    """Runs every case; returns what was wrong in which."""
-    begin = time.perf_counter()
-    size = size_that_fits(QUICK_SIZE if options.quick else SIZE, machine.free_memory())
-    where, clock, rows, wrong = stamp(size), Clock(), tuning.TABLE, {}
-    print(f"{device}; {where}")
-    todo = chosen(options, size)
-    for i, case in enumerate(todo):
-        if time.perf_counter() - begin > 60 * options.minutes:
-            print("no time was left for:", *(case.name for case in todo[i:]), sep="\n  ")
-            break
-        found = search(case, size, clock, 1 if options.quick else COMPARISONS)
-        print(*lines_of(found, clock.kind), sep="\n", flush=True)
-        row = row_of(found, device, where, clock.kind)
-        rows = tune_table.merged(rows, (device, case.dtype, case.operation), row)
-        wrong |= {case.name: found.wrong} if found.wrong else {}
-        if options.store:
-            tune_table.store(rows)
-    print(f"\nrows of kernels/gpu/tuning.py, {'' if options.store else 'not '}written:")
-    print(*(tune_table.text_of(row) for row in rows), sep="\n")
-    print(f"{time.perf_counter() - begin:.0f} s")
-    return wrong
+    return parser.parse_args()
 
 
 def main() -> None:

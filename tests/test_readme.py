@@ -12,13 +12,13 @@ from collections.abc import Callable
 import prose
 import pytest
 
-from bench import readme_tables, results
+from bench import results
 from bench.aot import report
 from bench.aot.chips import count
 from bench.aot.table import counts, table
 from bench.baselines import GENERATORS
 from intnumerics import kernels
-from tools import bias
+from tools import bias, readme_tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -1,6 +1,6 @@
 """The tables of the README that come from stored results, in Markdown.
 
-    python -m bench.readme_tables
+    python -m tools.readme_tables
 
 Times on a CPU and a GPU are those of `python -m bench`, and counts of instructions those of `bench/aot`.
 """
