@@ -17,12 +17,9 @@ GENERATORS = (*JAX_GENERATORS, HASH)
 
 
 def uniform(generator: str, words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Noise between -0.5 and 0.5, float32 of `shape`.
+    """Noise between -0.5 and 0.5, float32 of `shape`, from the two words of a key, uint32 [2].
 
-    Args:
-        generator: One of `GENERATORS`.
-        words: The two words of a key, uint32 [2]; a generator with a longer key is given them twice.
-        shape: The shape of x.
+    A generator with a longer key is given them twice.
     """
     if generator == HASH:
         return _hashed(words, shape)

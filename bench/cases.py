@@ -43,9 +43,7 @@ def implementations(platform: str) -> tuple[str, ...]:
 def here(platform: str, interpreted: bool = False) -> tuple[str, ...]:
     """Those of `implementations` that can run here, but for the reference: what they need is installed.
 
-    Args:
-        platform: As JAX names it.
-        interpreted: Whether a kernel for CUDA is to be among them where there is no such device, interpreted.
+    If there is no GPU, `interpreted` adds the kernel for CUDA in interpret mode.
     """
     missing = {"jax_triton"} if importlib.util.find_spec("jax_triton") is None else set()
     found = tuple(name for name in implementations(platform) if name not in {"reference", *missing})
@@ -55,13 +53,9 @@ def here(platform: str, interpreted: bool = False) -> tuple[str, ...]:
 def select(
     platform: str, exponents: Iterable[int], dtypes: Iterable[str] = DTYPES, words: Iterable[str] = ()
 ) -> Iterator[Case]:
-    """The cases of a platform, in the order of the operations.
+    """The cases of a platform in the order of the operations, for sizes as powers of 2.
 
-    Args:
-        platform: As JAX names it.
-        exponents: Sizes, as powers of 2.
-        dtypes: Dtypes of x.
-        words: What must all be in the name of an operation.
+    All `words` are in the name of the operation.
     """
     for operation in operations():
         here = not operation.platforms or platform in operation.platforms

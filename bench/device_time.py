@@ -39,12 +39,7 @@ class Times:
 
 
 def of(prepared: Sequence[Prepared], on_cpu: bool = False) -> Times:
-    """The time of one call of each on the device; nothing if there is none apart from the wall's.
-
-    Args:
-        prepared: What is called.
-        on_cpu: Whether a queue is timed on a CPU too, to try it out.
-    """
+    """The time of one call of each on the device; of a CPU, whose is the wall's, only if asked for, in a queue."""
     found, platform = Times(), jax.devices()[0].platform
     if not (platform in ("gpu", "tpu") or on_cpu):
         return found

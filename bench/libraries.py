@@ -16,19 +16,15 @@ from bench import baselines
 from bench.names import COMPILED
 from bench.variant import Variant, close, other_draws, within_a_bucket
 
-PACKAGES = {"AQT": "aqt", "Qwix": "qwix", "PyTorch": "torch"}
-PARTS = {"PyTorch": ("torch._dynamo",)}  # that are imported later, and may fail by themselves
+# What is imported, and how to install it; `torch._dynamo` is imported later, and may fail by itself.
+PACKAGES = {"AQT": ("aqt",), "Qwix": ("qwix",), "PyTorch": ("torch", "torch._dynamo")}
 INSTALL = {"AQT": "pip install aqtp", "Qwix": "pip install qwix", "PyTorch": "pip install torch"}
 
 _left_out: dict[str, str] = {}  # packages that are not measured in this process, and why
 torch_on = ["gpu"]  # the platforms, as JAX names its devices', where PyTorch is measured; a rehearsal adds "cpu"
 
 Function = Callable[..., Any]
-
-
-def has(package: str) -> bool:
-    """Whether a package can be measured here."""
-    return not _absent(package)
+Named = Iterator[tuple[str, Variant]]
 
 
 def leave_out(package: str, why: str) -> None:
@@ -41,7 +37,7 @@ def leave_out(package: str, why: str) -> None:
 def _broken(package: str) -> str:
     """Why a package that is installed cannot be imported, or nothing."""
     try:
-        for name in (PACKAGES[package], *PARTS.get(package, ())):
+        for name in PACKAGES[package]:
             importlib.import_module(name)
     except Exception as error:  # whatever its own import raises
         return f"its import failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
@@ -54,41 +50,32 @@ def _absent(package: str) -> str:
         return _left_out[package]
     if package == "PyTorch" and jax.devices()[0].platform not in torch_on:
         return "measured on a GPU only"
-    if importlib.util.find_spec(PACKAGES[package]) is None:
+    if importlib.util.find_spec(PACKAGES[package][0]) is None:
         return f"not installed ({INSTALL[package]})"
     return _broken(package)
 
 
 def missing() -> list[str]:
     """What is not measured here, and why: a line each."""
-    return [f"{name}: {_absent(name) or 'left out'}" for name in PACKAGES if not has(name)]
+    return [f"{name}: {why}" for name in PACKAGES if (why := _absent(name))]
 
 
 def forward(result: str, noisy: bool) -> dict[str, Variant]:
     """Quantizers to the dtype of x (`"same"`) or to int8, with noise or without."""
-    found: dict[str, Variant] = {}
-    if has("AQT"):
-        found |= dict(_aqt(result, noisy))
-    if has("Qwix") and result == "int8":
-        found |= dict(_qwix(noisy))
-    if has("PyTorch"):
-        found |= in_torch(formula(result, noisy), ("x",), noisy)
-    return found
+    found = {} if _absent("AQT") else dict(_aqt(result, noisy))
+    found |= {} if result != "int8" or _absent("Qwix") else dict(_qwix(noisy))
+    return found if _absent("PyTorch") else found | _torch(formula(result, noisy), ("x",), noisy)
 
 
 def backward() -> dict[str, Variant]:
     """Backwards, which keep x."""
     found: dict[str, Variant] = {}
-    if has("AQT"):
+    if not _absent("AQT"):
         numerics = _aqt_numerics("same")
         found["AQT's IntSymmetric"] = Variant(lambda g, x: numerics.vjp_bwd((x,), g)[0], ("g", "x"))
-    if has("PyTorch"):
-        bound = baselines.BOUND
-        found |= in_torch(lambda g, x: g * ((x >= -bound) & (x <= bound)), ("g", "x"))
-    return found
-
-
-# --- AQT and Qwix -----------------------------------------------------------------------------------------------------
+    bound = baselines.BOUND
+    with_torch = lambda g, x: g * ((x >= -bound) & (x <= bound))  # noqa: E731
+    return found if _absent("PyTorch") else found | _torch(with_torch, ("g", "x"))
 
 
 def _aqt_numerics(result: str, noise_fn: Any = None) -> Any:
@@ -99,7 +86,7 @@ def _aqt_numerics(result: str, noise_fn: Any = None) -> Any:
     return int_numerics.IntSymmetric(bits=8, **flags, noise_fn=noise_fn, dtype=dtype)
 
 
-def _aqt(result: str, noisy: bool) -> Iterator[tuple[str, Variant]]:
+def _aqt(result: str, noisy: bool) -> Named:
     from aqt.jax.v2 import stochastic_rounding, utils
 
     def run(numerics: Any, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
@@ -107,28 +94,22 @@ def _aqt(result: str, noisy: bool) -> Iterator[tuple[str, Variant]]:
 
     if not noisy:
         yield "AQT's IntSymmetric", Variant(functools.partial(run, _aqt_numerics(result)), ("x",))
-        return
-    for name in ("JaxUniform", "RandomCenteredUniform"):
+    for name in ("JaxUniform", "RandomCenteredUniform") if noisy else ():
         function = functools.partial(run, _aqt_numerics(result, getattr(stochastic_rounding, name)()))
         yield f"AQT's IntSymmetric, {name}", Variant(function, ("x", "key"), agrees=other_draws)
 
 
-def _qwix(noisy: bool) -> Iterator[tuple[str, Variant]]:
+def _qwix(noisy: bool) -> Named:
     from qwix._src.core import numerics, stochastic_rounding
-
-    if not noisy:  # its lowest value is -128
-        yield "Qwix's convert_to", Variant(lambda x: numerics.convert_to(x, jnp.int8), ("x",), agrees=within_a_bucket)
-        return
 
     def convert(draw: Function, x: jax.Array, key: jax.Array) -> jax.Array:
         return numerics.convert_to(x, jnp.int8, functools.partial(draw, key))
 
-    for name in ("uniform_noise", "low_bit_uniform_noise"):
+    if not noisy:  # its lowest value is -128
+        yield "Qwix's convert_to", Variant(lambda x: numerics.convert_to(x, jnp.int8), ("x",), agrees=within_a_bucket)
+    for name in ("uniform_noise", "low_bit_uniform_noise") if noisy else ():
         function = functools.partial(convert, getattr(stochastic_rounding, name))
         yield f"Qwix's convert_to, {name}", Variant(function, ("x", "key"), agrees=other_draws)
-
-
-# --- PyTorch ----------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -141,15 +122,14 @@ def compiled(function: Function) -> Function:
     return torch.compile(function, dynamic=False, fullgraph=True)
 
 
-def in_torch(function: Function, takes: tuple[str, ...], noisy: bool = False, **fields: Any) -> dict[str, Variant]:
-    """A function of tensors, compiled."""
+def _torch(function: Function, takes: tuple[str, ...], noisy: bool = False, **fields: Any) -> dict[str, Variant]:
     fields = {"agrees": other_draws} | fields if noisy else fields
     return {COMPILED + (", rand_like" if noisy else ""): Variant(compiled(function), takes, "torch", **fields)}
 
 
 @functools.cache
 def formula(result: str, noisy: bool) -> Function:
-    """Noise if any, clip and round, to the dtype of x (`"same"`) or to int8."""
+    """Noise if any, clip and round, to the dtype of x (`"same"`) or to int8, for PyTorch."""
     import torch
 
     def quantize(x: Any) -> Any:
@@ -162,7 +142,7 @@ def formula(result: str, noisy: bool) -> Function:
 
 def chained(name: str, scale: float, noisy: bool) -> dict[str, Variant]:
     """The chains of `operations.py`, by their names: gelu and a product with int8 weights, or a layer norm before."""
-    if not has("PyTorch"):
+    if _absent("PyTorch"):
         return {}
     from torch import _int_mm, float32, nn
 
@@ -178,5 +158,5 @@ def chained(name: str, scale: float, noisy: bool) -> dict[str, Variant]:
         return quantize((norm * scale).to(activation.dtype))
 
     if name.startswith("gelu"):
-        return in_torch(into_dot, ("activation", "w"), noisy, agrees=close)
-    return in_torch(after_norm, ("activation",), noisy, agrees=other_draws if noisy else within_a_bucket)
+        return _torch(into_dot, ("activation", "w"), noisy, agrees=close)
+    return _torch(after_norm, ("activation",), noisy, agrees=other_draws if noisy else within_a_bucket)

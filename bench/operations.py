@@ -37,27 +37,16 @@ clip_gradient_from_x = _operations.clip_gradient_from_x
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """An operation, and what it is compared with.
-
-    Attributes:
-        name: What it is called in the results.
-        takes: Names of the arrays of our function: what must be read at least.
-        ours: Our function, given the name of an implementation or None.
-        others: The baselines by name; ratios are to the speed of the first.
-        expected: The first result in NumPy, from the first rows of the arrays.
-        agrees: What is asked of our result; the others say it themselves.
-        rank: The number of axes of x: 1, or 3 for [batch, sequence, features].
-        platforms: Where it runs; empty for everywhere.
-    """
+    """An operation, and what it is compared with."""
 
     name: str
-    takes: tuple[str, ...]
-    ours: Callable[[str | None], Function]
-    others: Mapping[str, Variant]
-    expected: Callable[[Arrays], np.ndarray]
-    agrees: Callable[[np.ndarray, np.ndarray], str] = variant.same_values
-    rank: int = 1
-    platforms: tuple[str, ...] = ()
+    takes: tuple[str, ...]  # names of the arrays of our function: what must be read at least
+    ours: Callable[[str | None], Function]  # our function, given the name of an implementation or None
+    others: Mapping[str, Variant]  # the baselines by name; ratios are to the speed of the first
+    expected: Callable[[Arrays], np.ndarray]  # the first result in NumPy, from the first rows of the arrays
+    agrees: Callable[[np.ndarray, np.ndarray], str] = variant.same_values  # what is asked of our result
+    rank: int = 1  # the number of axes of x: 1, or 3 for [batch, sequence, features]
+    platforms: tuple[str, ...] = ()  # where it runs; empty for everywhere
 
     @property
     def baseline(self) -> str:
@@ -82,11 +71,6 @@ def how(name: str | None) -> dict[str, Any]:
 # --- forward ----------------------------------------------------------------------------------------------------------
 
 
-def numerics_of(noise: str | None) -> IntNumerics:
-    """Rounding to nearest in 8 bits, with noise if any."""
-    return NEAREST.replace(noise_fn=NOISE[noise] if noise else None)
-
-
 def formula(result: str, noise: bool) -> dict[str, Variant]:
     """FJFormer's formula, with each kind of noise that a user can draw."""
     to = (lambda y: y.astype(jnp.int8)) if result == "int8" else (lambda y: y)
@@ -96,12 +80,8 @@ def formula(result: str, noise: bool) -> dict[str, Variant]:
     def run(generator: str, x: jax.Array, words: jax.Array) -> jax.Array:
         return to(baselines.nearest(x, baselines.uniform(generator, words, x.shape)))
 
-    return {
-        f"{FORMULA}, {generator}": Variant(
-            functools.partial(run, generator), ("x", "words"), agrees=variant.other_draws
-        )
-        for generator in baselines.GENERATORS
-    }
+    functions = {f"{FORMULA}, {generator}": functools.partial(run, generator) for generator in baselines.GENERATORS}
+    return {name: Variant(f, ("x", "words"), agrees=variant.other_draws) for name, f in functions.items()}
 
 
 def rounded(arrays: Arrays, noise: str | None = None) -> np.ndarray:
@@ -115,7 +95,7 @@ def rounded(arrays: Arrays, noise: str | None = None) -> np.ndarray:
 
 def forward(result: str, noise: str | None = None) -> Operation:
     """Noise if any, clip and round, to the dtype of x or to int8."""
-    numerics = numerics_of(noise)
+    numerics = NEAREST.replace(noise_fn=NOISE[noise] if noise else None)
     function = quantize if result == "same" else quantize_to_int
     on_tpu = noise == "HardwareUniform"
     return Operation(
@@ -145,7 +125,7 @@ def floor_plus_half() -> Operation:
 
 def keeping_the_mask(noise: str | None = None) -> Operation:
     """The forward of a training step: the result, and one bit per element for the backward."""
-    numerics = numerics_of(noise)
+    numerics = NEAREST.replace(noise_fn=NOISE[noise] if noise else None)
 
     def ours(name: str | None, x: jax.Array, key: jax.Array | None = None) -> Any:
         return quantize_with_mask(x, *numerics.noise_and_spec(x, key), **how(name))
@@ -190,19 +170,16 @@ def from_x() -> Operation:
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """The activation before a quantization, in buckets."""
     return jax.nn.gelu(x) * jnp.asarray(SCALE, x.dtype)
 
 
 def layer_norm(x: jax.Array) -> jax.Array:
-    """A layer norm without parameters, in float32 within, in buckets."""
     wide = x.astype(jnp.float32)
     centred = wide - wide.mean(-1, keepdims=True)
     return (centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * SCALE).astype(x.dtype)
 
 
 def dot(q: jax.Array, w: jax.Array) -> jax.Array:
-    """int8 by int8, summed in int32."""
     return jax.lax.dot_general(q, w, (((q.ndim - 1,), (0,)), ((), ())), preferred_element_type=jnp.int32)
 
 

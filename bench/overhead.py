@@ -65,7 +65,7 @@ class Several:
 
 
 def of_a_call() -> dict[str, float]:
-    """The median seconds of each call, all in turns."""
+    """The median seconds of each call; all take turns."""
     prepared = [Several(name, *call) for name, call in calls().items()]
     times = timing.alternate(prepared, PATIENCE, lambda: None)
     return {one.name: statistics.median(found) / CALLS for one, found in zip(prepared, times, strict=True)}

@@ -24,21 +24,13 @@ Variants = Mapping[str, Variant]
 
 @dataclasses.dataclass
 class Runner:
-    """What outlives a case.
+    """What outlives a case."""
 
-    Attributes:
-        implementations: Names of ours to measure, beside `implementation=None`.
-        patience: How long a case is measured.
-        longest: The longest that one call may take, in seconds; one that would take longer is left out.
-        compilers: How many programs are compiled at a time.
-        queue_on_cpu: Whether a CPU has a time of the device too, to try out how that is found.
-    """
-
-    implementations: tuple[str, ...]
+    implementations: tuple[str, ...]  # names of ours to measure, beside `implementation=None`
     patience: Patience
-    longest: float
-    compilers: int = 1
-    queue_on_cpu: bool = False
+    longest: float  # seconds of a call; one that would take longer is left out
+    compilers: int = 1  # how many programs are compiled at a time
+    queue_on_cpu: bool = False  # whether a CPU has a time of the device too, to try out how that is found
 
     def __post_init__(self) -> None:
         self.cache = machine.last_level_cache()

@@ -49,12 +49,7 @@ class Spares:
 class Jitted:
     """A function compiled ahead of its calls, whose results go to donated buffers.
 
-    Args:
-        name: What it is called in the results.
-        function: The function of arrays.
-        inputs: Arrays for each turn.
-        spares: Where the buffers come from.
-        label: What the program is called in a profile.
+    It has arrays for each turn, takes its buffers from `spares`, and is called `label` in a profile.
     """
 
     def __init__(
@@ -126,10 +121,8 @@ class Patience:
 def alternate(variants: Sequence[Prepared], patience: Patience, between: Callable[[], Any]) -> list[list[float]]:
     """Wall time of each call, in seconds, by variant.
 
-    Args:
-        variants: What takes turns, in a random order in each round, each call with the next of the inputs.
-        patience: How many rounds there are.
-        between: What is called before each round: it empties the caches.
+    Variants take turns, in a random order in each round, each call with the next of the inputs. `between` is called
+    before each round: it empties the caches.
     """
     order, shuffle = list(range(len(variants))), random.Random(0).shuffle
     times: list[list[float]] = [[] for _ in variants]

@@ -102,36 +102,21 @@ def gain(comparisons: Sequence[tuple[float, float]]) -> float | None:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a search found.
-
-    Attributes:
-        case: What was measured.
-        default: The configuration without a row in the table.
-        best: The fastest, the default included.
-        gain: The share of the default's time that it saves, or None if it saves none to speak of.
-        groups: Seconds of those that took turns with each other.
-        failed: Why others were not measured: they did not compile.
-        wrong: Those whose results are not those of the default.
-    """
+    """What a search found."""
 
     case: Case
-    default: Configuration
-    best: Configuration
-    gain: float | None
-    groups: tuple[Mapping[Configuration, float], ...]
-    failed: Mapping[Configuration, str]
-    wrong: Mapping[Configuration, str]
+    default: Configuration  # the one without a row in the table
+    best: Configuration  # the fastest, the default included
+    gain: float | None  # the share of the default's time that it saves, or None if it saves none to speak of
+    groups: tuple[Mapping[Configuration, float], ...]  # seconds of those that took turns with each other
+    failed: Mapping[Configuration, str]  # why others were not measured: they did not compile
+    wrong: Mapping[Configuration, str]  # those whose results are not those of the default
 
 
 def search(
-    case: Case,
-    size: int,
-    measure: Measure,
-    comparisons: int,
-    interpret: bool = False,
-    compilers: int = 1,
+    case: Case, size: int, measure: Measure, comparisons: int, interpret: bool = False, compilers: int = 1
 ) -> Found:
-    """Finds the fastest configuration of a case.
+    """Finds the fastest configuration of a case, on arrays of `size` elements.
 
     Args:
         case: What is measured.

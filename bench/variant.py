@@ -45,16 +45,9 @@ def close(found: np.ndarray, expected: np.ndarray) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A function, and how it is called.
-
-    Attributes:
-        function: What is measured.
-        takes: Names of the arrays that it is called with, as `arrays.py` makes them.
-        kind: `"jit"`, or `"torch"` for a function of PyTorch's tensors.
-        agrees: What is asked of its first result.
-    """
+    """A function, and how it is called."""
 
     function: Callable[..., Any]
-    takes: tuple[str, ...]
-    kind: Literal["jit", "torch"] = "jit"
-    agrees: Callable[[np.ndarray, np.ndarray], str] = same_values
+    takes: tuple[str, ...]  # names of the arrays that it is called with, as `arrays.py` makes them
+    kind: Literal["jit", "torch"] = "jit"  # of JAX's arrays, or of PyTorch's tensors
+    agrees: Callable[[np.ndarray, np.ndarray], str] = same_values  # what is asked of its first result

@@ -191,9 +191,8 @@ def test_a_package_whose_import_fails_is_named_with_its_reason(
 ) -> None:
     (tmp_path / "broken_package.py").write_text("raise OSError('libcudart.so.13: no such file')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(libraries.PACKAGES, "AQT", "broken_package")
+    monkeypatch.setitem(libraries.PACKAGES, "AQT", ("broken_package",))
     libraries._broken.cache_clear()
-    assert not libraries.has("AQT")
     assert "AQT: its import failed: OSError: libcudart.so.13: no such file" in libraries.missing()
     libraries._broken.cache_clear()
 
@@ -303,7 +302,6 @@ def test_without_git_and_nvidia_smi_the_machine_is_still_described(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert re.fullmatch(r"none; files [0-9a-f]{12}", machine.description()["commit"])
-    assert machine._nvidia_smi() == {}  # pyright: ignore[reportPrivateUsage]
 
 
 def test_the_hash_gives_neighbouring_keys_the_same_noise_as_is_said_where_it_is_compared() -> None:
