@@ -110,7 +110,7 @@ def test_pytest_benchmark_runs_the_same_cases() -> None:
 
 def test_it_measures_where_nothing_but_jax_can_be_installed() -> None:
     absent = "import sys; sys.modules |= dict.fromkeys(['tqdm', 'matplotlib', 'aqt', 'qwix', 'torch'])"
-    code = f"{absent}; import bench.__main__, bench.tune; from bench.libraries import missing; print(len(missing()))"
+    code = f"{absent}; import bench.__main__, tools.tune; from bench.libraries import missing; print(len(missing()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("3\n", 0), done.stderr
 

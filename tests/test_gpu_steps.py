@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from bench import libraries, tune
+from bench import libraries
 from bench.gpu import marked_tests, measure, pytest_plugin, store, targets, task, tuner, worth
 from bench.gpu.measure import Measuring
 from bench.gpu.rows import load
 from bench.names import FORMULA, SEED
 from bench.operations import operations
-from bench.tune_search import cases as tuner_cases
 from intnumerics.kernels import KERNEL_DTYPES
 from intnumerics.kernels.gpu import tuning
 from intnumerics.kernels.gpu.tuning import Configuration
+from tools import tune
+from tools.tune_search import cases as tuner_cases
 
 pytestmark = pytest.mark.tools
 

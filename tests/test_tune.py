@@ -16,10 +16,11 @@ import pytest
 from conftest import missing_device
 from test_tuning import ROW, is_measured
 
-from bench import machine, tune, tune_search
-from bench.tune_search import Case
+from bench import machine
 from intnumerics.kernels.gpu import tuning
 from intnumerics.kernels.gpu.tuning import Configuration, Row
+from tools import tune, tune_search
+from tools.tune_search import Case
 
 pytestmark = pytest.mark.tools
 
@@ -177,7 +178,7 @@ def test_arrays_are_as_large_as_memory_allows_in_powers_of_2() -> None:
 def test_without_a_gpu_it_says_what_it_needs_and_writes_nothing() -> None:
     before = tune.PATH.read_bytes()
     done = subprocess.run(
-        [sys.executable, "-m", "bench.tune", "--store"],
+        [sys.executable, "-m", "tools.tune", "--store"],
         cwd=ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,

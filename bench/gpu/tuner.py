@@ -1,16 +1,17 @@
-"""Step 4: the search of `bench.tune`, the kernels of the headline cases first; its rows go into a copy of the table."""
+"""Step 4: the search of `tools.tune`, the kernels of the headline cases first; its rows go into a copy of the table."""
 
 import json
 import time
 from typing import Any
 
-from bench import machine, tune
+from bench import machine
 from bench.gpu import store, targets, task, worth
 from bench.gpu.rows import load
 from bench.gpu.task import Task
-from bench.tune_search import Case, cases, search
 from intnumerics.kernels import KERNEL_DTYPES
 from intnumerics.kernels.gpu import tuning
+from tools import tune
+from tools.tune_search import Case, cases, search
 
 COMPILERS = 8
 REHEARSED, REHEARSAL_SIZE = "clip gradient from mask, bfloat16", 1 << 11

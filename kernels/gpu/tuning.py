@@ -1,6 +1,6 @@
 """How the CUDA kernels divide an array: elements of a block and warps of a program, by device, dtype and operation.
 
-`TABLE` holds what was measured, one row for each; `python -m bench.tune --store` writes it, on the device that it is
+`TABLE` holds what was measured, one row for each; `python -m tools.tune --store` writes it, on the device that it is
 for. A device, dtype or operation without a row has the heuristic defaults. Results are the same bits either way.
 
 The blocks of the TPU kernels follow from an array's shape and a chip's memory: see `pallas_tpu/tiling.py`.
@@ -70,7 +70,7 @@ SMALL = Configuration(1024, 4)  # 8 elements a thread keep all cores busy
 LARGE = Configuration(4096, 4)  # 32 spread the set-up thin
 DRAWING = Configuration(8192, 4)  # and where noise is drawn there is more of it
 
-# The lines between the two marks are written by `python -m bench.tune --store`.
+# The lines between the two marks are written by `python -m tools.tune --store`.
 # fmt: off
 TABLE: tuple[Row, ...] = (
     Row("NVIDIA H100 80GB HBM3", "bfloat16", "quantize to int8, noise drawn", Configuration(2048, 2),

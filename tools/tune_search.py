@@ -1,4 +1,4 @@
-"""The search of `python -m bench.tune`: which operations there are, and what is tried for each."""
+"""The search of `python -m tools.tune`: which operations there are, and what is tried for each."""
 
 import dataclasses
 import functools

@@ -1,8 +1,8 @@
 """Finds the fastest block size and number of warps for each kernel on this machine's NVIDIA GPU.
 
-    python -m bench.tune                       # every operation and dtype, within 8 minutes; writes nothing
-    python -m bench.tune --store               # also writes the rows of kernels/gpu/tuning.py
-    python -m bench.tune --only drawn bfloat16 # cases by words in their names
+    python -m tools.tune                       # every operation and dtype, within 8 minutes; writes nothing
+    python -m tools.tune --store               # also writes the rows of kernels/gpu/tuning.py
+    python -m tools.tune --only drawn bfloat16 # cases by words in their names
 
 Not every combination is tried. First the elements per thread vary, 8 to 64, with the warps of the default; then the
 warps, with the elements that were best. So what is tried has at least eight elements per thread, and at most as many as
@@ -29,10 +29,10 @@ from bench import device_time, machine
 from bench.results import time_text
 from bench.runner import SHARE_OF_MEMORY
 from bench.timing import Jitted, Patience, Sweep, alternate
-from bench.tune_search import Found, cases, search
 from intnumerics.kernels import KERNEL_DTYPES
 from intnumerics.kernels.gpu import tuning
 from intnumerics.kernels.gpu.tuning import Row
+from tools.tune_search import Found, cases, search
 
 SIZE = 1 << 26
 BYTES = 48  # per element: inputs, twice, and results of the default, of what is compared with it and to spare
@@ -159,7 +159,7 @@ def tune(options: argparse.Namespace, device: str) -> dict[str, Any]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tools.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     # fmt: off
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
@@ -176,7 +176,7 @@ def main() -> None:
     options, device = arguments(), tuning.device_kind()
     if device is None:
         sys.exit(
-            f"python -m bench.tune needs an NVIDIA GPU, and JAX found {jax.default_backend()} only: run it where there "
+            f"python -m tools.tune needs an NVIDIA GPU, and JAX found {jax.default_backend()} only: run it where there "
             "is one, after pip install '.[cuda13]'. Nothing was measured, and nothing was written."
         )
     if wrong := tune(options, device):
