@@ -46,10 +46,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", choices=range(10, 33), metavar="N",
                         help="elements, as powers of 2 from 10 to 32 "
                              f"(default: {' '.join(map(str, cases.EXPONENTS))}, as far as memory goes)")
-    parser.add_argument("--dtypes", nargs="+", choices=(*cases.DTYPES, "float16"),
-                        help=f"dtypes of x (default: {' '.join(cases.DTYPES)}; --quick: {cases.QUICK_DTYPES[0]})")
-    parser.add_argument("--minutes", type=float, metavar="M",
-                        help=f"begin no case after so many, and name those left out (--quick: {QUICK_MINUTES})")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out") / "bench", metavar="FOLDER",
                         help="where <device>/<date>.json goes (default: %(default)s; bench/results is what the "
                              "documentation shows)")
@@ -72,7 +68,7 @@ def main() -> None:
     about = machine.description()
     platform, patience = about["platform"], QUICK if options.quick else PATIENCE
     sizes = options.sizes or (cases.QUICK_EXPONENTS if options.quick else cases.EXPONENTS)
-    dtypes = options.dtypes or (cases.QUICK_DTYPES if options.quick else cases.DTYPES)
+    dtypes = cases.QUICK_DTYPES if options.quick else cases.DTYPES
     of_calls = options.only == ["overhead"]
     chosen = [] if of_calls else list(cases.select(platform, sizes, dtypes, options.only))
     if not chosen and not of_calls:
@@ -89,7 +85,7 @@ def main() -> None:
         return
     print("".join(f"not measured: {line}\n" for line in libraries.missing()))
     runner = Runner(cases.implementations(platform), patience, LONGEST)
-    minutes, late = options.minutes or (QUICK_MINUTES if options.quick else float("inf")), []
+    minutes, late = QUICK_MINUTES if options.quick else float("inf"), []
     for case in tqdm(chosen, unit="case", disable=None) if tqdm else chosen:  # None: no bar in a log
         if time.perf_counter() - begin > 60 * minutes:
             late.append(case.name)

@@ -30,7 +30,7 @@ _broken: list[str] = []  # why the profiler is not asked again in this process
 
 @dataclasses.dataclass
 class Times:
-    """What was found, by the name of the variant; and why not all of it is from the profiler, a line each."""
+    """What was found, by the name of the variant; and why some of it is not from the profiler, a line each."""
 
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     how: dict[str, str] = dataclasses.field(default_factory=dict)  # `PROFILER` or `QUEUE`

@@ -22,20 +22,21 @@ from bench.names import EAGER, FORMULA, OURS
 from bench.operations import NEAREST
 from intnumerics import Context, PhiloxUniform, absmax_scale, from_int, quantize, quantize_to_int
 
-ELEMENTS, CALLS = 8, 20  # calls of one kind follow each other, and the last is awaited
-PATIENCE = timing.Patience(least=50, most=400, seconds=10.0)
+ELEMENTS, CALLS = 8, 5  # few calls of one kind follow each other, so that most rounds are not interrupted
+PATIENCE = timing.Patience(least=100, most=4000, seconds=10.0)
 LAYERS, WIDTH, BATCH, COMPILES = 48, 64, 64, 5
 DEVICES = 8
 JITTED = f"{FORMULA}, jit"
 
 Function = Callable[..., Any]
+Calls = dict[str, tuple[Function, tuple[Any, ...]]]
 
 
-def calls() -> dict[str, tuple[Function, tuple[Any, ...]]]:
+def calls() -> Calls:
     """What is called on few elements, with its arguments; ratios are to the first."""
     x, key = jnp.linspace(-130, 130, ELEMENTS), jax.random.key(0)
     noisy = NEAREST.replace(noise_fn=PhiloxUniform())
-    ours: dict[str, tuple[Function, tuple[Any, ...]]] = {
+    ours: Calls = {
         "quantize": (lambda x: quantize(x, NEAREST), (x,)),
         "quantize with PhiloxUniform": (lambda x, key: quantize(x, noisy, key=key), (x, key)),
         "quantize_to_int": (lambda x: quantize_to_int(x, NEAREST), (x,)),
@@ -58,7 +59,6 @@ class Several:
         self.name, self.function, self.arguments = name, function, arguments
 
     def call(self, turn: int) -> None:
-        """Runs them to the end."""
         for _ in range(CALLS):
             result = self.function(*self.arguments)
         jax.block_until_ready(result)
@@ -97,22 +97,16 @@ def to_compile(devices: int) -> dict[str, float]:
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
-def _on_eight_cpus() -> dict[str, float]:
-    """`to_compile` for eight devices, in a process that has them."""
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}",
-    }
-    done = subprocess.run([sys.executable, "-m", "bench.overhead"], env=environment, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
-
-
 def measured() -> dict[str, dict[str, float]]:
     """Seconds by title and name."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    command = [sys.executable, "-m", "bench.overhead"]  # as many devices take a process of their own
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     return {
         f"A call on {ELEMENTS} elements": of_a_call(),
         f"To compile {LAYERS} layers with their gradient": to_compile(1),
-        f"The same for {DEVICES} CPU devices": _on_eight_cpus(),
+        f"The same for {DEVICES} CPU devices": json.loads(done.stdout),
     }
 
 

@@ -26,17 +26,13 @@ TITLE = "Ratio: the time of the best other divided by ours. Larger is faster; ab
 # --- what follows from the times --------------------------------------------------------------------------------------
 
 
-def _time(kind: str, case: Measured, name: str) -> float | None:
+def seconds(case: Measured, name: str, kind: str = "median_s") -> float | None:
+    """The median wall time of a variant, or its time of another kind; None if it was not measured."""
     return case["results"].get(name, {}).get(kind)
 
 
-def seconds(case: Measured, name: str) -> float | None:
-    """The median wall time of a variant; None if it was not measured."""
-    return _time("median_s", case, name)
-
-
 def device_seconds(case: Measured, name: str) -> float | None:
-    return _time("device_s", case, name)
+    return seconds(case, name, "device_s")
 
 
 def best_seconds(case: Measured, name: str) -> float | None:
@@ -58,7 +54,7 @@ def times(case: Measured, name: str, other: str) -> tuple[float, float, str] | N
     ways = {case["results"].get(variant, {}).get("device_by") for variant in (name, other)}
     device = [("device", "device_s")] if len(ways) == 1 else []
     for clock, kind in (*device, ("queue", "queue_s"), ("wall", "median_s")):
-        ours, theirs = _time(kind, case, name), _time(kind, case, other)
+        ours, theirs = seconds(case, name, kind), seconds(case, other, kind)
         if ours and theirs:
             return ours, theirs, clock
     return None
@@ -112,12 +108,11 @@ def time_text(value: float | None) -> str:
     return f"{value / 1e-9:.3g} ns"
 
 
-def columns(rows: Sequence[Sequence[str]], left: Iterable[int]) -> list[str]:
+def columns(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
     """Rows as lines, each column as wide as its widest cell; those of `left` begin at its left."""
-    widths, left = [max(map(len, column)) for column in zip(*rows, strict=True)], set(left)
-    padded = ([c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))]
-              for r in rows)  # fmt: skip
-    return ["  ".join(cells).rstrip() for cells in padded]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    form = "  ".join(f"{{:{'<' if i in left else '>'}{width}}}" for i, width in enumerate(widths))
+    return [form.format(*cells).rstrip() for cells in rows]
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

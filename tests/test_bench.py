@@ -120,7 +120,6 @@ def test_it_measures_where_nothing_but_jax_can_be_installed() -> None:
     [
         (("--only", "forward", "to", "int5"), "no operation has all these words in its name; there are\n  quantize"),
         (("--sizes", "5"), "invalid choice: 5"),
-        (("--dtypes", "int8"), "invalid choice: 'int8'"),
         (("--quick", "--out", "/dev/null"), "give a folder that can be written to"),
     ],
 )
@@ -236,25 +235,6 @@ def test_variants_take_turns_each_on_fresh_inputs() -> None:
     assert all(sorted(name for name, _ in one[1:]) == ["a", "b", "c"] for one in rounds)
     assert len({tuple(name for name, _ in one) for one in rounds}) > 1  # in more than one order
     assert [turn for name, turn in calls[3:] if name != "between"] == list(range(18))
-
-
-def test_ratios_are_of_one_kind_of_time() -> None:
-    wall = {"median_s": 4.0}
-    case = {
-        "baseline": "b",
-        "least_bytes": 8,
-        "results": {"a": wall | {"device_s": 1.0}, "b": wall | {"device_s": 3.0}},
-    }
-    assert results.ratio(case, "a") == 3.0
-    del case["results"]["b"]["device_s"]
-    assert results.ratio(case, "a") == 1.0
-
-
-def test_the_share_of_copy_speed_is_of_the_quicker_copy() -> None:
-    seconds = dict(zip((*results.COPIES, "a"), (1.0, 2.0, 4.0), strict=True))
-    case = {"baseline": "a", "results": {name: {"median_s": s} for name, s in seconds.items()}}
-    assert results.of_copy(case, "a") == 0.25
-    assert results.of_copy({"baseline": "a", "results": {"a": {"median_s": 4.0}}}, "a") is None
 
 
 # --- baselines --------------------------------------------------------------------------------------------------------

@@ -65,3 +65,22 @@ def test_what_went_wrong_is_in_the_line() -> None:
     assert has(line(ours=wall(1, wrong="by 1"), formula=wall(2)), ratio="WRONG")
     assert has(line(ours={"left_out": "too large"}, formula={"left_out": "too large"}), time="left out", ratio="-")
     assert has(line(ours=wall(1), formula={"error": "no"}), time="1 ms", best_other="-", ratio="-")
+
+
+def test_ratios_are_of_one_kind_of_time() -> None:
+    wall = {"median_s": 4.0}
+    case = {
+        "baseline": "b",
+        "least_bytes": 8,
+        "results": {"a": wall | {"device_s": 1.0}, "b": wall | {"device_s": 3.0}},
+    }
+    assert results.ratio(case, "a") == 3.0
+    del case["results"]["b"]["device_s"]
+    assert results.ratio(case, "a") == 1.0
+
+
+def test_the_share_of_copy_speed_is_of_the_quicker_copy() -> None:
+    seconds = dict(zip((*results.COPIES, "a"), (1.0, 2.0, 4.0), strict=True))
+    case = {"baseline": "a", "results": {name: {"median_s": s} for name, s in seconds.items()}}
+    assert results.of_copy(case, "a") == 0.25
+    assert results.of_copy({"baseline": "a", "results": {"a": {"median_s": 4.0}}}, "a") is None
