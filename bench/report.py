@@ -96,8 +96,9 @@ def by_implementation(report: Report) -> str:
 # --- plots ------------------------------------------------------------------------------------------------------------
 
 
-def save(figure: Figure, path: pathlib.Path) -> None:
-    """Writes a figure; the same results give the same bytes of SVG."""
+def save(figure: Figure, path: pathlib.Path, title: str) -> None:
+    """Writes a figure under a title; the same results give the same bytes of SVG."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     with mpl.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
@@ -127,8 +128,7 @@ def against_size(report: Report, path: pathlib.Path, dtype: str = "bfloat16") ->
         tidy(axes, operation, xlabel="elements", ylabel="GB/s of the least bytes")
     names = [f"{name}, threefry where there is noise" if name == FORMULA else name for name in labels]
     figure.legend(list(labels.values()), names, loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(f"Speed against size: {report['device']}, {dtype}", x=0.01, ha="left", fontsize=12)
-    save(figure, path)
+    save(figure, path, f"Speed against size: {report['device']}, {dtype}")
 
 
 def roofline(report: Report, path: pathlib.Path) -> None:
@@ -140,13 +140,13 @@ def roofline(report: Report, path: pathlib.Path) -> None:
     panels = figure.subplots(1, len(dtypes), sharey=True, sharex=True, squeeze=False)[0]
     for axes, dtype in zip(panels, dtypes, strict=True):
         found = {case["operation"]: case for case in cases if case["dtype"] == dtype}
-        for offset, colour, label in ((-0.2, OURS, OURS), (0.2, FORMULA, f"{FORMULA} under jit")):
-            points = [
-                (y + offset, 100 * (results.of_copy(case, OURS if colour == OURS else case["baseline"]) or 0.0))
-                for y, name in enumerate(names)
-                if (case := found.get(name))
-            ]
-            axes.barh(*zip(*points, strict=True), 0.38, color=STYLES[colour]["color"], label=label)
+        y = np.asarray([i for i, name in enumerate(names) if name in found])
+        for offset, who in ((-0.2, OURS), (0.2, FORMULA)):
+            by_row = (found[name] for name in names if name in found)
+            shares = [100 * (results.of_copy(c, OURS if who == OURS else c["baseline"]) or 0.0) for c in by_row]
+            axes.barh(y + offset, shares, 0.38, color=STYLES[who]["color"], label=who)
+        for i in set(range(len(names))) - set(y):
+            axes.text(1, i, "not measured", va="center", fontsize=8, color=GREY)
         axes.axvline(100, color=GREY, linestyle="--", label="a copy of as many bytes")
         axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
         tidy(axes, dtype, xlabel="% of the speed of a copy")
@@ -154,8 +154,7 @@ def roofline(report: Report, path: pathlib.Path) -> None:
     panels[0].invert_yaxis()
     panels[0].margins(y=0.01)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(f"How near to the speed of memory: {report['device']}", x=0.01, ha="left", fontsize=12)
-    save(figure, path)
+    save(figure, path, f"How near to the speed of memory, each under jit: {report['device']}")
 
 
 def kind(operation: str) -> tuple[bool, bool, bool, str]:
