@@ -5,10 +5,11 @@
     python -m bench --only Philox int8 --sizes 24 27 # operations by words in their names, sizes as powers of 2
     python -m bench --only overhead                  # calls on few elements, and compilation, beside the formula's
 
-Calls take turns, on inputs that are not in the cache, into memory that is there already. Times are medians; GB/s count
-the least bytes that an operation must move, the copy moves as many, and ratios are to the speed of FJFormer's formula
-under jit. If a profiler tells the device's own time, GB/s and ratios are of that, and the wall's stands beside it.
-The results are checked against NumPy, and are kept as JSON. It ends with one line per case.
+Calls take turns. Their inputs are not in the cache, and their results go to memory that was allocated before. Times
+are medians; GB/s are the least bytes that an operation must move, divided by the time; a copy moves as many bytes; and
+ratios are to the speed of FJFormer's formula under jit. If a profiler measures the device's own time, GB/s and ratios
+use it, and the wall time is shown beside it. The results are checked against NumPy, and are kept as JSON. The run ends
+with one line per case.
 """
 
 import argparse
@@ -86,7 +87,7 @@ def main() -> None:
     print("".join(f"not measured: {line}\n" for line in libraries.missing()))
     runner = Runner(cases.implementations(platform), patience, LONGEST)
     minutes, late = QUICK_MINUTES if options.quick else float("inf"), []
-    for case in tqdm(chosen, unit="case", disable=None) if tqdm else chosen:  # None: no bar in a log
+    for case in tqdm(chosen, unit="case", disable=None) if tqdm else chosen:  # None: no progress bar in a log
         if time.perf_counter() - begin > 60 * minutes:
             late.append(case.name)
             continue

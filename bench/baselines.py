@@ -1,7 +1,7 @@
 """What our operations are measured beside: the formula as FJFormer and AQT write it, with noise that a user can draw.
 
 Nothing here comes from the package. The noise is that of `jax.random.uniform` with each of jax's generators, and that
-of a cheap hash of the index: the quickest thing that a few lines of jnp can do.
+of a cheap hash of the index, the quickest noise that a few lines of jnp can draw.
 """
 
 import jax

@@ -1,8 +1,8 @@
 """The time that the device itself took, without starting a program and waiting for it.
 
-JAX's profiler tells it. If it fails, or if what it says cannot be, and for PyTorch's functions, the time is that of a
-long queue: many calls that are begun one after the other and awaited once, divided by their number. A CPU has no such
-time apart from the wall's.
+JAX's profiler measures it. If the profiler fails or says what cannot be, and for PyTorch's functions, the time is that
+of a long queue: many calls are begun one after the other and awaited once, and their time is divided by their number. A
+CPU has no time of its own, only the wall time.
 """
 
 import dataclasses
@@ -22,10 +22,13 @@ CALLS = 7
 QUEUE_SECONDS, QUEUE_CALLS = 0.05, (10, 200)  # how long a queue is
 NS = 1e-9
 PROFILER, QUEUE = "profiler", "queue"
-MORE_THAN_A_QUEUE, PART_OF_A_QUEUE = 1.2, 0.7  # what a profiler cannot say of a call, beside a queue of them
+MORE_THAN_A_QUEUE, PART_OF_A_QUEUE = (
+    1.2,
+    0.7,
+)  # times that a profiler cannot measure, as parts of a call's time in a queue
 BOUND_BY_STARTS = 2e-4  # seconds: calls that are shorter wait for the next to be begun
 
-_broken: list[str] = []  # why the profiler is not asked again in this process
+_broken: list[str] = []  # why the profiler is not used again in this process
 
 
 @dataclasses.dataclass
@@ -39,21 +42,24 @@ class Times:
 
 
 def of(prepared: Sequence[Prepared], on_cpu: bool = False) -> Times:
-    """The time of one call of each on the device; of a CPU, whose is the wall's, only if asked for, in a queue."""
+    """The time of one call of each on the device.
+
+    A CPU has no time of its own; `on_cpu` times a queue there, to try it out.
+    """
     found, platform = Times(), jax.devices()[0].platform
     if not (platform in ("gpu", "tpu") or on_cpu):
         return found
     queues = [one for one in prepared if isinstance(one, Jitted | Torch)]
     programs = [one for one in queues if isinstance(one, Jitted)]
     profiled = {} if platform == "cpu" or not programs else by_profiler(programs)
-    found.why += _broken or (["a CPU's profiler tells none"] if platform == "cpu" else [])
+    found.why += _broken or (["a CPU has no time of its own"] if platform == "cpu" else [])
     for one in queues:
         queued, told = in_a_queue(one), profiled.get(one.label) if isinstance(one, Jitted) else None
         is_used = told is not None and is_possible(told, queued)
         found.queued[one.name] = queued
         found.seconds[one.name], found.how[one.name] = (told, PROFILER) if told and is_used else (queued, QUEUE)
         if told and not is_used:
-            found.why.append(f"{one.name}: the profiler says {told:.3g} s a call, a queue of them {queued:.3g} s")
+            found.why.append(f"{one.name}: the profiler says {told:.3g} s per call, a queue {queued:.3g} s")
         elif profiled and isinstance(one, Jitted) and not told:
             found.why.append(f"{one.name}: the profiler does not name its kernels")
     return found
@@ -89,7 +95,7 @@ def by_profiler(programs: Sequence[Jitted]) -> dict[str, float]:
     try:
         with tempfile.TemporaryDirectory() as folder:
             options = jax.profiler.ProfileOptions()
-            options.python_tracer_level, options.host_tracer_level = 0, 1  # what Python does is not asked
+            options.python_tracer_level, options.host_tracer_level = 0, 1  # Python's own calls are not recorded
             with jax.profiler.trace(folder, profiler_options=options):
                 for turn in range(CALLS):
                     for one in programs:
@@ -105,7 +111,7 @@ def by_profiler(programs: Sequence[Jitted]) -> dict[str, float]:
 
 
 def leave_out(why: str) -> None:
-    """Stops asking the profiler in this process."""
+    """Stops using the profiler in this process."""
     _broken.append(why)
     print(f"times of the device are those of long queues: {why}", flush=True)
 

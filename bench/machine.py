@@ -92,7 +92,7 @@ def _clocks() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit that is checked out, and whether files differ from it; without git what tells the code from other."""
+    """The commit that is checked out, and whether files differ from it; without git, a digest of the files."""
     if commit := _said(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]):
         return commit
     paths = sorted(path for folder in ("intnumerics", "kernels", "bench") for path in (ROOT / folder).rglob("*.py"))

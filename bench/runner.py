@@ -1,4 +1,4 @@
-"""Measures a case: every way to do it, in turns, beside a copy of as many bytes; and checks the results."""
+"""Measures a case: every way to do it, in turns, beside a copy of as many bytes, and checks the results."""
 
 import dataclasses
 import statistics
@@ -24,13 +24,13 @@ Variants = Mapping[str, Variant]
 
 @dataclasses.dataclass
 class Runner:
-    """What outlives a case."""
+    """Measures cases, and keeps what the next case needs."""
 
     implementations: tuple[str, ...]  # names of ours to measure, beside `implementation=None`
     patience: Patience
     longest: float  # seconds of a call; one that would take longer is left out
     compilers: int = 1  # how many programs are compiled at a time
-    queue_on_cpu: bool = False  # whether a CPU has a time of the device too, to try out how that is found
+    queue_on_cpu: bool = False  # whether a queue is timed on a CPU too, to try it out
 
     def __post_init__(self) -> None:
         self.cache = machine.last_level_cache()

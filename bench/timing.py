@@ -1,7 +1,7 @@
 """Times calls side by side: variants take turns, inputs are not in the cache, and results land in donated memory.
 
 Memory that is fresh to a process costs more in page faults than a quantization does in arithmetic, so a program is
-given the buffers that its results go to. It is compiled before, and called once before it counts.
+given the buffers that its results go to. It is compiled and called once before it is timed.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ class Jitted:
         self.compiled = jitted.lower(buffers, *inputs[0]).compile()
 
     def results(self, turn: int) -> Any:
-        """The results for the inputs of a turn; whoever has done with them gives them back to the spares."""
+        """The results for the inputs of a turn; the caller gives them back to the spares after use."""
         return self.compiled(self.spares.take(self.avals), *self.inputs[turn % len(self.inputs)])
 
     def call(self, turn: int) -> Any:
@@ -122,7 +122,7 @@ def alternate(variants: Sequence[Prepared], patience: Patience, between: Callabl
     """Wall time of each call, in seconds, by variant.
 
     Variants take turns, in a random order in each round, each call with the next of the inputs. `between` is called
-    before each round: it empties the caches.
+    before each round, to empty the caches.
     """
     order, shuffle = list(range(len(variants))), random.Random(0).shuffle
     times: list[list[float]] = [[] for _ in variants]

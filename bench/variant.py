@@ -20,12 +20,12 @@ def same_values(found: np.ndarray, expected: np.ndarray) -> str:
 
 
 def within_a_bucket(found: np.ndarray, expected: np.ndarray) -> str:
-    """As two ways to round what is before it may differ."""
+    """Two ways to round what comes before may differ by a bucket."""
     return _within(found, expected, BUCKET)
 
 
 def other_draws(found: np.ndarray, expected: np.ndarray) -> str:
-    """As other noise: two draws are two buckets apart at most, since bfloat16 rounds the sum, and none on average."""
+    """Results with other noise are at most two buckets apart, since bfloat16 rounds the sum, and equal on average."""
     off = float(np.mean(found - expected))
     if expected.size > 1 << 12 and not abs(off) <= MEAN:
         return f"{off} buckets from NumPy's on average"
