@@ -4,6 +4,4 @@ python -m bench          times of every operation: `operations.py` says of which
 python -m bench.gpu      all that waits for a GPU, within a few minutes
 python -m bench.report   the page and the plots that show them
 python -m bench.aot      machine instructions, counted ahead of time
-python -m bench.bias     how far off stochastic rounding is on average
-python -m bench.battery  statistical tests of the stream of random words, which `bench.stream` writes
 """

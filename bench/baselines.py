@@ -1,7 +1,7 @@
 """What our operations are measured beside: the formula as FJFormer and AQT write it, with noise that a user can draw.
 
 Nothing here comes from the package. The noise is that of `jax.random.uniform` with each of jax's generators, and that
-of a cheap hash of the index: the quickest thing that a few lines of jnp can do.
+of a cheap hash of the index, the quickest noise that a few lines of jnp can draw.
 """
 
 import jax
@@ -17,12 +17,9 @@ GENERATORS = (*JAX_GENERATORS, HASH)
 
 
 def uniform(generator: str, words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Noise between -0.5 and 0.5, float32 of `shape`.
+    """Noise between -0.5 and 0.5, float32 of `shape`, from the two words of a key, uint32 [2].
 
-    Args:
-        generator: One of `GENERATORS`.
-        words: The two words of a key, uint32 [2]; a generator with a longer key is given them twice.
-        shape: The shape of x.
+    A generator with a longer key is given them twice.
     """
     if generator == HASH:
         return _hashed(words, shape)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 
@@ -11,20 +12,13 @@ from bench.operations import Operation, operations
 from intnumerics.kernels import TABLE
 
 DTYPES = ("float32", "bfloat16")
-EXPONENTS = (12, 15, 18, 21, 24, 27, 30)
+EXPONENTS = (12, 15, 18, 21, 24, 27)
 QUICK_DTYPES, QUICK_EXPONENTS = ("bfloat16",), (20,)
-RANK_3_EXPONENTS = (18, 24)  # of operations that are measured with one axis as well
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is measured together.
-
-    Attributes:
-        operation: What is done.
-        dtype: The dtype of x.
-        shape: The shape of x.
-    """
+    """What is measured together: an operation, and the dtype and the shape of x."""
 
     operation: Operation
     dtype: str
@@ -49,9 +43,7 @@ def implementations(platform: str) -> tuple[str, ...]:
 def here(platform: str, interpreted: bool = False) -> tuple[str, ...]:
     """Those of `implementations` that can run here, but for the reference: what they need is installed.
 
-    Args:
-        platform: As JAX names it.
-        interpreted: Whether a kernel for CUDA is to be among them where there is no such device, interpreted.
+    If there is no GPU, `interpreted` adds the kernel for CUDA in interpret mode.
     """
     missing = {"jax_triton"} if importlib.util.find_spec("jax_triton") is None else set()
     found = tuple(name for name in implementations(platform) if name not in {"reference", *missing})
@@ -59,28 +51,14 @@ def here(platform: str, interpreted: bool = False) -> tuple[str, ...]:
 
 
 def select(
-    platform: str,
-    exponents: Iterable[int],
-    dtypes: Iterable[str] = DTYPES,
-    words: Iterable[str] = (),
-    every_rank: bool = False,
+    platform: str, exponents: Iterable[int], dtypes: Iterable[str] = DTYPES, words: Iterable[str] = ()
 ) -> Iterator[Case]:
-    """The cases of a platform.
+    """The cases of a platform in the order of the operations, for sizes as powers of 2.
 
-    Args:
-        platform: As JAX names it.
-        exponents: Sizes, as powers of 2.
-        dtypes: Dtypes of x.
-        words: What must all be in the name of an operation.
-        every_rank: Whether every size is measured with three axes too, and not a small and a large one alone.
+    All `words` are in the name of the operation.
     """
     for operation in operations():
-        if operation.platforms and platform not in operation.platforms:
-            continue
-        if not all(word in operation.name for word in words):
-            continue
-        for dtype in dtypes:
-            for exponent in exponents:
-                for rank in operation.ranks:
-                    if rank == 1 or operation.ranks == (3,) or every_rank or exponent in RANK_3_EXPONENTS:
-                        yield Case(operation, dtype, arrays.shape_of(rank, 1 << exponent))
+        here = not operation.platforms or platform in operation.platforms
+        if here and all(word in operation.name for word in words):
+            for dtype, exponent in itertools.product(dtypes, exponents):
+                yield Case(operation, dtype, arrays.shape_of(operation.rank, 1 << exponent))

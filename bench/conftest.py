@@ -17,8 +17,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test for each way to do each operation."""
-    if "variant" not in metafunc.fixturenames:
-        return
     platform = machine.platform_name()
     found = [
         (case, name)

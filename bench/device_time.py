@@ -1,8 +1,8 @@
 """The time that the device itself took, without starting a program and waiting for it.
 
-JAX's profiler tells it. Where it fails, or where what it says cannot be, and for PyTorch's variants, the time is that
-of a long queue: many calls that are begun one after the other and awaited once, divided. A CPU has no such time apart
-from the wall's.
+JAX's profiler measures it. If the profiler fails or says what cannot be, and for PyTorch's functions, the time is that
+of a long queue: many calls are begun one after the other and awaited once, and their time is divided by their number. A
+CPU has no time of its own, only the wall time.
 """
 
 import dataclasses
@@ -16,63 +16,51 @@ from typing import Any
 
 import jax
 
-from bench.timing import Jitted, Prepared, Queued
+from bench.timing import Jitted, Prepared, Torch
 
 CALLS = 7
 QUEUE_SECONDS, QUEUE_CALLS = 0.05, (10, 200)  # how long a queue is
 NS = 1e-9
 PROFILER, QUEUE = "profiler", "queue"
-MORE_THAN_A_QUEUE, PART_OF_A_QUEUE = 1.2, 0.7  # what a profiler cannot say of a call, beside a queue of them
+MORE_THAN_A_QUEUE, PART_OF_A_QUEUE = (
+    1.2,
+    0.7,
+)  # times that a profiler cannot measure, as parts of a call's time in a queue
 BOUND_BY_STARTS = 2e-4  # seconds: calls that are shorter wait for the next to be begun
 
-_broken: list[str] = []  # why the profiler is not asked again in this process
+_broken: list[str] = []  # why the profiler is not used again in this process
 
 
 @dataclasses.dataclass
 class Times:
-    """What was found, by the name of the variant.
-
-    Attributes:
-        seconds: Of one call on the device.
-        how: Where that is from: `PROFILER` or `QUEUE`.
-        queued: Seconds of one call in a queue, known of all that are in `seconds`.
-        why: Why it is not all from the profiler, a line each.
-    """
+    """What was found, by the name of the variant; and why some of it is not from the profiler, a line each."""
 
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-    how: dict[str, str] = dataclasses.field(default_factory=dict)
-    queued: dict[str, float] = dataclasses.field(default_factory=dict)
+    how: dict[str, str] = dataclasses.field(default_factory=dict)  # `PROFILER` or `QUEUE`
+    queued: dict[str, float] = dataclasses.field(default_factory=dict)  # seconds of one call in a queue
     why: list[str] = dataclasses.field(default_factory=list)
-
-    def put(self, name: str, seconds: float, how: str) -> None:
-        """Keeps the time of a variant."""
-        self.seconds[name], self.how[name] = seconds, how
 
 
 def of(prepared: Sequence[Prepared], on_cpu: bool = False) -> Times:
-    """The time of one call of each on the device; nothing where there is none apart from the wall's.
+    """The time of one call of each on the device.
 
-    Args:
-        prepared: What is called.
-        on_cpu: Whether a queue is timed on a CPU too, to try it out.
+    A CPU has no time of its own; `on_cpu` times a queue there, to try it out.
     """
-    found = Times()
-    queues, programs = ([one for one in prepared if isinstance(one, kind)] for kind in (Queued, Jitted))
-    platform = jax.devices()[0].platform
-    if not queues or not (platform in ("gpu", "tpu") or on_cpu):
+    found, platform = Times(), jax.devices()[0].platform
+    if not (platform in ("gpu", "tpu") or on_cpu):
         return found
+    queues = [one for one in prepared if isinstance(one, Jitted | Torch)]
+    programs = [one for one in queues if isinstance(one, Jitted)]
     profiled = {} if platform == "cpu" or not programs else by_profiler(programs)
-    found.why += _broken or (["a CPU's profiler tells none"] if platform == "cpu" else [])
+    found.why += _broken or (["a CPU has no time of its own"] if platform == "cpu" else [])
     for one in queues:
         queued, told = in_a_queue(one), profiled.get(one.label) if isinstance(one, Jitted) else None
+        is_used = told is not None and is_possible(told, queued)
         found.queued[one.name] = queued
-        if told and is_possible(told, queued):
-            found.put(one.name, told, PROFILER)
-            continue
-        found.put(one.name, queued, QUEUE)
-        if told:
-            found.why.append(f"{one.name}: the profiler says {told:.3g} s a call, a queue of them {queued:.3g} s")
-        elif profiled and isinstance(one, Jitted):
+        found.seconds[one.name], found.how[one.name] = (told, PROFILER) if told and is_used else (queued, QUEUE)
+        if told and not is_used:
+            found.why.append(f"{one.name}: the profiler says {told:.3g} s per call, a queue {queued:.3g} s")
+        elif profiled and isinstance(one, Jitted) and not told:
             found.why.append(f"{one.name}: the profiler does not name its kernels")
     return found
 
@@ -80,14 +68,14 @@ def of(prepared: Sequence[Prepared], on_cpu: bool = False) -> Times:
 def is_possible(profiled: float, queued: float) -> bool:
     """Whether a profiler's time of a call can be right: it is no more than a queue's, and most of it.
 
-    Calls that are short are apart in a queue, so there it may be any part.
+    In a queue there is time between calls that are short, so their time may be any part of it.
     """
     if profiled > MORE_THAN_A_QUEUE * queued:
         return False
     return profiled >= PART_OF_A_QUEUE * queued or queued < BOUND_BY_STARTS
 
 
-def in_a_queue(one: Queued) -> float:
+def in_a_queue(one: Jitted | Torch) -> float:
     """Seconds of a call among many that are begun one after the other, and awaited once."""
 
     def many(calls: int) -> float:
@@ -101,20 +89,20 @@ def in_a_queue(one: Queued) -> float:
 
 
 def by_profiler(programs: Sequence[Jitted]) -> dict[str, float]:
-    """The median time of calls that take turns, by the label of the program; nothing where the profiler fails."""
+    """The median time of calls that take turns, by the label of the program; nothing if the profiler fails."""
     if _broken:
         return {}
     try:
         with tempfile.TemporaryDirectory() as folder:
             options = jax.profiler.ProfileOptions()
-            options.python_tracer_level, options.host_tracer_level = 0, 1  # what Python does is not asked
+            options.python_tracer_level, options.host_tracer_level = 0, 1  # Python's own calls are not recorded
             with jax.profiler.trace(folder, profiler_options=options):
                 for turn in range(CALLS):
                     for one in programs:
                         one.call(turn)
             paths = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
             found = of_programs(jax.profiler.ProfileData.from_file(path) for path in paths)
-    except Exception as error:  # as where CUPTI is not installed, or not allowed
+    except Exception as error:  # as if CUPTI is not installed, or not allowed
         leave_out(f"the profiler failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
         return {}
     if not any(one.label in found for one in programs):
@@ -123,7 +111,7 @@ def by_profiler(programs: Sequence[Jitted]) -> dict[str, float]:
 
 
 def leave_out(why: str) -> None:
-    """Asks the profiler no more, in this process."""
+    """Stops using the profiler in this process."""
     _broken.append(why)
     print(f"times of the device are those of long queues: {why}", flush=True)
 

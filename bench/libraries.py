@@ -1,34 +1,34 @@
-"""Other packages that quantize, as baselines where they are installed: AQT, Qwix, and on a GPU PyTorch."""
+"""Other packages that quantize, as baselines if they are installed: AQT, Qwix, and on a GPU PyTorch.
+
+PyTorch's functions are the formula under `torch.compile`. A package is imported when it is first measured.
+"""
 
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from bench import torch_baselines
-from bench.checks import other_draws, within_a_bucket
-from bench.variant import Variant
+from bench import baselines
+from bench.names import COMPILED
+from bench.variant import Variant, close, other_draws, within_a_bucket
 
-PACKAGES = {"AQT": "aqt", "Qwix": "qwix", "PyTorch": "torch"}
-PARTS = {"PyTorch": ("torch._dynamo",)}  # that are imported later, and may fail by themselves
+# What is imported, and how to install it; `torch._dynamo` is imported later, and may fail by itself.
+PACKAGES = {"AQT": ("aqt",), "Qwix": ("qwix",), "PyTorch": ("torch", "torch._dynamo")}
 INSTALL = {"AQT": "pip install aqtp", "Qwix": "pip install qwix", "PyTorch": "pip install torch"}
-
 
 _left_out: dict[str, str] = {}  # packages that are not measured in this process, and why
 torch_on = ["gpu"]  # the platforms, as JAX names its devices', where PyTorch is measured; a rehearsal adds "cpu"
 
-
-def has(package: str) -> bool:
-    """Whether a package can be measured here."""
-    return not _absent(package)
+Function = Callable[..., Any]
+Named = Iterator[tuple[str, Variant]]
 
 
 def leave_out(package: str, why: str) -> None:
-    """Measures a package no more, in this process."""
+    """Stops measuring a package in this process."""
     _left_out[package] = why
     print(f"{package}: {why}", flush=True)
 
@@ -37,7 +37,7 @@ def leave_out(package: str, why: str) -> None:
 def _broken(package: str) -> str:
     """Why a package that is installed cannot be imported, or nothing."""
     try:
-        for name in (PACKAGES[package], *PARTS.get(package, ())):
+        for name in PACKAGES[package]:
             importlib.import_module(name)
     except Exception as error:  # whatever its own import raises
         return f"its import failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
@@ -49,95 +49,114 @@ def _absent(package: str) -> str:
     if package in _left_out:
         return _left_out[package]
     if package == "PyTorch" and jax.devices()[0].platform not in torch_on:
-        return "measured on a GPU alone"
-    if importlib.util.find_spec(PACKAGES[package]) is None:
+        return "measured on a GPU only"
+    if importlib.util.find_spec(PACKAGES[package][0]) is None:
         return f"not installed ({INSTALL[package]})"
     return _broken(package)
 
 
 def missing() -> list[str]:
     """What is not measured here, and why: a line each."""
-    return [f"{name}: {_absent(name) or 'left out'}" for name in PACKAGES if not has(name)]
+    return [f"{name}: {why}" for name in PACKAGES if (why := _absent(name))]
 
 
-def plain(result: str) -> dict[str, Variant]:
-    """Quantizers without noise, to the dtype of x (`"same"`) or to int8."""
-    found: dict[str, Variant] = {}
-    if has("AQT"):
-        found["AQT's IntSymmetric"] = Variant(_aqt(result), ("x",))
-    if has("Qwix") and result == "int8":
-        from qwix._src.core import numerics
-
-        convert = lambda x: numerics.convert_to(x, jnp.int8)  # noqa: E731
-        found["Qwix's convert_to"] = Variant(convert, ("x",), agrees=within_a_bucket)  # its lowest value is -128
-    if has("PyTorch"):
-        found |= torch_baselines.forward(result)
-    return found
-
-
-def noisy(result: str) -> dict[str, Variant]:
-    """Quantizers with noise."""
-    found: dict[str, Variant] = {}
-    if has("AQT"):
-        from aqt.jax.v2 import stochastic_rounding
-
-        for name in ("JaxUniform", "RandomCenteredUniform"):
-            function = _aqt(result, getattr(stochastic_rounding, name)())
-            found[f"AQT's IntSymmetric, {name}"] = Variant(function, ("x", "key"), agrees=other_draws)
-    if has("Qwix") and result == "int8":
-        from qwix._src.core import numerics, stochastic_rounding
-
-        for name in ("uniform_noise", "low_bit_uniform_noise"):
-
-            def convert(draw: Callable[..., jax.Array], x: jax.Array, key: jax.Array) -> jax.Array:
-                return numerics.convert_to(x, jnp.int8, functools.partial(draw, key))
-
-            function = functools.partial(convert, getattr(stochastic_rounding, name))
-            found[f"Qwix's convert_to, {name}"] = Variant(function, ("x", "key"), agrees=other_draws)
-    if has("PyTorch"):
-        found |= torch_baselines.forward(result, noisy=True)
-    return found
+def forward(result: str, noisy: bool) -> dict[str, Variant]:
+    """Quantizers to the dtype of x (`"same"`) or to int8, with noise or without."""
+    found = {} if _absent("AQT") else dict(_aqt(result, noisy))
+    found |= {} if result != "int8" or _absent("Qwix") else dict(_qwix(noisy))
+    return found if _absent("PyTorch") else found | _torch(formula(result, noisy), ("x",), noisy)
 
 
 def backward() -> dict[str, Variant]:
     """Backwards, which keep x."""
     found: dict[str, Variant] = {}
-    if has("AQT"):
+    if not _absent("AQT"):
         numerics = _aqt_numerics("same")
         found["AQT's IntSymmetric"] = Variant(lambda g, x: numerics.vjp_bwd((x,), g)[0], ("g", "x"))
-    if has("PyTorch"):
-        found |= torch_baselines.backward()
-    return found
-
-
-def chained(name: str, scale: float, noisy: bool) -> dict[str, Variant]:
-    """Chains, by the name of ours."""
-    if not has("PyTorch"):
-        return {}
-    make = torch_baselines.into_dot if name.startswith("gelu") else torch_baselines.after_norm
-    return make(scale, noisy)
-
-
-# --- AQT --------------------------------------------------------------------------------------------------------------
+    bound = baselines.BOUND
+    with_torch = lambda g, x: g * ((x >= -bound) & (x <= bound))  # noqa: E731
+    return found if _absent("PyTorch") else found | _torch(with_torch, ("g", "x"))
 
 
 def _aqt_numerics(result: str, noise_fn: Any = None) -> Any:
     from aqt.jax.v2.numerics import int_numerics
 
-    return int_numerics.IntSymmetric(
-        bits=8,
-        preserve_zero=True,
-        preserve_max_val=True,
-        clip=True,
-        clip_gradient=True,
-        round=True,
-        noise_fn=noise_fn,
-        dtype=jnp.int8 if result == "int8" else None,
-    )
+    flags = dict.fromkeys(("preserve_zero", "preserve_max_val", "clip", "clip_gradient", "round"), True)
+    dtype = jnp.int8 if result == "int8" else None
+    return int_numerics.IntSymmetric(bits=8, **flags, noise_fn=noise_fn, dtype=dtype)
 
 
-def _aqt(result: str, noise_fn: Any = None) -> Callable[..., jax.Array]:
-    from aqt.jax.v2 import utils
+def _aqt(result: str, noisy: bool) -> Named:
+    from aqt.jax.v2 import stochastic_rounding, utils
 
-    numerics = _aqt_numerics(result, noise_fn)
-    return lambda x, key=None: numerics.vjp_fwd(x, utils.Context(key=key, train_step=None))[0]
+    def run(numerics: Any, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        return numerics.vjp_fwd(x, utils.Context(key=key, train_step=None))[0]
+
+    if not noisy:
+        yield "AQT's IntSymmetric", Variant(functools.partial(run, _aqt_numerics(result)), ("x",))
+    for name in ("JaxUniform", "RandomCenteredUniform") if noisy else ():
+        function = functools.partial(run, _aqt_numerics(result, getattr(stochastic_rounding, name)()))
+        yield f"AQT's IntSymmetric, {name}", Variant(function, ("x", "key"), agrees=other_draws)
+
+
+def _qwix(noisy: bool) -> Named:
+    from qwix._src.core import numerics, stochastic_rounding
+
+    def convert(draw: Function, x: jax.Array, key: jax.Array) -> jax.Array:
+        return numerics.convert_to(x, jnp.int8, functools.partial(draw, key))
+
+    if not noisy:  # its lowest value is -128
+        yield "Qwix's convert_to", Variant(lambda x: numerics.convert_to(x, jnp.int8), ("x",), agrees=within_a_bucket)
+    for name in ("uniform_noise", "low_bit_uniform_noise") if noisy else ():
+        function = functools.partial(convert, getattr(stochastic_rounding, name))
+        yield f"Qwix's convert_to, {name}", Variant(function, ("x", "key"), agrees=other_draws)
+
+
+@functools.cache
+def compiled(function: Function) -> Function:
+    """`torch.compile`, for each shape anew; it raises where it would fall back to running operation by operation."""
+    import torch
+
+    config = torch._dynamo.config
+    config.recompile_limit = config.accumulated_recompile_limit = 1 << 16  # after these it would no longer compile
+    return torch.compile(function, dynamic=False, fullgraph=True)
+
+
+def _torch(function: Function, takes: tuple[str, ...], noisy: bool = False, **fields: Any) -> dict[str, Variant]:
+    fields = {"agrees": other_draws} | fields if noisy else fields
+    return {COMPILED + (", rand_like" if noisy else ""): Variant(compiled(function), takes, "torch", **fields)}
+
+
+@functools.cache
+def formula(result: str, noisy: bool) -> Function:
+    """Noise if any, clip and round, to the dtype of x (`"same"`) or to int8, for PyTorch."""
+    import torch
+
+    def quantize(x: Any) -> Any:
+        y = (x + (torch.rand_like(x, dtype=torch.float32) - 0.5)).to(x.dtype) if noisy else x
+        y = torch.round(torch.clamp(y, -baselines.BOUND, baselines.BOUND))
+        return y.to(torch.int8) if result == "int8" else y
+
+    return quantize
+
+
+def chained(name: str, scale: float, noisy: bool) -> dict[str, Variant]:
+    """The chains of `operations.py`, by their names: gelu and a product with int8 weights, or a layer norm before."""
+    if _absent("PyTorch"):
+        return {}
+    from torch import _int_mm, float32, nn
+
+    quantize = formula("int8", noisy)
+
+    def into_dot(activation: Any, w: Any) -> Any:
+        q = quantize(nn.functional.gelu(activation, approximate="tanh") * scale)
+        return _int_mm(q.reshape(-1, q.shape[-1]), w).reshape(*q.shape[:-1], w.shape[-1])
+
+    def after_norm(activation: Any) -> Any:
+        wide = activation.to(float32)
+        norm = nn.functional.layer_norm(wide, wide.shape[-1:], eps=1e-6)
+        return quantize((norm * scale).to(activation.dtype))
+
+    if name.startswith("gelu"):
+        return _torch(into_dot, ("activation", "w"), noisy, agrees=close)
+    return _torch(after_norm, ("activation",), noisy, agrees=other_draws if noisy else within_a_bucket)

@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 
+ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("jax", "jaxlib", "numpy", "jax-triton", "triton", "torch", "aqtp", "qwix")
 CPU_CACHES = pathlib.Path("/sys/devices/system/cpu/cpu0/cache")
 LAST_LEVEL_CACHE = {"NVIDIA H100": 50 << 20, "NVIDIA H200": 50 << 20, "NVIDIA A100": 40 << 20}  # NVIDIA's data sheets
 UNKNOWN_CACHE = 64 << 20  # more than a GPU or TPU of today has
-SECONDS_TO_SAY = 10.0  # that a command has
 NVIDIA_SMI = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit")
 
 
@@ -27,11 +27,10 @@ def platform_name() -> str:
 
 def device_name() -> str:
     """What the device is called: a CPU by its model and the cores that this process may use."""
-    device = jax.devices()[0]
-    if device.platform != "cpu":
+    if (device := jax.devices()[0]).platform != "cpu":
         return device.device_kind
-    model = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
-    return f"{model[1].strip() if model else platform.processor() or platform.machine()}, {cores()} cores"
+    [model, *_] = re.findall(r"^model name\s*:\s*(.+?)\s*$", _read("/proc/cpuinfo"), re.MULTILINE) or [""]
+    return f"{model or platform.processor() or platform.machine()}, {cores()} cores"
 
 
 def slug(name: str) -> str:
@@ -45,9 +44,8 @@ def cores() -> int:
 
 
 def last_level_cache() -> int:
-    """Bytes of the cache before memory, or more where that is not known."""
-    device = jax.devices()[0]
-    if device.platform == "cpu":
+    """Bytes of the cache before memory, or more if that is not known."""
+    if (device := jax.devices()[0]).platform == "cpu":
         sizes = [_read(path).strip() for path in CPU_CACHES.glob("index*/size")]
         return max((int(size[:-1]) << 10 for size in sizes if size.endswith("K")), default=UNKNOWN_CACHE)
     known = (size for name, size in LAST_LEVEL_CACHE.items() if device.device_kind.startswith(name))
@@ -56,8 +54,7 @@ def last_level_cache() -> int:
 
 def free_memory() -> int:
     """Bytes that the device's memory has free."""
-    device = jax.devices()[0]
-    if device.platform != "cpu":
+    if (device := jax.devices()[0]).platform != "cpu":
         stats = device.memory_stats() or {}
         return stats.get("bytes_limit", 8 << 30) - stats.get("bytes_in_use", 0)
     found = re.search(r"^MemAvailable:\s*(\d+) kB$", _read("/proc/meminfo"), re.MULTILINE)
@@ -66,55 +63,48 @@ def free_memory() -> int:
 
 def description() -> dict[str, Any]:
     """The device, its driver and clocks as found, the versions of packages, and the commit of the code."""
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    on_cpu = jax.devices()[0].platform == "cpu"
+    installed = {name: version for name in PACKAGES if (version := _version(name))}
     return {
         "device": device_name(),
         "platform": platform_name(),
         "last_level_cache_bytes": last_level_cache(),
-        "clocks": _cpu_clocks() if on_cpu else _nvidia_smi(),
+        "clocks": _clocks(),
         "system": platform.platform(),
-        "versions": versions,
+        "versions": {"python": platform.python_version()} | installed,
         "commit": _commit(),
     }
 
 
-def _cpu_clocks() -> dict[str, str]:
-    found = re.findall(r"^cpu MHz\s*:\s*(\S+)$", _read("/proc/cpuinfo"), re.MULTILINE)
-    return {"cpu MHz": " ".join(found)} if found else {}
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
-def _nvidia_smi() -> dict[str, str]:
+def _clocks() -> dict[str, str]:
+    if jax.devices()[0].platform == "cpu":
+        found = re.findall(r"^cpu MHz\s*:\s*(\S+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+        return {"cpu MHz": " ".join(found)} if found else {}
     query = ["nvidia-smi", "--query-gpu=" + ",".join(NVIDIA_SMI), "--format=csv,noheader", "--id=0"]
     values = [value.strip() for value in _said(query).split(",")]
     return dict(zip(NVIDIA_SMI, values, strict=True)) if len(values) == len(NVIDIA_SMI) else {}
 
 
 def _commit() -> str:
-    """The commit that is checked out, and whether files differ from it."""
-    root = pathlib.Path(__file__).parent.parent
-    commit = _said(["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
-    return commit or f"none; files {_digest(root)}"
-
-
-def _digest(root: pathlib.Path) -> str:
-    """What tells the code from other code where git is not there: of the files of the package and the benchmarks."""
-    paths = sorted(path for folder in ("intnumerics", "kernels", "bench") for path in (root / folder).rglob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]
+    """The commit that is checked out, and whether files differ from it; without git, a digest of the files."""
+    if commit := _said(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]):
+        return commit
+    paths = sorted(path for folder in ("intnumerics", "kernels", "bench") for path in (ROOT / folder).rglob("*.py"))
+    return f"none; files {hashlib.sha256(b''.join(path.read_bytes() for path in paths)).hexdigest()[:12]}"
 
 
 def _said(command: list[str]) -> str:
-    """What a command prints; nothing where it is not installed, or does not end."""
+    """What a command prints; nothing if it is not installed, or does not end."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_TO_SAY, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip()
 
 
 def _read(path: str | pathlib.Path) -> str:

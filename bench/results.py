@@ -1,14 +1,16 @@
-"""What was measured, as data: a file for each run, `<device>/<date>.json`, with what a reader needs to know of it.
+"""What was measured, as data: a file for each run, `<device>/<date>.json`, one line per case.
 
-A file is one JSON document, a line a case. What can be computed from it (GB/s, ratios) is not in it.
+GB/s and ratios are not stored, since they follow from the times.
 """
 
 import datetime
 import json
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+from bench.names import OURS
 
 Result = dict[str, Any]  # of one variant: times in seconds; or why there are none
 Measured = dict[str, Any]  # of one case
@@ -16,54 +18,50 @@ Report = dict[str, Any]  # of one run
 
 STORED = pathlib.Path(__file__).parent / "results"
 COPIES = ("copy", "copy, inverting the bits")  # in one thread of a CPU, and in all
-COLUMNS = ("implementation", "median", "quartiles", "device", "GB/s", "% of copy", "ratio")
+COLUMNS = ("implementation", "wall", "device", "GB/s", "% of copy", "ratio")
+SUMMARY = ("operation", "dtype", "elements", "time", "GB/s", "of copy", "best other", "ratio", "clock", "which other")
+TITLE = "Ratio: the time of the best other divided by ours. Larger is faster; above 1, ours is faster than all others."
 
 
 # --- what follows from the times --------------------------------------------------------------------------------------
 
 
-def seconds(case: Measured, name: str) -> float | None:
-    """The median wall time of a variant; None if it was not measured."""
-    return case["results"].get(name, {}).get("median_s")
+def seconds(case: Measured, name: str, kind: str = "median_s") -> float | None:
+    """The median wall time of a variant, or its time of another kind; None if it was not measured."""
+    return case["results"].get(name, {}).get(kind)
 
 
 def device_seconds(case: Measured, name: str) -> float | None:
-    """The median time on the device, where a profiler told it."""
-    return case["results"].get(name, {}).get("device_s")
+    return seconds(case, name, "device_s")
 
 
 def best_seconds(case: Measured, name: str) -> float | None:
-    """The time on the device where it is known, or else the wall's."""
+    """The time on the device if it is known, or else the wall time."""
     return device_seconds(case, name) or seconds(case, name)
 
 
 def gb_per_s(case: Measured, name: str) -> float | None:
-    """The least bytes of the case by the time, in 10**9 bytes a second."""
+    """The least bytes of the case divided by the time, in 10**9 bytes per second."""
     return case["least_bytes"] / t / 1e9 if (t := best_seconds(case, name)) else None
 
 
-def queue_seconds(case: Measured, name: str) -> float | None:
-    """The time of a call in a long queue of them."""
-    return case["results"].get(name, {}).get("queue_s")
-
-
 def times(case: Measured, name: str, other: str) -> tuple[float, float, str] | None:
-    """Seconds of two variants and whose clock told them: the device's if it timed both in one way.
+    """The seconds of two variants and the clock that measured both: the device's, that of a queue, or the wall's.
 
-    Or else that of a queue, or the wall's. The time of a queue includes what is between two calls, and a profiler's
-    does not: a ratio of the two would be one of ways to measure.
+    The time in a queue includes what is between two calls, and a profiler's time does not. So the device's times are
+    compared only if both were found in the same way.
     """
     ways = {case["results"].get(variant, {}).get("device_by") for variant in (name, other)}
-    device = [("device", device_seconds)] if len(ways) == 1 else []
-    for clock, kind in (*device, ("queue", queue_seconds), ("wall", seconds)):
-        ours, theirs = kind(case, name), kind(case, other)
+    device = [("device", "device_s")] if len(ways) == 1 else []
+    for clock, kind in (*device, ("queue", "queue_s"), ("wall", "median_s")):
+        ours, theirs = seconds(case, name, kind), seconds(case, other, kind)
         if ours and theirs:
             return ours, theirs, clock
     return None
 
 
 def ratio(case: Measured, name: str, baseline: str | None = None) -> float | None:
-    """How many times the speed of a baseline, that of the case if none is named; by one clock, as `times` has it."""
+    """How many times the speed of a baseline, that of the case if none is named; both by one clock."""
     found = times(case, name, baseline or case["baseline"])
     return found[1] / found[0] if found else None
 
@@ -74,17 +72,30 @@ def of_copy(case: Measured, name: str) -> float | None:
     return min((share for share in shares if share), default=None)
 
 
+def best_other(case: Measured) -> str | None:
+    """The quickest of the baselines whose result is right; None if none was measured."""
+    found = case["results"]
+    others = [n for n in found if not n.startswith(OURS) and n not in COPIES and "wrong" not in found[n]]
+    # If ours has no time there is no ratio, and the baselines are compared with the first of them.
+    against = OURS if seconds(case, OURS) else case["baseline"]
+    speeds = {n: speed for n in others if (speed := ratio(case, n, against))}
+    return max(speeds, key=lambda name: speeds[name], default=None)
+
+
 def elements(case: Measured) -> int:
-    """Elements of x."""
     return math.prod(case["shape"])
 
 
+# --- as text ----------------------------------------------------------------------------------------------------------
+
+
 def title(case: Measured) -> str:
-    """What a case is called."""
     return f"{case['operation']}, {case['dtype']} [{', '.join(map(str, case['shape']))}]"
 
 
-# --- as text ----------------------------------------------------------------------------------------------------------
+def size_text(case: Measured) -> str:
+    """The shape, with one axis as a power of 2."""
+    return "x".join(map(str, case["shape"])) if len(case["shape"]) > 1 else f"2^{elements(case).bit_length() - 1}"
 
 
 def time_text(value: float | None) -> str:
@@ -97,42 +108,70 @@ def time_text(value: float | None) -> str:
     return f"{value / 1e-9:.3g} ns"
 
 
-def row(case: Measured, name: str) -> tuple[str, ...]:
-    """A variant's line of the table."""
-    found = case["results"][name]
-    if why := found.get("left_out") or found.get("error"):
-        return name, ("left out: " if "left_out" in found else "failed: ") + why, "", "", "", "", ""
-    quartiles = " - ".join(time_text(value) for value in found["quartiles_s"])
-    speed, share, compared = gb_per_s(case, name), of_copy(case, name), times(case, name, case["baseline"])
-    other_clock = f" ({compared[2]})" if compared and compared[2] != "device" and "device_s" in found else ""
-    label = f"{name}: WRONG, {found['wrong']}" if "wrong" in found else name
-    return (
-        label,
-        time_text(found["median_s"]),
-        quartiles,
-        time_text(found.get("device_s")),
-        f"{speed:.2f}" if speed else "",
-        f"{share:.0%}" if share else "",
-        f"{compared[1] / compared[0]:.2f}x{other_clock}" if compared and name not in COPIES else "",
-    )
+def columns(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    """Rows as lines, each column as wide as its widest cell; those of `left` begin at its left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    form = "  ".join(f"{{:{'<' if i in left else '>'}{width}}}" for i, width in enumerate(widths))
+    return [form.format(*cells).rstrip() for cells in rows]
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, with a line break at its end."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
+    return "\n".join([lines[0], f"|{'---|' * len(heads)}", *lines[1:], ""])
 
 
 def table(case: Measured) -> str:
-    """A case as lines of text, in columns."""
-    rows = [COLUMNS, *(row(case, name) for name in case["results"])]
-    measured = [r for r in rows if not r[1].startswith(("left out", "failed"))]
-    widths = [max(len(r[0]) for r in rows), *(max(len(r[i]) for r in measured) for i in range(1, len(COLUMNS)))]
-    lines = [
-        "  ".join([r[0].ljust(widths[0]), *(r[i].rjust(widths[i]) for i in range(1, len(r)))]).rstrip() for r in rows
-    ]
-    return "\n".join([title(case), *(f"  {line}" for line in lines)])
+    """A case as lines of text, one for each variant; last those that have no time, and why."""
+    rows, failed = [COLUMNS], []
+    for name, found in case["results"].items():
+        if why := found.get("left_out") or found.get("error"):
+            failed.append(f"{name}  {'left out' if 'left_out' in found else 'failed'}: {why}")
+            continue
+        speed, share, compared = gb_per_s(case, name), of_copy(case, name), times(case, name, case["baseline"])
+        other_clock = f" ({compared[2]})" if compared and compared[2] != "device" and "device_s" in found else ""
+        rows.append((
+            f"{name}: WRONG, {found['wrong']}" if "wrong" in found else name,
+            time_text(found["median_s"]),
+            time_text(found.get("device_s")),
+            f"{speed:.2f}" if speed else "",
+            f"{share:.0%}" if share else "",
+            f"{compared[1] / compared[0]:.2f}x{other_clock}" if compared and name not in COPIES else "",
+        ))  # fmt: skip
+    return "\n".join([title(case), *(f"  {line}" for line in (*columns(rows, left=(0,)), *failed))])
+
+
+def row(case: Measured) -> tuple[str, ...]:
+    """The cells of `SUMMARY`: ours beside the best other."""
+    found, other = case["results"][OURS], best_other(case)
+    compared = times(case, OURS, other) if other else None
+    ours, theirs, clock = compared or (best_seconds(case, OURS), best_seconds(case, other or ""), "")
+    failed = next((text for key, text in (("error", "failed"), ("left_out", "left out")) if key in found), "-")
+    share = of_copy(case, OURS)
+    return (
+        case["operation"],
+        case["dtype"],
+        size_text(case),
+        time_text(ours) or failed,
+        f"{case['least_bytes'] / ours / 1e9:.1f}" if ours else "-",
+        f"{share:.0%}" if share else "-",
+        time_text(theirs) or "-",
+        "WRONG" if "wrong" in found else f"{theirs / ours:.2f}" if ours and theirs else "-",
+        clock,
+        other or "",
+    )
+
+
+def summary(report: Report) -> str:
+    """A run in one line per case, under a line that says how to read it."""
+    return "\n".join([TITLE, *columns([SUMMARY, *map(row, report["cases"])], left=(0, 1, 8, 9))])
 
 
 # --- as files ---------------------------------------------------------------------------------------------------------
 
 
 def as_text(report: Report) -> str:
-    """A run as JSON, a line a case."""
+    """A run as JSON, one line per case."""
     head = {key: value for key, value in report.items() if key != "cases"}
     cases = ",\n".join(f"  {json.dumps(case)}" for case in report["cases"])
     return f'{json.dumps(head)[:-1]}, "cases": [\n{cases}\n]}}\n'

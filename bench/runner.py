@@ -1,4 +1,4 @@
-"""Measures a case: every way to do it, in turns, beside a copy of as many bytes; and checks the results."""
+"""Measures a case: every way to do it, in turns, beside a copy of as many bytes, and checks the results."""
 
 import dataclasses
 import statistics
@@ -13,125 +13,102 @@ import numpy as np
 from bench import arrays, device_time, machine
 from bench.cases import Case
 from bench.results import COPIES, Measured, Result
-from bench.timing import Eager, Jitted, Patience, Prepared, Spares, Sweep, alternate
+from bench.timing import Jitted, Patience, Prepared, Spares, Sweep, Torch, alternate
 from bench.variant import Variant
 
 SHARE_OF_MEMORY = 0.7
 
+Pool = Sequence[Mapping[str, Any]]
+Variants = Mapping[str, Variant]
+
 
 @dataclasses.dataclass
 class Runner:
-    """What outlives a case.
+    """Measures cases, and keeps what the next case needs."""
 
-    Attributes:
-        implementations: Names of ours to measure, beside `implementation=None`.
-        patience: How long a case is measured.
-        longest: The longest that one call may take, in seconds; one that would take longer is left out.
-        compilers: How many programs are compiled at a time.
-        queue_on_cpu: Whether a CPU has a time of the device too, to try out how that is found.
-    """
-
-    implementations: tuple[str, ...]
+    implementations: tuple[str, ...]  # names of ours to measure, beside `implementation=None`
     patience: Patience
-    longest: float
-    compilers: int = 1
-    queue_on_cpu: bool = False
+    longest: float  # seconds of a call; one that would take longer is left out
+    compilers: int = 1  # how many programs are compiled at a time
+    queue_on_cpu: bool = False  # whether a queue is timed on a CPU too, to try it out
 
     def __post_init__(self) -> None:
         self.cache = machine.last_level_cache()
         self.sweep = Sweep(self.cache)
-        self.speed: dict[tuple[Any, ...], float] = {}  # seconds an element of what was measured last
+        self.speed: dict[tuple[str, ...], float] = {}  # seconds per element of what was measured last
 
     def run(self, case: Case) -> Measured:
         """What came of each way to do it, and of the copy."""
-        variants, results = self._affordable(case)
-        names = _names(case, variants)
+        every = case.operation.variants(self.implementations)
+        variants, found = self._affordable(case, every)
+        names = _names(case, every)
         types = arrays.types(names, case.shape, case.dtype)
-        least = _least_bytes(case, types)
+        taken = [types[name] for name in case.operation.takes]
+        least = arrays.size_in_bytes((taken, jax.eval_shape(case.operation.ours(None), *taken)))
+        why: list[str] = []
         if reason := _too_large(case, types, arrays.sets(types, self.cache)):
-            return measured(case, least, {name: {"left_out": reason} for name in variants} | results)
-        pool = arrays.pool(names, case.shape, case.dtype, self.cache)
+            found |= {name: {"left_out": reason} for name in variants}
+        else:
+            why = self._measure(case, variants, arrays.pool(names, case.shape, case.dtype, self.cache), least, found)
+        return {
+            "operation": case.operation.name,
+            "dtype": case.dtype,
+            "shape": list(case.shape),
+            "least_bytes": least,
+            "baseline": case.operation.baseline,
+            "results": {name: found[name] for name in (*COPIES, *every) if name in found},
+        } | ({"device_time": why} if why else {})
+
+    def _measure(self, case: Case, variants: Variants, pool: Pool, least: int, found: dict[str, Result]) -> list[str]:
+        """Puts into `found` what came of each variant; returns why not all device times are a profiler's."""
         spares = Spares()
-        prepared = _copies(least, len(pool), spares)
-        ready, failed = self._prepared(variants, pool, spares)
-        prepared, results = prepared + ready, results | failed
-        wrong = check(case, variants, prepared[len(COPIES) :])
+        copies, ready = _copies(least, len(pool), spares), self._prepared(variants, pool, spares, found)
+        wrong = check(case, variants, ready)
+        prepared = copies + ready
         times = alternate(prepared, self.patience, self.sweep)
         on_device = device_time.of(prepared, self.queue_on_cpu)
         for one, seconds in zip(prepared, times, strict=True):
-            found = results[one.name] = _statistics(seconds)
+            result = found[one.name] = _statistics(seconds)
             if one.name in on_device.seconds:
-                found |= {"device_s": rounded(on_device.seconds[one.name]), "device_by": on_device.how[one.name]}
-                found |= {"queue_s": rounded(on_device.queued[one.name])}
-            found |= {"wrong": wrong[one.name]} if wrong.get(one.name) else {}
-            self.speed[_kind(case, one.name)] = found["median_s"] / case.size
-        order = [*COPIES, *case.operation.variants(self.implementations)]
-        document = measured(case, least, {name: results[name] for name in order if name in results})
-        return document | ({"device_time": on_device.why} if on_device.why else {})
+                result |= {"device_s": rounded(on_device.seconds[one.name]), "device_by": on_device.how[one.name]}
+                result |= {"queue_s": rounded(on_device.queued[one.name])}
+            result |= {"wrong": wrong[one.name]} if wrong.get(one.name) else {}
+            self.speed[case.operation.name, case.dtype, one.name] = result["median_s"] / case.size
+        return on_device.why
 
-    def _prepared(
-        self, variants: Mapping[str, Variant], pool: Sequence[Mapping[str, Any]], spares: Spares
-    ) -> tuple[list[Prepared], dict[str, Result]]:
-        """The variants, ready; and why others are not: one may be unable to, and its row says so."""
-        labels = {name: f"bench_{i}" for i, name in enumerate(variants)}
+    def _prepared(self, variants: Variants, pool: Pool, spares: Spares, found: dict[str, Result]) -> list[Prepared]:
+        """The variants, ready; one may be unable to run, and its result says why."""
         ready: list[Prepared] = []
-        failed: dict[str, Result] = {}
         with ThreadPoolExecutor(self.compilers) as threads:
             compiled = {
-                name: threads.submit(make, name, variant, pool, spares, labels[name])
-                for name, variant in variants.items()
+                name: threads.submit(make, name, variant, pool, spares, f"bench_{i}")
+                for i, (name, variant) in enumerate(variants.items())
                 if variant.kind == "jit"
             }
             for name, variant in sorted(variants.items(), key=lambda pair: pair[0] in compiled):
-                try:  # what is not compiled by the threads first: PyTorch compiles when it is called
+                try:  # first PyTorch, which compiles when it is called, while the threads compile the others
                     one = compiled[name].result() if name in compiled else make(name, variant, pool, spares, "")
                     one.call(0)
                 except Exception as error:
-                    failed[name] = {"error": _one_line(error)}
+                    found[name] = {"error": _one_line(error)}
                 else:
                     ready.append(one)
-        return ready, failed
+        return ready
 
-    def _affordable(self, case: Case) -> tuple[dict[str, Variant], dict[str, Result]]:
+    def _affordable(self, case: Case, every: Variants) -> tuple[dict[str, Variant], dict[str, Result]]:
         """The variants whose calls are short enough, by the speed on the size before; why the others are not there."""
-        kept, left_out = {}, {}
-        for name, variant in case.operation.variants(self.implementations).items():
-            expected = self.speed.get(_kind(case, name), 0.0) * case.size
-            if expected > self.longest:
-                left_out[name] = {"left_out": f"a call would take about {expected:.2g} s"}
-            else:
-                kept[name] = variant
-        return kept, left_out
+        speeds = {name: self.speed.get((case.operation.name, case.dtype, name), 0.0) for name in every}
+        late = {name: speed * case.size for name, speed in speeds.items() if speed * case.size > self.longest}
+        left_out = {name: {"left_out": f"a call would take about {seconds:.2g} s"} for name, seconds in late.items()}
+        return {name: variant for name, variant in every.items() if name not in late}, left_out
 
 
-def _kind(case: Case, name: str) -> tuple[Any, ...]:
-    return case.operation.name, case.dtype, len(case.shape), name
-
-
-def measured(case: Case, least: int, results: dict[str, Result]) -> Measured:
-    """The document of a case."""
-    return {
-        "operation": case.operation.name,
-        "dtype": case.dtype,
-        "shape": list(case.shape),
-        "least_bytes": least,
-        "baseline": case.operation.baseline,
-        "results": results,
-    }
-
-
-def _least_bytes(case: Case, types: Mapping[str, Any]) -> int:
-    """What must be read and written at least: what ours takes and returns."""
-    taken = [types[name] for name in case.operation.takes]
-    return arrays.size_in_bytes(taken) + arrays.size_in_bytes(jax.eval_shape(case.operation.ours(None), *taken))
-
-
-def _names(case: Case, variants: Mapping[str, Variant]) -> tuple[str, ...]:
+def _names(case: Case, variants: Variants) -> tuple[str, ...]:
     """The arrays that there must be."""
     return tuple(sorted({*case.operation.takes, *(name for variant in variants.values() for name in variant.takes)}))
 
 
-def check(case: Case, variants: Mapping[str, Variant], prepared: Sequence[Prepared]) -> dict[str, str]:
+def check(case: Case, variants: Variants, prepared: Sequence[Prepared]) -> dict[str, str]:
     """What is wrong with the first result of each variant, or nothing."""
     names = {*_names(case, variants), "activation" if "activation" in case.operation.takes else "x"}
     first = arrays.first_rows(tuple(sorted(names)), 0, case.shape, case.dtype)
@@ -147,22 +124,11 @@ def check(case: Case, variants: Mapping[str, Variant], prepared: Sequence[Prepar
     return found
 
 
-def prepare(name: str, variant: Variant, pool: Sequence[Mapping[str, Any]], spares: Spares, label: str) -> Prepared:
-    """Makes a variant ready for the arrays of a pool, and calls it once, so that what it cannot do is known."""
-    one = make(name, variant, pool, spares, label)
-    one.call(0)
-    return one
-
-
-def make(name: str, variant: Variant, pool: Sequence[Mapping[str, Any]], spares: Spares, label: str) -> Prepared:
+def make(name: str, variant: Variant, pool: Pool, spares: Spares, label: str) -> Prepared:
     """Makes a variant ready for the arrays of a pool."""
     inputs = [tuple(one[taken] for taken in variant.takes) for one in pool]
     if variant.kind == "jit":
         return Jitted(name, variant.function, inputs, spares, label)
-    if variant.kind == "eager":
-        return Eager(name, variant.function, inputs)
-    from bench.torch_timing import Torch
-
     return Torch(name, variant.function, inputs)
 
 

@@ -1,15 +1,16 @@
 """Times calls side by side: variants take turns, inputs are not in the cache, and results land in donated memory.
 
 Memory that is fresh to a process costs more in page faults than a quantization does in arithmetic, so a program is
-given the buffers that its results go to. It is compiled before, and called once before it counts.
+given the buffers that its results go to. It is compiled and called once before it is timed.
 """
 
 import dataclasses
+import importlib
 import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -27,15 +28,6 @@ class Prepared(Protocol):
         ...
 
 
-@runtime_checkable
-class Queued(Prepared, Protocol):
-    """Something that can be called without waiting for the call before."""
-
-    def queue(self, calls: int) -> None:
-        """Begins so many calls one after the other, and waits for the last."""
-        ...
-
-
 @dataclasses.dataclass
 class Spares:
     """Buffers for results, by their shapes and dtypes: programs that never run at once share them."""
@@ -43,12 +35,10 @@ class Spares:
     held: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     def take(self, avals: Any) -> Any:
-        """Buffers of the shapes and dtypes of `avals`."""
         kind = self._kind(avals)
         return self.held.pop(kind, None) or [jnp.zeros(shape, dtype) for shape, dtype in kind]
 
     def give(self, results: Any) -> None:
-        """Takes results back."""
         self.held[self._kind(results)] = jax.tree.leaves(results)
 
     @staticmethod
@@ -59,12 +49,7 @@ class Spares:
 class Jitted:
     """A function compiled ahead of its calls, whose results go to donated buffers.
 
-    Args:
-        name: What it is called in the results.
-        function: The function of arrays.
-        inputs: Arrays for each turn.
-        spares: Where the buffers come from.
-        label: What the program is called in a profile.
+    It has arrays for each turn, takes its buffers from `spares`, and is called `label` in a profile.
     """
 
     def __init__(
@@ -82,32 +67,46 @@ class Jitted:
         self.compiled = jitted.lower(buffers, *inputs[0]).compile()
 
     def results(self, turn: int) -> Any:
-        """The results for the inputs of a turn; whoever has done with them gives them back to the spares."""
+        """The results for the inputs of a turn; the caller gives them back to the spares after use."""
         return self.compiled(self.spares.take(self.avals), *self.inputs[turn % len(self.inputs)])
 
     def call(self, turn: int) -> Any:
-        """See `Prepared`."""
         results = jax.block_until_ready(self.results(turn))
         self.spares.give(results)
         return results
 
     def queue(self, calls: int) -> None:
-        """See `Queued`."""
+        """Begins so many calls one after the other, and waits for the last."""
         for turn in range(calls):
             results = self.results(turn)
             self.spares.give(results)
         jax.block_until_ready(results)
 
 
-class Eager:
-    """A function called as it is, an operation at a time where nothing in it is under jit."""
+class Torch:
+    """A function of PyTorch's tensors, called as its user would; its tensors are views of JAX's arrays."""
 
     def __init__(self, name: str, function: Callable[..., Any], inputs: Sequence[Arrays]) -> None:
-        self.name, self.function, self.inputs = name, function, inputs
+        self.name, self.function, self.torch = name, function, importlib.import_module("torch")
+        self.inputs = [tuple(self.torch.from_dlpack(array) for array in arrays) for arrays in inputs]
 
     def call(self, turn: int) -> Any:
-        """See `Prepared`."""
-        return jax.block_until_ready(self.function(*self.inputs[turn % len(self.inputs)]))
+        result = self._result(turn)
+        self._wait(result)
+        return jax.dlpack.from_dlpack(result.contiguous()) if turn == 0 else None
+
+    def queue(self, calls: int) -> None:
+        """As that of `Jitted`."""
+        for turn in range(calls):
+            result = self._result(turn)
+        self._wait(result)
+
+    def _result(self, turn: int) -> Any:
+        return self.function(*self.inputs[turn % len(self.inputs)])
+
+    def _wait(self, result: Any) -> None:
+        if result.is_cuda:
+            self.torch.cuda.synchronize()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,10 +121,8 @@ class Patience:
 def alternate(variants: Sequence[Prepared], patience: Patience, between: Callable[[], Any]) -> list[list[float]]:
     """Wall time of each call, in seconds, by variant.
 
-    Args:
-        variants: What takes turns, in a random order in each round, each call with the next of the inputs.
-        patience: How many rounds there are.
-        between: What is called before each round: it empties the caches.
+    Variants take turns, in a random order in each round, each call with the next of the inputs. `between` is called
+    before each round, to empty the caches.
     """
     order, shuffle = list(range(len(variants))), random.Random(0).shuffle
     times: list[list[float]] = [[] for _ in variants]
@@ -145,16 +142,11 @@ def alternate(variants: Sequence[Prepared], patience: Patience, between: Callabl
 
 
 class Sweep:
-    """Reads and writes so many bytes that nothing else is left in a cache.
-
-    Args:
-        cache: Bytes of the cache; four times as many are gone over.
-    """
+    """Reads and writes four times the bytes of a cache, so that nothing else is left in it."""
 
     def __init__(self, cache: int) -> None:
         self.buffer = jnp.zeros(cache, jnp.uint32)
         self.program = jax.jit(lambda a: a + jnp.uint32(1), donate_argnums=0)
 
     def __call__(self) -> None:
-        """Goes over them."""
         self.buffer = jax.block_until_ready(self.program(self.buffer))

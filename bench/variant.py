@@ -1,4 +1,7 @@
-"""One way to do an operation, as it is measured."""
+"""One way to do an operation, as it is measured, and what is asked of its result.
+
+A check takes the result and what NumPy expects, and returns what is wrong, or nothing.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,21 +9,45 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench import checks
+BUCKET = 1.0
+MEAN = 0.03  # of tens of thousands of values, each off by less than a bucket or two
+RELATIVE = 0.05
+
+
+def same_values(found: np.ndarray, expected: np.ndarray) -> str:
+    wrong = int(np.count_nonzero(found != expected))
+    return f"{wrong} of {expected.size} values differ from NumPy's" if wrong else ""
+
+
+def within_a_bucket(found: np.ndarray, expected: np.ndarray) -> str:
+    """Two ways to round what comes before may differ by a bucket."""
+    return _within(found, expected, BUCKET)
+
+
+def other_draws(found: np.ndarray, expected: np.ndarray) -> str:
+    """Results with other noise are at most two buckets apart, since bfloat16 rounds the sum, and equal on average."""
+    off = float(np.mean(found - expected))
+    if expected.size > 1 << 12 and not abs(off) <= MEAN:
+        return f"{off} buckets from NumPy's on average"
+    return _within(found, expected, 2 * BUCKET)
+
+
+def _within(found: np.ndarray, expected: np.ndarray, limit: float) -> str:
+    worst = float(np.max(np.abs(found - expected), initial=0.0))
+    return "" if worst <= limit else f"{worst} buckets from NumPy's"  # NaN is not within anything
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> str:
+    """A sum over quantized values: the norm of the difference, divided by the norm."""
+    off = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    return "" if off <= RELATIVE else f"{off:.1%} from NumPy's"
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A function, and how it is called.
-
-    Attributes:
-        function: What is measured.
-        takes: Names of the arrays that it is called with, as `arrays.py` makes them.
-        kind: `"jit"`, `"eager"`, or `"torch"` for a function of PyTorch's tensors.
-        agrees: What is asked of its first result, of `checks.py`.
-    """
+    """A function, and how it is called."""
 
     function: Callable[..., Any]
-    takes: tuple[str, ...]
-    kind: Literal["jit", "eager", "torch"] = "jit"
-    agrees: Callable[[np.ndarray, np.ndarray], str] = checks.same_values
+    takes: tuple[str, ...]  # names of the arrays that it is called with, as `arrays.py` makes them
+    kind: Literal["jit", "torch"] = "jit"  # of JAX's arrays, or of PyTorch's tensors
+    agrees: Callable[[np.ndarray, np.ndarray], str] = same_values  # what is asked of its first result

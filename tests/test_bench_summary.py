@@ -1,12 +1,11 @@
-"""The last lines of a benchmark: one per case, on made-up times."""
+"""What a reader takes from a run: which times are compared, and in which direction. The times are made up."""
 
-import re
 from typing import Any
 
 import pytest
 
-from bench import results, summary
-from bench.operations import EAGER, FORMULA, OURS
+from bench import results
+from bench.names import EAGER, FORMULA, OURS
 
 pytestmark = pytest.mark.tools
 
@@ -30,55 +29,58 @@ def wall(ms: float, **more: Any) -> results.Result:
     return {"median_s": ms * MS, "quartiles_s": [ms * MS, ms * MS], "rounds": 5} | more
 
 
-def cells(one: results.Measured) -> list[str]:
-    """The cells of the only case of a run, as they are printed."""
-    _, _, line = summary.lines({"cases": [one]}).splitlines()
-    return re.split(r"\s{2,}", line)
+def line(**found: Any) -> dict[str, str]:
+    """The cells of the only case of a run, by their column."""
+    return dict(zip(results.SUMMARY, results.row(case(**found)), strict=True))
 
 
-def test_twice_the_time_of_ours_is_a_ratio_of_two() -> None:
-    shown = cells(case(ours=wall(1), formula=wall(2)))
-    assert shown == ["quantize to int8", "bfloat16", "2^20", "1 ms", "2 ms", "2.00", "wall", FORMULA]
+def has(found: dict[str, str], **cells: str) -> bool:
+    """Whether a line has these cells, by their columns with "_" for a space."""
+    return all(found[column.replace("_", " ")] == cell for column, cell in cells.items())
 
 
-def test_half_the_time_of_ours_is_a_ratio_of_a_half() -> None:
-    assert cells(case(ours=wall(4), formula=wall(2)))[5] == "0.50"
+def test_twice_the_time_of_ours_is_a_ratio_of_two_and_half_is_one_of_a_half() -> None:
+    found = line(ours=wall(1), formula=wall(2))
+    assert has(found, elements="2^20", time="1 ms", best_other="2 ms", ratio="2.00", clock="wall", which_other=FORMULA)
+    assert has(line(ours=wall(4), formula=wall(2)), ratio="0.50")
 
 
-def test_the_best_other_is_the_quickest_right_one_with_jit_or_without_and_is_no_copy() -> None:
-    assert cells(case(ours=wall(1), formula=wall(4), other=wall(3), copy=wall(0.5)))[4:] == [
-        "3 ms", "3.00", "wall", "theirs"
-    ]  # fmt: skip
-    assert cells(case(ours=wall(1), formula=wall(4), eager=wall(2)))[4:] == ["2 ms", "2.00", "wall", FORMULA + EAGER]
-    assert cells(case(ours=wall(1), formula=wall(4), other=wall(3, wrong="by 1")))[4:6] == ["4 ms", "4.00"]
+def test_the_best_other_is_the_quickest_right_one_with_jit_or_without_and_is_not_a_copy() -> None:
+    found = line(ours=wall(1), formula=wall(4), other=wall(3), copy=wall(0.5))
+    assert has(found, ratio="3.00", which_other="theirs", of_copy="50%")
+    assert has(line(ours=wall(1), formula=wall(4), eager=wall(2)), which_other=FORMULA + EAGER)
+    assert has(line(ours=wall(1), formula=wall(4), other=wall(3, wrong="by 1")), ratio="4.00", which_other=FORMULA)
 
 
 def test_both_times_are_of_one_clock() -> None:
-    both = case(ours=wall(8, device_s=1 * MS), formula=wall(8, device_s=3 * MS))
-    assert cells(both)[3:7] == ["1 ms", "3 ms", "3.00", "device"]
-    one = case(ours=wall(8, device_s=1 * MS), formula=wall(16))
-    assert cells(one)[3:7] == ["8 ms", "16 ms", "2.00", "wall"]
+    both = line(ours=wall(8, device_s=1 * MS), formula=wall(8, device_s=3 * MS))
+    assert has(both, time="1 ms", best_other="3 ms", ratio="3.00", clock="device")
+    one = line(ours=wall(8, device_s=1 * MS), formula=wall(16))
+    assert has(one, time="8 ms", best_other="16 ms", ratio="2.00", clock="wall")
 
 
 def test_what_went_wrong_is_in_the_line() -> None:
-    assert cells(case(ours={"error": "no"}, formula=wall(2), other=wall(1)))[3:] == ["failed", "1 ms", "-", "theirs"]
-    assert cells(case(ours=wall(1, wrong="by 1"), formula=wall(2)))[5] == "WRONG"
-    assert cells(case(ours={"left_out": "too large"}, formula={"left_out": "too large"}))[3:] == ["left out", "-", "-"]
-    assert cells(case(ours=wall(1), formula={"error": "no"}))[3:] == ["1 ms", "-", "-"]
+    failed = line(ours={"error": "no"}, formula=wall(2), other=wall(1))
+    assert has(failed, time="failed", best_other="1 ms", ratio="-", which_other="theirs")
+    assert has(line(ours=wall(1, wrong="by 1"), formula=wall(2)), ratio="WRONG")
+    assert has(line(ours={"left_out": "too large"}, formula={"left_out": "too large"}), time="left out", ratio="-")
+    assert has(line(ours=wall(1), formula={"error": "no"}), time="1 ms", best_other="-", ratio="-")
 
 
-def test_the_columns_stand_under_each_other_and_the_direction_is_said_once() -> None:
-    wide = case(ours=wall(1), formula=wall(2)) | {"operation": "a longer name than that", "shape": [8, 128, 1024]}
-    title, *table = summary.lines({"cases": [case(ours=wall(1), formula=wall(2)), wide]}).splitlines()
-    assert title.lower().count("larger is faster") == 1
-    assert not any("faster" in line for line in table)
-    assert [line.split()[-1] for line in table] == ["other", "formula", "formula"]
-    assert len({line.index(word) for line, word in zip(table, ("which other", FORMULA, FORMULA), strict=True)}) == 1
-    assert "8x128x1024" in table[-1]
+def test_ratios_are_of_one_kind_of_time() -> None:
+    wall = {"median_s": 4.0}
+    case = {
+        "baseline": "b",
+        "least_bytes": 8,
+        "results": {"a": wall | {"device_s": 1.0}, "b": wall | {"device_s": 3.0}},
+    }
+    assert results.ratio(case, "a") == 3.0
+    del case["results"]["b"]["device_s"]
+    assert results.ratio(case, "a") == 1.0
 
 
-def test_a_plot_against_the_size_takes_three_sizes() -> None:
-    report = pytest.importorskip("bench.report", reason="needs matplotlib")
-    cases = [{"shape": [1 << exponent]} for exponent in (12, 15, 18)]
-    assert report.drawn({"cases": cases}) == ["size", "roofline", "scaling"]
-    assert report.drawn({"cases": cases[:2]}) == ["roofline"]
+def test_the_share_of_copy_speed_is_of_the_quicker_copy() -> None:
+    seconds = dict(zip((*results.COPIES, "a"), (1.0, 2.0, 4.0), strict=True))
+    case = {"baseline": "a", "results": {name: {"median_s": s} for name, s in seconds.items()}}
+    assert results.of_copy(case, "a") == 0.25
+    assert results.of_copy({"baseline": "a", "results": {"a": {"median_s": 4.0}}}, "a") is None

@@ -5,7 +5,7 @@ import numpy as np
 import oracle
 import pytest
 
-from bench import bias
+from tools import bias
 
 NOISE = ((np.arange(65536) + 0.5) / 65536 - 0.5).astype(np.float32)
 

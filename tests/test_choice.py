@@ -16,7 +16,7 @@ pytestmark = pytest.mark.tools
 
 NEAR = 1.05  # of the time of the best
 CHAINS = ("gelu", "layer norm")  # what the operations of several steps begin with
-STORED = list(results.load())
+STORED = [(path, run) for path, run in results.load() if run["cases"]]
 every_run = pytest.mark.parametrize("run", [pytest.param(run, id=f"{p.parent.name} {p.stem}") for p, run in STORED])
 
 

@@ -43,7 +43,7 @@ def a_program(name: str = "a") -> Jitted:
 
 
 @pytest.fixture
-def profiler_is_asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def profiler_is_used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """As in a process that has not found it to fail."""
     monkeypatch.setattr(device_time, "_broken", broken := [])
     return broken
@@ -53,7 +53,7 @@ def test_a_call_in_a_long_queue_takes_no_longer_than_one_that_is_waited_for() ->
     one = a_program()
     found = device_time.of([one], on_cpu=True)
     assert found.how == {"a": device_time.QUEUE}
-    assert found.why == ["a CPU's profiler tells none"]
+    assert found.why == ["a CPU has no time of its own"]
     [walls] = timing.alternate([one], Patience(least=20, most=20, seconds=1.0), lambda: None)
     assert 0 < found.seconds["a"] < 10 * max(walls)
     np.testing.assert_array_equal(one.call(1), np.arange(4096.0) * 2 + 2)  # its buffers are in order
@@ -64,8 +64,8 @@ def test_a_cpu_has_no_time_of_its_own_where_nobody_asks_to_try_it_out() -> None:
     assert (found.seconds, found.how, found.why) == ({}, {}, [])
 
 
-def test_a_profiler_that_fails_is_asked_once_and_its_reason_is_kept(
-    profiler_is_asked: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_profiler_that_fails_is_used_once_and_its_reason_is_kept(
+    profiler_is_used: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = []
 
@@ -77,16 +77,16 @@ def test_a_profiler_that_fails_is_asked_once_and_its_reason_is_kept(
     for _ in range(2):
         assert device_time.by_profiler([a_program()]) == {}
     assert len(asked) == 1
-    assert profiler_is_asked == ["the profiler failed: RuntimeError: CUPTI could not be loaded"]
+    assert profiler_is_used == ["the profiler failed: RuntimeError: CUPTI could not be loaded"]
     assert "long queues: the profiler failed: RuntimeError: CUPTI" in capsys.readouterr().out
 
 
 # As below: JAX makes a type in a way that Python 3.12 warns of.
 @pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
-def test_a_profile_without_kernels_is_no_time_of_zero(profiler_is_asked: list[str]) -> None:
+def test_a_profile_without_kernels_is_no_time_of_zero(profiler_is_used: list[str]) -> None:
     """That of a CPU, for which JAX really makes one here."""
     assert device_time.by_profiler([a_program()]) == {}
-    assert profiler_is_asked == ["the profiler saw none of the kernels"]
+    assert profiler_is_used == ["the profiler saw none of the kernels"]
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from bench import libraries, tune_table
+from bench import libraries
 from bench.gpu import marked_tests, measure, pytest_plugin, store, targets, task, tuner, worth
 from bench.gpu.measure import Measuring
 from bench.gpu.rows import load
 from bench.names import FORMULA, SEED
 from bench.operations import operations
-from bench.tune_search import cases as tuner_cases
 from intnumerics.kernels import KERNEL_DTYPES
 from intnumerics.kernels.gpu import tuning
 from intnumerics.kernels.gpu.tuning import Configuration
+from tools import tune
+from tools.tune_search import cases as tuner_cases
 
 pytestmark = pytest.mark.tools
 
@@ -76,7 +77,7 @@ def test_the_tuner_tries_the_kernels_of_the_most_valuable_cases_first_and_then_a
 def test_rows_are_read_back_from_a_copy_of_the_table(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = tuning.Row("a card", "bfloat16", "quantize", Configuration(2048, 2), "some day")
     path = tmp_path / store.ROWS
-    path.write_text(tune_table.rewritten(tune_table.PATH.read_text(), [row]))
+    path.write_text(tune.rewritten(tune.PATH.read_text(), [row]))
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     assert load(path) == (row,)
     assert [file.name for file in tmp_path.rglob("*")] == [store.ROWS]  # for a ninth file would be one too many

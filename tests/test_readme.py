@@ -12,12 +12,13 @@ from collections.abc import Callable
 import prose
 import pytest
 
-from bench import bias, fusion_table, noise_table, results
+from bench import results
 from bench.aot import report
 from bench.aot.chips import count
 from bench.aot.table import counts, table
 from bench.baselines import GENERATORS
 from intnumerics import kernels
+from tools import bias, readme_tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -51,28 +52,28 @@ def test_numbers_are_looked_for_in_one_paragraph_of_one_section() -> None:
 
 @pytest.mark.parametrize(
     "table",
-    [table, noise_table.table, fusion_table.table, lambda: bias.table(bias.stored())],
-    ids=["counts", "noise", "fusion", "bias"],
+    [table, readme_tables.measured, readme_tables.counted, readme_tables.fusion, lambda: bias.table(bias.stored())],
+    ids=["counts", "noise measured", "noise counted", "fusion", "bias"],
 )
 def test_the_numbers_shown_are_those_stored(table: Callable[[], str]) -> None:
     assert table() in README
 
 
 def test_the_machine_and_the_plot_that_it_shows_are_those_of_the_newest_run_on_a_cpu() -> None:
-    run = noise_table.shown()
+    run = readme_tables.shown()
     [newest] = [path for path, report in results.load() if report == run]
     assert f"(docs/benchmarks/{newest.parent.name}-{newest.stem}-size.svg)" in README
     assert prose.says(README, "Stochastic rounding", run["device"], run["versions"]["jax"])
 
 
-@pytest.mark.parametrize("run", [pytest.param(r, id=r["device"]) for _, r in results.load() if r["platform"] == "cpu"])
+@pytest.mark.parametrize("run", [pytest.param(r, id=r["device"]) for r in readme_tables.on_cpu()])
 def test_on_a_cpu_a_hash_is_the_quickest_noise_for_float32_and_not_by_much_if_at_all_for_bfloat16(
     run: results.Report,
 ) -> None:
-    rows = [on_cpu for _, on_cpu, *_ in noise_table.ROWS if on_cpu and on_cpu[0] != "quantize"]
-    ours = [row for row in rows if row[1] == noise_table.OURS]
-    hashed = (noise_table.PHILOX, f"{noise_table.FORMULA}, hash")
-    in_float32, in_bfloat16 = (functools.partial(noise_table.speed, run, dtype=d) for d in noise_table.DTYPES)
+    rows = [on_cpu for _, on_cpu, _ in readme_tables.MEASURED if on_cpu and on_cpu[0] != "quantize"]
+    ours = [row for row in rows if row[1] == readme_tables.OURS]
+    hashed = (readme_tables.PHILOX, f"{readme_tables.FORMULA}, hash")
+    in_float32, in_bfloat16 = (functools.partial(readme_tables.speed, run, dtype=d) for d in readme_tables.DTYPES)
     assert max(rows, key=lambda row: in_float32(*row)) == hashed
     assert max(in_bfloat16(*row) for row in ours) > 0.75 * in_bfloat16(*hashed)
 
@@ -83,7 +84,7 @@ def test_links_lead_somewhere(link: str) -> None:
 
 
 def test_what_it_says_of_dieharder_is_in_the_report() -> None:
-    [path] = set(re.findall(r"\((bench/results/dieharder-[\d-]+\.txt)\)", README))
+    [path] = set(re.findall(r"\((tools/results/dieharder-[\d-]+\.txt)\)", README))
     first, again = (ROOT / path).read_text().split("bytes (", 1)[0], (ROOT / path).read_text().split(" written", 1)[1]
     results = re.findall(r"\|(0\.\d+)\|\s+(\w+)$", first, re.MULTILINE)
     [weak] = [float(p) for p, assessment in results if assessment == "WEAK"]
@@ -116,13 +117,13 @@ def test_noise_of_rbg_keys_moves_the_bytes_it_says() -> None:
 
 
 def test_what_it_says_of_times_on_a_gpu_is_so_in_those_stored() -> None:
-    h200, drawn = noise_table.on_gpu(), noise_table.DRAWN
+    h200, drawn = readme_tables.on_gpu(), readme_tables.DRAWN
     [h100] = [run for _, run in results.load() if run["device"].startswith("NVIDIA H100")]
     [case] = [c for c in h100["cases"] if (c["operation"], c["dtype"]) == (drawn, "bfloat16")]
     copy, ours = (1e6 * (results.device_seconds(case, name) or 0) for name in ("copy", "intnumerics, pallas"))
-    on_h200 = 1e6 * noise_table.gpu_seconds(drawn, "copy")
+    on_h200 = 1e6 * readme_tables.gpu_seconds(drawn, "copy")
     assert prose.says(README, "Stochastic rounding", round(on_h200), round(copy), round(ours))
-    none, philox = (noise_table.gpu_seconds(op, "intnumerics, pallas") for op in (noise_table.TO_INT8, drawn))
+    none, philox = (readme_tables.gpu_seconds(op, "intnumerics, pallas") for op in (readme_tables.TO_INT8, drawn))
     assert 1.2 < philox / none < 1.3
     shares = [
         (results.device_seconds(c, "intnumerics, pallas") or 0) / (results.device_seconds(c, "intnumerics, xla") or 1)
@@ -133,7 +134,9 @@ def test_what_it_says_of_times_on_a_gpu_is_so_in_those_stored() -> None:
     assert min(shares) > 0.45
     assert max(shares) < 0.84
     chains = [
-        noise_table.gpu_seconds(f"gelu, {noise_table.TO_INT8}, dot with PhiloxUniform", f"intnumerics, {name}", dtype)
+        readme_tables.gpu_seconds(
+            f"gelu, {readme_tables.TO_INT8}, dot with PhiloxUniform", f"intnumerics, {name}", dtype
+        )
         for dtype in ("bfloat16", "float32")
         for name in ("pallas", "xla")
     ]

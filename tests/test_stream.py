@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import streams
 
-from bench import stream
 from intnumerics.kernels import Draw, generators
 from intnumerics.kernels.generators import philox, threefry
+from tools import stream
 
 KEY = (0x243F6A88, 0x85A308D3)
 ONES = 0xFFFFFFFF

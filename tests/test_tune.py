@@ -16,10 +16,11 @@ import pytest
 from conftest import missing_device
 from test_tuning import ROW, is_measured
 
-from bench import machine, tune, tune_search, tune_table
-from bench.tune_search import Case
+from bench import machine
 from intnumerics.kernels.gpu import tuning
 from intnumerics.kernels.gpu.tuning import Configuration, Row
+from tools import tune, tune_search
+from tools.tune_search import Case
 
 pytestmark = pytest.mark.tools
 
@@ -106,31 +107,31 @@ def table_in(source: str) -> tuple[Row, ...]:
 
 
 def test_the_table_that_is_written_is_the_table_that_is_read_and_writing_it_again_changes_nothing() -> None:
-    source = tune_table.PATH.read_text()
+    source = tune.PATH.read_text()
     long = dataclasses.replace(
         ROW, device='NVIDIA "RTX" PRO 6000 Blackwell Workstation', operation="quantize to int8, noise drawn, with mask"
     )
-    written = tune_table.rewritten(source, (long, ROW))
+    written = tune.rewritten(source, (long, ROW))
     assert table_in(written) == (long, ROW)
     assert max(map(len, written.splitlines())) <= 120
-    assert written == tune_table.rewritten(written, table_in(written))
-    assert source == tune_table.rewritten(source, tuning.TABLE)
-    assert "None yet" in tune_table.rewritten(written, ())
-    assert table_in(tune_table.rewritten(written, ())) == ()
+    assert written == tune.rewritten(written, table_in(written))
+    assert source == tune.rewritten(source, tuning.TABLE)
+    assert "None yet" in tune.rewritten(written, ())
+    assert table_in(tune.rewritten(written, ())) == ()
 
 
 def test_a_table_that_has_lost_its_marks_is_not_written() -> None:
     with pytest.raises(ValueError, match="lost its marks"):
-        tune_table.rewritten(tune_table.PATH.read_text().replace("# fmt: on", ""), (ROW,))
+        tune.rewritten(tune.PATH.read_text().replace("# fmt: on", ""), (ROW,))
 
 
 def test_a_new_row_replaces_that_of_its_device_dtype_and_operation_and_none_takes_it_out() -> None:
     other = dataclasses.replace(ROW, dtype="float32")
     key = (ROW.device, ROW.dtype, ROW.operation)
     better = dataclasses.replace(ROW, configuration=Configuration(2048, 2))
-    assert tune_table.merged((ROW, other), key, better) == (other, better)
-    assert tune_table.merged((ROW, other), key, None) == (other,)
-    assert tune_table.merged((), key, ROW) == (ROW,)
+    assert tune.merged((ROW, other), key, better) == (other, better)
+    assert tune.merged((ROW, other), key, None) == (other,)
+    assert tune.merged((), key, ROW) == (ROW,)
 
 
 @pytest.mark.usefixtures("few_inputs")
@@ -138,11 +139,12 @@ def test_a_run_prints_what_it_finds_and_writes_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, description = tmp_path / "tuning.py", {"clocks": {"driver_version": "570.124.06"}}
-    path.write_text(tune_table.PATH.read_text())
+    path.write_text(tune.PATH.read_text())
+    rows_before = path.read_text().count("Row(")
     monkeypatch.setattr(machine, "description", lambda: description)
     monkeypatch.setattr(tune, "SIZE", 1 << 12)
     monkeypatch.setattr(tune, "search", functools.partial(tune_search.search, interpret=True))
-    monkeypatch.setattr(tune_table, "store", functools.partial(tune_table.store, path=path))
+    monkeypatch.setattr(tune, "PATH", path)
     monkeypatch.setattr(sys, "argv", ["tune", "--store", "--only", "gradient", "bfloat16"])
     monkeypatch.setattr(tune.Clock, "__call__", lambda _, programs: made_up({(2048, 4): 0.75})(programs))
     assert tune.tune(tune.arguments(), "a GPU") == {}
@@ -154,9 +156,9 @@ def test_a_run_prints_what_it_finds_and_writes_it(
     assert all(is_measured(row) for row in rows)
     assert all("2**12 elements: 25.0% less device time" in row.measured for row in rows)
     printed = capsys.readouterr().out
-    assert path.read_text().count("Row(") - tune_table.PATH.read_text().count("Row(") == 2
+    assert path.read_text().count("Row(") - rows_before == 2
     assert "kept: block 2048, 4 warps, 25.0% less time" in printed
-    assert all(tune_table.text_of(row) in printed for row in rows)
+    assert all(tune.text_of(row) in printed for row in rows)
 
 
 @pytest.mark.usefixtures("few_inputs")
@@ -174,9 +176,9 @@ def test_arrays_are_as_large_as_memory_allows_in_powers_of_2() -> None:
 
 
 def test_without_a_gpu_it_says_what_it_needs_and_writes_nothing() -> None:
-    before = tune_table.PATH.read_bytes()
+    before = tune.PATH.read_bytes()
     done = subprocess.run(
-        [sys.executable, "-m", "bench.tune", "--store"],
+        [sys.executable, "-m", "tools.tune", "--store"],
         cwd=ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -185,16 +187,4 @@ def test_without_a_gpu_it_says_what_it_needs_and_writes_nothing() -> None:
     )
     assert done.returncode == 1
     assert re.search(r"needs an NVIDIA GPU, and JAX found cpu only: .*nothing was written", done.stderr)
-    assert tune_table.PATH.read_bytes() == before
-
-
-def test_a_quick_run_is_not_stored() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.tune", "--store", "--quick"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "leave out one of --quick and --store" in done.stderr
+    assert tune.PATH.read_bytes() == before

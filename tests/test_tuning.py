@@ -20,11 +20,11 @@ from meshes import H100
 from oracle import assert_same_bits
 from test_kernels import assert_is_formula
 
-from bench import tune_search
 from intnumerics.kernels import KERNEL_DTYPES, Draw, QuantSpec
 from intnumerics.kernels.gpu import tuning
 from intnumerics.kernels.gpu.tuning import Configuration, Row
 from intnumerics.kernels.pallas_triton import operations as pallas_triton
+from tools import tune_search
 
 ROOT = pathlib.Path(__file__).parent.parent
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")

@@ -6,7 +6,7 @@ PyTorch is imported when the function is called: `pytest bench` imports this mod
 
 import sys
 
-from bench.torch_baselines import compiled, formula
+from bench.libraries import compiled, formula
 
 
 def main(device: str) -> None:

@@ -1,16 +1,17 @@
-"""Step 4: the search of `bench.tune`, the kernels of the headline cases first; its rows go into a copy of the table."""
+"""Step 4: the search of `tools.tune`, the kernels of the headline cases first; its rows go into a copy of the table."""
 
 import json
 import time
 from typing import Any
 
-from bench import machine, tune, tune_table
+from bench import machine
 from bench.gpu import store, targets, task, worth
 from bench.gpu.rows import load
 from bench.gpu.task import Task
-from bench.tune_search import Case, cases, search
 from intnumerics.kernels import KERNEL_DTYPES
 from intnumerics.kernels.gpu import tuning
+from tools import tune
+from tools.tune_search import Case, cases, search
 
 COMPILERS = 8
 REHEARSED, REHEARSAL_SIZE = "clip gradient from mask, bfloat16", 1 << 11
@@ -59,7 +60,7 @@ class Tuning:
     def write(self) -> None:
         """Writes the document and the rows."""
         store.write(self.path, self.report)
-        store.write(self.rows_path, tune_table.rewritten(tune_table.PATH.read_text(), self.rows))
+        store.write(self.rows_path, tune.rewritten(tune.PATH.read_text(), self.rows))
 
     def run(self) -> None:
         """Tries what remains, as long as there is time for a case as long as the longest so far."""
@@ -90,9 +91,9 @@ class Tuning:
         lines = tune.lines_of(found, self.clock.kind)
         print("".join(f"{self.device}: {line}\n" for line in lines), end="", flush=True)
         row = tune.row_of(found, self.device, self.where, self.clock.kind)
-        self.rows = tune_table.merged(self.rows, (self.device, case.dtype, case.operation), row)
+        self.rows = tune.merged(self.rows, (self.device, case.dtype, case.operation), row)
         wrong = [f"block {c.block}, {c.warps} warps: {why}" for c, why in found.wrong.items()]
-        self.add(about, tune_table.text_of(row).strip() if row else None, wrong=wrong, lines=lines)
+        self.add(about, tune.text_of(row).strip() if row else None, wrong=wrong, lines=lines)
         self.write()
 
 

@@ -1,13 +1,12 @@
 """Which cases the steps measure, in the order of their worth: when time runs out, the most valuable are there."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
 from bench import arrays, cases
 from bench.cases import Case
 from bench.gpu import targets
-from bench.operations import Operation, operations
+from bench.operations import operations
 
 EXPONENTS, REHEARSAL_EXPONENT = (28, 26), 12
 REST = (24, 30, 27, 21, 18, 15, 12)  # what a size of its own tells most about comes first
@@ -45,19 +44,13 @@ ROWS = {
 }
 
 
-def under_jit(operation: Operation) -> Operation:
-    """An operation without the calls of JAX outside jit, which take long and tell little."""
-    others = {name: variant for name, variant in operation.others.items() if variant.kind != "eager"}
-    return dataclasses.replace(operation, others=others, eager=False)
-
-
 def headline(rehearsal: bool = False) -> Iterator[Case]:
     """The headline cases: what is known from most first, in bfloat16 and at the largest size first."""
-    by_name = {operation.name: under_jit(operation) for operation in operations()}
+    by_name = {operation.name: operation for operation in operations()}
     for names, dtype, size in _rehearsed() if rehearsal else _groups():
         for name in names:
             operation = by_name[name]
-            yield Case(operation, dtype, arrays.shape_of(operation.ranks[0], 1 << size))
+            yield Case(operation, dtype, arrays.shape_of(operation.rank, 1 << size))
 
 
 Groups = list[tuple[Sequence[str], str, int]]  # names of operations, a dtype and a size

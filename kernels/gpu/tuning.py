@@ -1,6 +1,6 @@
 """How the CUDA kernels divide an array: the block size and the number of warps, by device, dtype and operation.
 
-`TABLE` has a row for each measured case; `python -m bench.tune --store` writes the rows of the device that it runs on.
+`TABLE` has a row for each measured case; `python -m tools.tune --store` writes the rows of the device that it runs on.
 A device, dtype or operation without a row uses heuristic defaults. The results have the same bits either way.
 
 The blocks of the TPU kernels follow from an array's shape and a chip's memory: see `pallas_tpu/tiling.py`.
@@ -70,7 +70,7 @@ SMALL = Configuration(1024, 4)  # 8 elements per thread: many blocks, which keep
 LARGE = Configuration(4096, 4)  # 32 elements share the set-up of a thread
 DRAWING = Configuration(8192, 4)  # if noise is drawn, the set-up takes longer
 
-# The lines between the two marks are written by `python -m bench.tune --store`.
+# The lines between the two marks are written by `python -m tools.tune --store`.
 # fmt: off
 TABLE: tuple[Row, ...] = (
     Row("NVIDIA H100 80GB HBM3", "bfloat16", "quantize to int8, noise drawn", Configuration(2048, 2),

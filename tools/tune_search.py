@@ -1,4 +1,4 @@
-"""The search of `python -m bench.tune`: which operations there are, what is tried for each, and what is kept."""
+"""The search of `python -m tools.tune`: which operations there are, and what is tried for each."""
 
 import dataclasses
 import functools
@@ -12,18 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench import arrays, machine
-from bench.aot.cases import MASKED, NEAREST
 from bench.timing import Jitted, Spares
 from intnumerics.kernels import Draw, QuantSpec, reference
 from intnumerics.kernels.gpu import tuning
 from intnumerics.kernels.gpu.tuning import Configuration
 from intnumerics.kernels.pallas_triton import operations as pallas_triton
 
-PER_THREAD = (8, 16, 32, 64)  # elements
-WARPS = (1, 2, 4, 8, 16)
+PER_THREAD, WARPS = (8, 16, 32, 64), (1, 2, 4, 8, 16)  # elements of a thread, and warps of a block
 BLOCKS = (1024, 16384)  # the smallest and the largest
 NOISE = 0.02  # of measurements: what is less is not taken for a gain
+NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
 INT8 = dataclasses.replace(NEAREST, integer_dtype=np.dtype(np.int8))
+MASKED = dataclasses.replace(NEAREST, with_mask=True)
 
 Measure = Callable[[Sequence[Jitted]], list[float]]
 
@@ -33,14 +33,7 @@ Measure = Callable[[Sequence[Jitted]], list[float]]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """An operation of the kernels, on arrays of one dtype.
-
-    Attributes:
-        operation: What it is called in the table.
-        dtype: The dtype of x, or of the gradient.
-        takes: Names of its arrays, as `make` makes them.
-        function: The operation, given the arrays and how it is run.
-    """
+    """An operation as the table names it, on arrays of one dtype, and how it is run with a configuration."""
 
     operation: str
     dtype: str
@@ -49,7 +42,6 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What it is called."""
         return f"{self.operation}, {self.dtype}"
 
 
@@ -64,19 +56,21 @@ def _from_x(g: jax.Array, x: jax.Array, **how: Any) -> jax.Array:
 def cases(size: int, dtypes: Iterable[str]) -> Iterator[Case]:
     """Every operation in each dtype, on arrays of one size."""
     draw = Draw("philox", (size,))
+    drawn = [dataclasses.replace(spec, draw=draw) for spec in (NEAREST, INT8, MASKED)]
+    passes = [
+        *((spec, ("x",)) for spec in (NEAREST, INT8, MASKED)),
+        (NEAREST, ("x", "noise")),
+        *((spec, ("x", "seed")) for spec in drawn),
+    ]
     for dtype in dtypes:
-        for spec in (NEAREST, INT8, MASKED):
-            yield Case(tuning.quantization(spec, False), dtype, ("x",), functools.partial(_quantize, spec))
-        read = functools.partial(_quantize, NEAREST)
-        yield Case(tuning.quantization(NEAREST, True), dtype, ("x", "noise"), read)
-        for spec in (dataclasses.replace(spec, draw=draw) for spec in (NEAREST, INT8, MASKED)):
-            yield Case(tuning.quantization(spec, True), dtype, ("x", "seed"), functools.partial(_quantize, spec))
+        for spec, takes in passes:
+            yield Case(tuning.quantization(spec, len(takes) > 1), dtype, takes, functools.partial(_quantize, spec))
         yield Case(tuning.FROM_MASK, dtype, ("g", "mask"), pallas_triton.clip_gradient_from_mask)
         yield Case(tuning.FROM_X, dtype, ("g", "x"), _from_x)
 
 
 def make(name: str, seed: int, size: int, dtype: str) -> jax.Array:
-    """One of the arrays that cases name: `"noise"`, `"seed"`, `"mask"`, and what `arrays.make` makes."""
+    """One of the arrays that cases name."""
     if name == "noise":
         return jax.random.uniform(jax.random.key(seed, impl="rbg"), (size,)) - jnp.float32(0.5)
     if name == "seed":
@@ -86,31 +80,13 @@ def make(name: str, seed: int, size: int, dtype: str) -> jax.Array:
     return arrays.make(name, seed, (size,), dtype)
 
 
-# --- what is tried ----------------------------------------------------------------------------------------------------
+# --- the search -------------------------------------------------------------------------------------------------------
 
 
-def with_warps(warps: Iterable[int], per_thread: Iterable[int]) -> list[Configuration]:
-    """The configurations with these numbers of warps and elements a thread, as far as their blocks are tried."""
+def candidates(warps: Iterable[int] = WARPS, per_thread: Iterable[int] = PER_THREAD) -> list[Configuration]:
+    """The configurations with these numbers of warps and elements per thread, as far as their blocks are tried."""
     sizes = [(tuning.WARP * w * n, w) for n in per_thread for w in warps]
     return [Configuration(block, w) for block, w in sizes if BLOCKS[0] <= block <= BLOCKS[1]]
-
-
-def candidates() -> list[Configuration]:
-    """All that a search may try."""
-    return with_warps(WARPS, PER_THREAD)
-
-
-def first_group(default: Configuration) -> list[Configuration]:
-    """The default, then other numbers of elements a thread."""
-    return [default, *(c for c in with_warps((default.warps,), PER_THREAD) if c != default)]
-
-
-def second_group(default: Configuration, best: Configuration) -> list[Configuration]:
-    """The default, then the best so far with its own and other numbers of warps."""
-    return [default, *(c for c in with_warps(WARPS, (best.block // best.threads,)) if c != default)]
-
-
-# --- what is kept -----------------------------------------------------------------------------------------------------
 
 
 def fastest(seconds: Mapping[Configuration, float]) -> Configuration:
@@ -119,61 +95,49 @@ def fastest(seconds: Mapping[Configuration, float]) -> Configuration:
 
 
 def gain(comparisons: Sequence[tuple[float, float]]) -> float | None:
-    """The share of the default's time that is saved, the median; None if any comparison shows no more than noise.
-
-    Args:
-        comparisons: Seconds of the default, and of what is compared with it.
-    """
+    """The median share of the default's time that is saved; None if any comparison shows no more than noise."""
     saved = [1 - other / default for default, other in comparisons]
     return statistics.median(saved) if saved and min(saved) > NOISE else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a search found.
-
-    Attributes:
-        case: What was measured.
-        default: The configuration without a row in the table.
-        best: The fastest, the default included.
-        gain: The share of the default's time that it saves, or None where it saves none to speak of.
-        groups: Seconds of those that took turns with each other.
-        failed: Why others were not measured: they did not compile.
-        wrong: Those whose results are not those of the default.
-    """
+    """What a search found."""
 
     case: Case
-    default: Configuration
-    best: Configuration
-    gain: float | None
-    groups: tuple[Mapping[Configuration, float], ...]
-    failed: Mapping[Configuration, str]
-    wrong: Mapping[Configuration, str]
-
-
-# --- the search -------------------------------------------------------------------------------------------------------
+    default: Configuration  # the one without a row in the table
+    best: Configuration  # the fastest, the default included
+    gain: float | None  # the share of the default's time that it saves, or None if it saves none to speak of
+    groups: tuple[Mapping[Configuration, float], ...]  # seconds of those that took turns with each other
+    failed: Mapping[Configuration, str]  # why others were not measured: they did not compile
+    wrong: Mapping[Configuration, str]  # those whose results are not those of the default
 
 
 def search(
     case: Case, size: int, measure: Measure, comparisons: int, interpret: bool = False, compilers: int = 1
 ) -> Found:
-    """Finds the fastest configuration of a case.
+    """Finds the fastest configuration of a case, on arrays of `size` elements.
 
     Args:
         case: What is measured.
         size: Elements of its arrays.
         measure: Seconds of a call of each program, in turns with the others.
         comparisons: How often the best is compared with the default.
-        interpret: Whether the kernels are interpreted, as where there is no GPU.
+        interpret: Whether the kernels are interpreted, as is done without a GPU.
         compilers: How many programs are compiled at a time.
     """
     default = tuning.configuration(None, case.dtype, case.operation, size)
     programs = Programs(case, size, default, interpret, compilers)
-    first = programs.times(first_group(default), measure)
-    second = programs.times(second_group(default, fastest(first)), measure)
+
+    def times(others: list[Configuration]) -> dict[Configuration, float]:
+        return programs.times(list(dict.fromkeys([default, *others])), measure)
+
+    first = times(candidates((default.warps,)))
+    of_best = fastest(first)
+    second = times(candidates(per_thread=(of_best.block // of_best.threads,)))
     best, pairs = fastest(second), []
     if best != default:
-        again = (programs.times([default, best], measure) for _ in range(comparisons))
+        again = (times([best]) for _ in range(comparisons))
         pairs = [(seconds[default], seconds[best]) for seconds in again]
     return Found(case, default, best, gain(pairs), (first, second), programs.failed, programs.wrong)
 
@@ -191,13 +155,11 @@ class Programs:
         self.failed: dict[Configuration, str] = {}
         self.wrong: dict[Configuration, str] = {}
 
-    def times(self, configurations: Iterable[Configuration], measure: Measure) -> dict[Configuration, float]:
+    def times(self, wanted: Sequence[Configuration], measure: Measure) -> dict[Configuration, float]:
         """Seconds of a call of each that works."""
-        wanted = list(configurations)
-        new = [c for c in wanted if c not in self.ready and c not in self.failed and c not in self.wrong]
+        known = self.ready | self.failed | self.wrong
         with ThreadPoolExecutor(self.compilers) as threads:
-            compiling = {c: threads.submit(self._compiled, c) for c in new}
-            for c, program in compiling.items():
+            for c, program in {c: threads.submit(self._compiled, c) for c in wanted if c not in known}.items():
                 self._try(c, program)
         usable = [c for c in wanted if c in self.ready]
         return dict(zip(usable, measure([self.ready[c] for c in usable]), strict=True))
@@ -207,7 +169,7 @@ class Programs:
         return Jitted(f"{c.block}, {c.warps}", function, self.inputs, self.spares, f"tune_{c.block}_{c.warps}")
 
     def _try(self, c: Configuration, compiling: "Future[Jitted]") -> None:
-        """Runs a program once, and keeps it where its bits are those of the default; or why it is not used."""
+        """Runs a program once, and keeps it if its bits are those of the default; or why it is not used."""
         try:
             program = compiling.result()
             results = program.results(0)
@@ -225,9 +187,6 @@ class Programs:
 @jax.jit
 def differing_elements(a: Any, b: Any) -> jax.Array:
     """How many elements of two results have other bits."""
+    bits = lambda x: jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))  # noqa: E731
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum((jnp.sum(_bits(x) != _bits(y)) for x, y in pairs), jnp.int32(0))
-
-
-def _bits(x: jax.Array) -> jax.Array:
-    return jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
+    return sum((jnp.sum(bits(x) != bits(y)) for x, y in pairs), jnp.int32(0))

@@ -1,6 +1,6 @@
 """Runs dieharder over the stream of random words and prints its report: the tests of `dieharder -a`, on one pipe.
 
-    python -m bench.battery > report.txt
+    python -m tools.battery > report.txt
 
 The tests read on where the one before stopped, so that no byte is tested twice in a run. Needs dieharder, which Debian
 and others package. The defaults take about half an hour of two cores; `--lags 1 4 8` leaves out the slowest tests.
@@ -48,7 +48,7 @@ def heading(key: tuple[int, int], first_block: int) -> None:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "numpy"))
     say(f"date       {datetime.date.today().isoformat()}")
     say(f"battery    dieharder {found[1] if found else 'of unknown version'}, -g 200 (raw words from stdin)")
-    say(f"stream     python -m bench.stream --key {key[0]} {key[1]} --first-block {first_block}")
+    say(f"stream     python -m tools.stream --key {key[0]} {key[1]} --first-block {first_block}")
     say(f"versions   Python {sys.version.split()[0]}, {versions}")
     say("")
     say("           test_name|ntup| tsamples |psamples|  p-value |Assessment")
@@ -56,7 +56,7 @@ def heading(key: tuple[int, int], first_block: int) -> None:
 
 def run(tests: list[list[str]], key: tuple[int, int], first_block: int) -> str:
     """Runs the tests one after the other on one stream; returns what the stream said of the bytes it wrote."""
-    source = [sys.executable, "-m", "bench.stream", "--key", *map(str, key), "--first-block", str(first_block)]
+    source = [sys.executable, "-m", "tools.stream", "--key", *map(str, key), "--first-block", str(first_block)]
     with subprocess.Popen(source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as stream:
         for words in tests:
             done = subprocess.run(words, stdin=stream.stdout, capture_output=True, text=True, check=False)
@@ -70,7 +70,7 @@ def run(tests: list[list[str]], key: tuple[int, int], first_block: int) -> str:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.battery", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.battery", description=__doc__.splitlines()[0])
     # fmt: off
     parser.add_argument("--key", type=int, nargs=2, metavar="WORD", default=(0, 42),
                         help="the two words of the key (default: 0 42, as jax.random.key(42) has)")

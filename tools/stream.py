@@ -1,6 +1,6 @@
 """Writes the stream of random words as raw bytes to stdout, for a battery of statistical tests to read.
 
-    python -m bench.stream --bytes 4GiB | dieharder -g 200 -d 8
+    python -m tools.stream --bytes 4GiB | dieharder -g 200 -d 8
 
 The bytes are the draws that the elements of one array have, as little-endian 16-bit numbers; read as 32-bit numbers
 they are the words of Philox's blocks. How many were written is told on stderr at the end.
@@ -73,7 +73,7 @@ def number(text: str) -> int:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.stream", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.stream", description=__doc__.splitlines()[0])
     # fmt: off
     parser.add_argument("--bytes", type=size, metavar="SIZE", default=size("1TiB"),
                         help="how many at most, such as 64MiB (default: 1TiB)")

@@ -1,7 +1,7 @@
 """How far off stochastic rounding is on average: exactly, over all 65,536 draws, for every bfloat16 of 8 bits.
 
-    python -m bench.bias            # computes, stores bench/results/bias.json and draws docs/bias.svg
-    python -m bench.bias --table    # prints what is stored as the Markdown table that the README shows
+    python -m tools.bias            # computes, stores tools/results/bias.json and draws docs/bias.svg
+    python -m tools.bias --table    # prints what is stored as the Markdown table that the README shows
 
 The error is in buckets: the mean of the results less x. It is odd in x, so what holds for x >= 0 holds for all.
 """
@@ -27,6 +27,8 @@ DRAWS = 1 << 16
 BOUND = 127.0  # of 8 bits, with zero kept
 LOWEST, HIGHEST = -10, 6  # exponents of the binades that are stored value by value
 LOWEST_DRAWN = -3  # below this there is nothing to see
+# Okabe and Ito's palette: colour-blind eyes tell these two apart.
+COLOURS = {"cast_kept": "#D55E00", "float32": "#0072B2"}
 SPECS = {
     "cast_kept": QuantSpec(BOUND, clip=True, rounding="half_to_even"),
     "float32": QuantSpec(BOUND, clip=True, rounding="half_to_even", noise_dtype=np.dtype(np.float32)),
@@ -82,7 +84,7 @@ def as_text(report: dict[str, Any]) -> str:
 
 
 def stored() -> dict[str, Any]:
-    """The document in bench/results."""
+    """The document in tools/results."""
     return json.loads(RESULTS.read_text())
 
 
@@ -116,13 +118,43 @@ def number(error: float) -> str:
     return "0" if error == 0 else f"{error:.4f}"
 
 
+def plot(x: np.ndarray, errors: dict[str, np.ndarray], output: pathlib.Path) -> None:
+    """Writes the plot of the mean errors of each spec at x to output; the same results give the same bytes."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    draw(figure.subplots(), x, errors)
+    with mpl.rc_context({"svg.hashsalt": "bias"}):
+        figure.savefig(output, dpi=150, metadata={"Date": None} if output.suffix == ".svg" else None)
+
+
+def draw(axes: Any, x: np.ndarray, errors: dict[str, np.ndarray]) -> None:
+    """Mean error against x: where the cast is kept, a stem for each value, so that a binade shows as a band."""
+    off = errors["cast_kept"] != 0
+    stems = np.stack([np.zeros(off.sum()), errors["cast_kept"][off], np.full(off.sum(), np.nan)], axis=1)
+    axes.plot(np.repeat(x[off], 3), stems.ravel(), color=COLOURS["cast_kept"], linewidth=0.8)
+    axes.plot(x, errors["float32"], color=COLOURS["float32"], linewidth=2)
+    axes.set_xscale("log", base=2)
+    ticks = 2.0 ** np.arange(np.floor(np.log2(x[0])), np.floor(np.log2(x[-1])) + 2)
+    axes.set_xticks(ticks, [f"1/{1 / t:.0f}" if t < 1 else f"{t:.0f}" for t in ticks])
+    axes.set_yticks([-0.25, -0.125, 0, 0.125, 0.25], ["-1/4", "-1/8", "0", "1/8", "1/4"])
+    axes.set(xlabel="bfloat16 value, in buckets", ylabel="Mean error, in buckets")
+    axes.set(xlim=(ticks[0], ticks[-1]), ylim=(-0.3, 0.3))
+    axes.set_title("Stochastic rounding of bfloat16 is off by up to a quarter of a bucket,\n"
+                   "unless the noise is added in float32", loc="left")  # fmt: skip
+    axes.annotate("x + noise is cast back to bfloat16", (8, 0.19), ha="center", color=COLOURS["cast_kept"])
+    axes.annotate("noise_dtype=jnp.float32", (0.14, 0.018), color=COLOURS["float32"])
+    axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.bias", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.bias", description=__doc__.splitlines()[0])
     parser.add_argument("--table", action="store_true", help="print the table of the stored results, and do no more")
     if not parser.parse_args().table:
-        from bench.bias_plot import plot
-
         RESULTS.write_text(as_text(measured()))
         plot(*points(stored()), PLOT)
     print(table(stored()))

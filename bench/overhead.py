@@ -1,0 +1,124 @@
+"""What a call costs beside the arithmetic: `python -m bench --only overhead`.
+
+The first table is the time of a call on 8 elements, beside the formula under `jit` in the same process. The second is
+the time to compile a small training step, beside the same step with the formula, on one device and on eight.
+"""
+
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bench import baselines, results, timing
+from bench.names import EAGER, FORMULA, OURS
+from bench.operations import NEAREST
+from intnumerics import Context, PhiloxUniform, absmax_scale, from_int, quantize, quantize_to_int
+
+ELEMENTS, CALLS = 8, 5  # few calls of one kind follow each other, so that most rounds are not interrupted
+PATIENCE = timing.Patience(least=100, most=4000, seconds=10.0)
+LAYERS, WIDTH, BATCH, COMPILES = 48, 64, 64, 5
+DEVICES = 8
+JITTED = f"{FORMULA}, jit"
+
+Function = Callable[..., Any]
+Calls = dict[str, tuple[Function, tuple[Any, ...]]]
+
+
+def calls() -> Calls:
+    """What is called on few elements, with its arguments; ratios are to the first."""
+    x, key = jnp.linspace(-130, 130, ELEMENTS), jax.random.key(0)
+    noisy = NEAREST.replace(noise_fn=PhiloxUniform())
+    ours: Calls = {
+        "quantize": (lambda x: quantize(x, NEAREST), (x,)),
+        "quantize with PhiloxUniform": (lambda x, key: quantize(x, noisy, key=key), (x, key)),
+        "quantize_to_int": (lambda x: quantize_to_int(x, NEAREST), (x,)),
+        "from_int": (lambda q: from_int(q, NEAREST, jnp.float32), (quantize_to_int(x, NEAREST),)),
+        "absmax_scale": (lambda x: absmax_scale(x, NEAREST), (x,)),
+        "numerics.fwd": (lambda x: NEAREST.fwd(x, Context()), (x,)),
+    }
+    return {
+        JITTED: (jax.jit(baselines.nearest), (x,)),
+        FORMULA + EAGER: (baselines.nearest, (x,)),
+        **{f"{name}, jit": (jax.jit(function), arguments) for name, (function, arguments) in ours.items()},
+        **{name + EAGER: call for name, call in ours.items()},
+    }
+
+
+class Several:
+    """Calls of one function, one after the other; see `timing.Prepared`."""
+
+    def __init__(self, name: str, function: Function, arguments: tuple[Any, ...]) -> None:
+        self.name, self.function, self.arguments = name, function, arguments
+
+    def call(self, turn: int) -> None:
+        for _ in range(CALLS):
+            result = self.function(*self.arguments)
+        jax.block_until_ready(result)
+
+
+def of_a_call() -> dict[str, float]:
+    """The median seconds of each call; all take turns."""
+    prepared = [Several(name, *call) for name, call in calls().items()]
+    times = timing.alternate(prepared, PATIENCE, lambda: None)
+    return {one.name: statistics.median(found) / CALLS for one, found in zip(prepared, times, strict=True)}
+
+
+def _loss(quantizer: Function, weights: list[jax.Array], x: jax.Array) -> jax.Array:
+    for w in weights:
+        x = quantizer(x @ w)
+    return x.sum()
+
+
+def to_compile(devices: int) -> dict[str, float]:
+    """The median seconds in which the gradient of `LAYERS` products and quantizers is traced, lowered and compiled."""
+    formula = jax.custom_vjp(lambda x: baselines.nearest(x))
+    formula.defvjp(lambda x: (baselines.nearest(x), x), lambda x, g: (baselines.backward(g, x),))
+    quantizers = {FORMULA: formula, OURS: lambda x: quantize(x, NEAREST)}
+    mesh = jax.make_mesh((devices,), ("batch",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
+    split = jax.NamedSharding(mesh, jax.P("batch"))
+    weights = [jnp.zeros((WIDTH, WIDTH))] * LAYERS
+    x = jax.device_put(jnp.zeros((BATCH, WIDTH)), split if devices > 1 else None)
+    times: dict[str, list[float]] = {name: [] for name in quantizers}
+    for turn in range(COMPILES + 1):
+        for name, quantizer in quantizers.items():
+            jax.clear_caches()  # or a second program would have the first one's traces
+            begin = time.perf_counter()
+            jax.jit(jax.grad(functools.partial(_loss, quantizer))).lower(weights, x).compile()
+            if turn:  # the first is slower: modules are imported in it
+                times[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def measured() -> dict[str, dict[str, float]]:
+    """Seconds by title and name."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    command = [sys.executable, "-m", "bench.overhead"]  # as many devices take a process of their own
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    return {
+        f"A call on {ELEMENTS} elements": of_a_call(),
+        f"To compile {LAYERS} layers with their gradient": to_compile(1),
+        f"The same for {DEVICES} CPU devices": json.loads(done.stdout),
+    }
+
+
+def tables(found: dict[str, dict[str, float]]) -> str:
+    """The tables, in Markdown; a ratio is the time divided by that of the first row."""
+    texts = []
+    for title, seconds in found.items():
+        first = next(iter(seconds.values()))
+        rows = [(name, results.time_text(s), f"{s / first:.2f}") for name, s in seconds.items()]
+        texts.append(f"{title}:\n\n{results.markdown(('what', 'time', 'ratio'), rows)}")
+    return "\n".join(texts)
+
+
+if __name__ == "__main__":
+    print(json.dumps(to_compile(DEVICES)))

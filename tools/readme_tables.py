@@ -1,0 +1,123 @@
+"""The tables of the README that come from stored results, in Markdown.
+
+    python -m tools.readme_tables
+
+Times on a CPU and a GPU are those of `python -m bench`, and counts of instructions those of `bench/aot`.
+"""
+
+from bench import results
+from bench.aot.table import cell, counts
+from bench.names import FORMULA, OURS, SEED
+from bench.results import Measured, Report, markdown
+
+DTYPES = ("float32", "bfloat16")
+ELEMENTS = 1 << 24
+GPU, GPU_ELEMENTS = "NVIDIA H200", 1 << 28
+TO_INT8, PHILOX = "quantize to int8", "quantize with PhiloxUniform"
+DRAWN = f"{TO_INT8} with PhiloxUniform"
+COUNTED_CASE = "quantize bfloat16 -> int8"  # as bench/aot names it
+
+FORMULAS = {
+    **{name: f"the formula, `jax.random.uniform` with {name}" for name in ("threefry", "rbg", "philox4x32")},
+    "hash": "the formula, a hash of the index in four lines",
+}
+Variant = tuple[str, str] | None  # an operation and who does it, as `python -m bench` names them
+MEASURED: tuple[tuple[str, Variant, Variant], ...] = (  # on a CPU and on a GPU
+    ("none", ("quantize", OURS), (TO_INT8, f"{OURS}, pallas")),
+    ("`PhiloxUniform`, in a kernel", None, (DRAWN, f"{OURS}, pallas")),
+    ("`PhiloxUniform`, fused by XLA", (PHILOX, OURS), (DRAWN, f"{OURS}, xla")),
+    *(
+        (f"`{noise}`", (f"quantize with {noise}", OURS), (f"{TO_INT8} with {noise}", OURS) if timed else None)
+        for noise, timed in (("RandomCenteredUniform", True), ("JaxUniform", False))
+    ),
+    *((title, (PHILOX, f"{FORMULA}, {name}"), (DRAWN, f"{FORMULA}, {name}")) for name, title in FORMULAS.items()),
+)
+COUNTED = {
+    "none": f"pallas: {COUNTED_CASE}",
+    "`PhiloxUniform`, in a kernel": f"pallas: {COUNTED_CASE} with Philox",
+    "`PhiloxUniform`, fused by XLA": f"xla: {COUNTED_CASE} with Philox",
+    "`HardwareUniform`, in a kernel": f"pallas: {COUNTED_CASE} with hardware noise",
+    "`JaxUniform`": f"xla: {COUNTED_CASE} with JaxUniform",
+    **{title: f"formula: {COUNTED_CASE} with {name}" for name, title in FORMULAS.items()},
+}
+CHAINS = {
+    "by itself": TO_INT8,
+    "after gelu, and before a dot": f"gelu, {TO_INT8}, dot",
+    "after layer norm": f"layer norm, {TO_INT8}",
+}
+
+
+def on_cpu() -> list[Report]:
+    """The stored runs on a CPU, the newest first."""
+    return [run for _, run in results.load() if run["platform"] == "cpu" and run["cases"]][::-1]
+
+
+def shown() -> Report:
+    """The newest run on a CPU of the newest JAX."""
+    return max(on_cpu(), key=lambda report: [int(n) for n in report["versions"]["jax"].split(".")])
+
+
+def on_gpu() -> Report:
+    """The newest stored run on the GPU."""
+    return [report for _, report in results.load() if report["device"] == GPU][-1]
+
+
+def gpu_seconds(operation: str, name: str, dtype: str = "bfloat16") -> float:
+    """The device's time for an operation on the largest array, with any number of axes."""
+    wanted = (operation, dtype, GPU_ELEMENTS)
+    [found] = [c for c in on_gpu()["cases"] if (c["operation"], c["dtype"], results.elements(c)) == wanted]
+    seconds = results.device_seconds(found, name)
+    assert seconds is not None
+    return seconds
+
+
+def case(report: Report, operation: str, dtype: str) -> Measured:
+    """The case of an operation, with `ELEMENTS` along one axis."""
+    [found] = [c for c in report["cases"] if (c["operation"], c["dtype"], c["shape"]) == (operation, dtype, [ELEMENTS])]
+    return found
+
+
+def speed(report: Report, operation: str, name: str, dtype: str) -> float:
+    """How many times the speed of the formula with threefry; without noise that is of another case of the same run."""
+    noisy = case(report, operation if operation != "quantize" else PHILOX, dtype)
+    theirs, ours = results.seconds(noisy, SEED), results.seconds(case(report, operation, dtype), name)
+    assert theirs is not None
+    assert ours is not None
+    return theirs / ours
+
+
+def measured() -> str:
+    """What noise costs by the clock."""
+    run = shown()
+    heads = ("noise", *(f"CPU, {dtype}, times the formula's speed" for dtype in DTYPES), "H200, bfloat16 to int8, us")
+    return markdown(heads, [
+        (
+            title,
+            *(f"{speed(run, *on_cpu, dtype):.1f}" if on_cpu else "" for dtype in DTYPES),
+            f"{1e6 * gpu_seconds(*timed):.0f}" if timed else "",
+        )
+        for title, on_cpu, timed in MEASURED
+    ])  # fmt: skip
+
+
+def counted() -> str:
+    """What noise costs by the count, for bfloat16 to int8."""
+    rows = counts()
+    heads = ("noise", "H100, instructions per element", *(f"{c}, bundles per 1,024 elements" for c in ("v5e", "v6e")))
+    return markdown(heads, [
+        (title, *(cell(rows.get((name, chip))) for chip in ("h100", "v5e", "v6e"))) for title, name in COUNTED.items()
+    ])  # fmt: skip
+
+
+def fusion() -> str:
+    """What fusion is worth on a GPU."""
+    exponent, names = GPU_ELEMENTS.bit_length() - 1, ("xla", "pallas")
+    heads = (f"H200, 2^{exponent} elements of bfloat16 to int8", *(f'`"{name}"`, us' for name in names))
+    return markdown(heads, [
+        (title, *(f"{1e6 * gpu_seconds(operation, f'{OURS}, {name}'):.0f}" for name in names))
+        for title, operation in CHAINS.items()
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(measured(), counted(), fusion(), sep="\n")
