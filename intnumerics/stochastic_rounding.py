@@ -84,19 +84,41 @@ class DrawnInPass(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Sharing(DrawnInPass):
-    """A noise function of which one draw may be shared along axes of x."""
+class CounterBased(DrawnInPass):
+    """Noise of a generator in `kernels.generators`: that of an element depends on the key and on its number alone.
+
+    Attributes:
+        generator: Its name in `kernels.generators.TABLE`.
+        noise_sharing_axes: Axes of x along which one draw is shared.
+    """
+
+    generator: ClassVar[Generator]
 
     noise_sharing_axes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "noise_sharing_axes", _shape_checks.axes("noise_sharing_axes", self.noise_sharing_axes)
-        )
+        axes = _shape_checks.axes("noise_sharing_axes", self.noise_sharing_axes)
+        object.__setattr__(self, "noise_sharing_axes", axes)
+
+    def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded | None:
+        """See `DrawnInPass`."""
+        return Seeded(Draw(self.generator, _shape_checks.shared_shape(shape, self.noise_sharing_axes)), _seed(key))
+
+    def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+        """See `DrawnInPass`."""
+        shape, key = _shape_checks.shape(shape), _checks.key(key)
+        seeded = self.seeded(shape, key)
+        if seeded is None:
+            return self._made(_shape_checks.shared_shape(shape, self.noise_sharing_axes), key)
+        return _operations.drawn(*seeded)
+
+    def _made(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+        """The noise of keys for which there is no seed."""
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
-class PhiloxUniform(_Sharing):
+class PhiloxUniform(CounterBased):
     """Uniform noise from Philox4x32-10, drawn in the pass itself: the one to use.
 
     Reproducible to the bit: the noise of an element depends on the key and on its row-major index in the array, and not
@@ -130,42 +152,19 @@ class PhiloxUniform(_Sharing):
         Array([-16116.5,  -8899.5], dtype=float32)
     """
 
-    def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded:
-        """See `DrawnInPass`."""
-        return Seeded(Draw("philox", _shape_checks.shared_shape(shape, self.noise_sharing_axes)), _seed(key))
-
-    def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-        """See `DrawnInPass`."""
-        return _operations.drawn(*self.seeded(_shape_checks.shape(shape), _checks.key(key)))
+    generator: ClassVar[Generator] = "philox"
 
 
-class _FromJax(_Sharing):
+class _FromJax(CounterBased):
     """The bits of `jax.random`, drawn in the pass for threefry keys under `jax_threefry_partitionable`, JAX's default.
 
     For any other key, or without that setting, `jax.random` makes an array of noise first.
     """
 
-    generator: ClassVar[Generator]
-
     def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded | None:
         """See `DrawnInPass`."""
-        shape = _shape_checks.shared_shape(shape, self.noise_sharing_axes)
-        if _impl_of(key) != "threefry2x32" or not _checks.threefry_is_partitionable():
-            return None
-        return Seeded(Draw(self.generator, shape), _seed(key))
-
-    def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-        """See `DrawnInPass`."""
-        seeded = self.seeded(_shape_checks.shape(shape), _checks.key(key))
-        return (
-            _operations.drawn(*seeded)
-            if seeded
-            else self.by_jax(_shape_checks.shared_shape(shape, self.noise_sharing_axes), key)
-        )
-
-    @abc.abstractmethod
-    def by_jax(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-        """The noise, made with `jax.random`."""
+        is_drawn = _impl_of(key) == "threefry2x32" and _checks.threefry_is_partitionable()
+        return super().seeded(shape, key) if is_drawn else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,8 +195,7 @@ class JaxUniform(_FromJax):
 
     generator: ClassVar[Generator] = "threefry_23_bits"
 
-    def by_jax(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-        """See `_FromJax`."""
+    def _made(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         return jax.random.uniform(key, shape, jnp.float32) - jnp.float32(0.5)
 
 
@@ -227,8 +225,7 @@ class RandomCenteredUniform(_FromJax):
 
     generator: ClassVar[Generator] = "threefry_16_bits"
 
-    def by_jax(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-        """See `_FromJax`."""
+    def _made(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         return noise.from_16_bits(jax.random.bits(key, shape, jnp.uint16).astype(jnp.uint32))
 
 
