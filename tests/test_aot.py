@@ -46,17 +46,12 @@ def ceilings(platform: str) -> dict[tuple[str, str], float]:
     """What each count may be at most: instructions per element, or bundles per 1,024 elements."""
     floats = ("float32", "bfloat16")
     if platform == "jax_triton":
-        found = {
-            (f"jax_triton: quantize {d}{to}", "h100"): 6.6 for d in (*floats, "float16") for to in ("", " -> int8")
-        }
-        found |= {(f"jax_triton: quantize {d} with mask", "h100"): 9.7 for d in (*floats, "float16")}
-        found |= {
-            (f"jax_triton: quantize {d}{to} with Philox", "h100"): 18.0 for d in floats for to in ("", " -> int8")
-        }
-        found |= {
-            (f"jax_triton: clip gradient from {what}, {d}", "h100"): 5.0 for d in floats for what in ("mask", "x")
-        }
-        return found | {("jax_triton: quantize bfloat16 with Philox and mask", "h100"): 22.5}
+        ours = "jax_triton: quantize"
+        found = {(f"{ours} {d}{to}", "h100"): 6.6 for d in (*floats, "float16") for to in ("", " -> int8")}
+        found |= {(f"{ours} {d} with mask", "h100"): 9.7 for d in (*floats, "float16")}
+        found |= {(f"{ours} {d}{to} with Philox", "h100"): 18.0 for d in floats for to in ("", " -> int8")}
+        back = {(f"jax_triton: clip gradient from {what}, {d}", "h100"): 5.0 for d in floats for what in ("mask", "x")}
+        return found | back | {(f"{ours} bfloat16 with Philox and mask", "h100"): 22.5}
     if platform == "cuda":
         found = {(f"pallas: quantize {d}{to}", "h100"): 7.0 for d in (*floats, "float16") for to in ("", " -> int8")}
         found |= {(f"pallas: quantize {d} with mask", "h100"): 11.0 for d in (*floats, "float16")}
@@ -118,6 +113,8 @@ def test_a_kernel_on_a_gpu_takes_fewer_instructions_than_any_noise_of_the_formul
 
 
 def test_no_count_grew_by_a_tenth_since_it_was_stored(report: dict[str, Any]) -> None:
+    if report["is_stored"]:
+        pytest.skip("about what is compiled")
     stored = table.reports()[report["platform"]]
     if (stored["jax"], stored["compiler"]) != (report["jax"], report["compiler"]):
         pytest.skip(f"counts are stored for {stored['jax']}, {stored['compiler']}: `python -m bench.aot` stores others")

@@ -124,8 +124,8 @@ class Case:
     def tested_on(self) -> tuple[str, ...]:
         """The chips for which `make test-aot` compiles it; the counts of all chips are stored.
 
-        Most formulas are only reported. A kernel is compiled for both kinds of TPU; for one of them if it is a case of a
-        shape or of float16; and for the v4 and v5p, whose code is like that of a v5e, with an int8 result or a mask.
+        Most formulas are only reported. A kernel is compiled for both kinds of TPU; for one of them if it is a case of
+        a shape or of float16; and for the v4 and v5p, whose code is like that of a v5e, with an int8 result or a mask.
         """
         if self.who == "formula":
             return self.chips if self.chips == H100 and self.to and self.noise else ()

@@ -57,8 +57,8 @@ Compilers: {compilers}. Arrays have 2^24 elements, and 2^28 where XLA compiles p
   noise of `jax.random.uniform` from three kinds of keys, and with noise of a cheap hash of the index. It has no packed
   mask.
 - **Instructions per element**: machine instructions of one thread, divided by the elements that it handles. Both sides
-  of a branch count. **ALU**: those for integers, bits, comparisons and selections, of which a scheduler issues one every
-  other cycle.
+  of a branch count. **ALU**: those for integers, bits, comparisons and selections, of which a scheduler issues one
+  every other cycle.
 - **Bundles per 1,024 elements**: VLIW bundles. The two cores of a chip share them.
 - **Bytes per element**: each kernel reads and writes each of its arrays once.
 - **By memory, by arithmetic**: the least time per element, in picoseconds, for the bytes and for the instructions. The
@@ -143,7 +143,7 @@ def shares() -> dict[str, dict[str, float]]:
 
 
 def plot() -> None:
-    """Draws a panel for each chip. The shares are in the file as its description, so that a test can tell an old one."""
+    """Draws a panel for each chip. The file's description holds the shares, so that a test can tell an old plot."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
