@@ -117,7 +117,8 @@ def test_a_case_that_waits_forever_is_ended_and_pytorch_left_out(
     monkeypatch.setattr(steps, "MOST_SECONDS", 0.2)
     monkeypatch.setattr(libraries, "_left_out", {})
     runner: Any = Waiting()
-    rows(tmp_path).run([({"operation": "a"}, lambda: measure.measured(runner, [], next(measure.headline())))])
+    case = next(measure.headline())
+    rows(tmp_path).run([({"operation": "a"}, lambda: measure.measured(runner, [], case))])
     assert found_in(tmp_path) == {"a": "TimeoutError: it took more than 0.2 s"}
     assert "PyTorch: left out, for a case with it took more than 0.2 s" in libraries.missing()
 

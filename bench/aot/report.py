@@ -8,7 +8,7 @@ import pathlib
 from typing import Any
 
 from bench.aot.chips import CHIPS, Chip, count
-from bench.aot.table import compilers, counts
+from bench.aot.table import CASES, compilers, counts
 from bench.baselines import GENERATORS
 
 PAGE = pathlib.Path(__file__).parent.parent.parent / "docs" / "static-report.md"
@@ -31,17 +31,8 @@ NOISY_FORMS = {
 }
 INT8 = "quantize bfloat16 -> int8"
 PLOTTED = {"kernel, no noise": "pallas: {}", **NOISY_FORMS}
-OPERATIONS = {  # what is done, and what the case is called
-    "quantize float32": "quantize float32",
-    "quantize bfloat16": "quantize bfloat16",
-    "quantize bfloat16 to int8": INT8,
-    "quantize float32 with mask": "quantize float32 with mask",
-    "quantize bfloat16 with mask": "quantize bfloat16 with mask",
-    "clip gradient from mask, bfloat16": "clip gradient from mask, bfloat16",
-    "clip gradient from x, bfloat16": "clip gradient from x, bfloat16",
-    "quantize float32 with noise": "quantize float32",
-    "quantize bfloat16 to int8 with noise": INT8,
-}
+# Cases and their forms. Each case without noise is in the README as well.
+OPERATIONS = (*((case, FORMS) for case in CASES), ("quantize float32", NOISY_FORMS), (INT8, NOISY_FORMS))
 
 INTRODUCTION = """# Static report
 
@@ -109,8 +100,8 @@ def section(name: str) -> str:
     heads = ["instructions per element", "ALU", "registers"] if on_gpu else ["bundles per 1,024 elements"]
     heads = ["operation", "form", *heads, "bytes per element", "by memory, ps", "by arithmetic, ps", "of memory speed"]
     lines = [f"## {chip.title}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for title, case in OPERATIONS.items():
-        forms = NOISY_FORMS if title.endswith("with noise") else FORMS
+    for case, forms in OPERATIONS:
+        title = case.replace("->", "to") + (" with noise" if forms is NOISY_FORMS else "")
         for form, row in ((form, counts().get((pattern.format(case), name))) for form, pattern in forms.items()):
             if row is None:
                 continue
