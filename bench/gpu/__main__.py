@@ -34,7 +34,7 @@ RESERVE = 4.0  # seconds at the end: a late step is killed, and the table is wri
 LEAST = 10.0  # seconds without which a step is not begun: JAX alone takes some of them to start
 MOST_STARTS = 4  # of a step whose process ends by itself before it is done
 DESCRIBE = "import json; from bench import machine; print(json.dumps(machine.description()))"
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPED: list[int] = []  # signals that asked this process to end; an exception could come while a process begins
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -133,7 +133,7 @@ def begin(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_child(command: Sequence[str], seconds: float, log: pathlib.Path, rehearsal: bool) -> int | None:
-    """The exit status of a command, or None if it was killed at its limit; whatever it started ends with it."""
+    """The exit status of a command, or None if it was killed; whatever it started ends with it."""
     with log.open("ab") as output:
         child = subprocess.Popen(
             command,
@@ -145,8 +145,10 @@ def run_child(command: Sequence[str], seconds: float, log: pathlib.Path, rehears
             process_group=0,  # which can be killed as one
         )
         try:
-            return child.wait(max(0.0, seconds))
-        except subprocess.TimeoutExpired:
+            until = time.monotonic() + seconds
+            while not STOPPED and time.monotonic() < until:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return child.wait(0.2)
             return None
         finally:
             with contextlib.suppress(ProcessLookupError):  # nobody is left
@@ -160,6 +162,8 @@ def run_step(name: str, until: float, options: argparse.Namespace) -> tuple[str,
     for start in range(MOST_STARTS):
         task = Task(name, str(options.out.resolve()), until, options.rehearsal, start)
         status = run_child(task.command(), until - time.time(), log, options.rehearsal)
+        if STOPPED:
+            return "stopped", "this command was told to end"
         if status is None:
             return "late", "killed at its limit; what it had found is kept"
         if status == 0:
@@ -177,18 +181,15 @@ def run_steps(options: argparse.Namespace, end: float) -> None:
         shares = [1.0 if options.rehearsal else STEPS[one].share for one in todo[i:]]
         left, started = end - time.time(), time.time()
         limit = min(left, max(LEAST, left * shares[0] / sum(shares)))
-        if limit < LEAST:
+        if limit < LEAST or STOPPED:
             break
-        status, why = "stopped", "this command was told to end"
-        try:
-            print(f"{name}: {STEPS[name].what}; at most {limit:.0f} s", flush=True)
-            status, why = run_step(name, started + limit, options)
-        finally:
-            run = store.read(path)
-            run["steps"][name] = {"status": status, "why": why, "seconds": round(time.time() - started, 1)}
-            store.write(path, run)
-            store.write(options.out / store.TABLE, table.text(options.out))
-            print(f"  {status} {why}", flush=True)
+        print(f"{name}: {STEPS[name].what}; at most {limit:.0f} s", flush=True)
+        status, why = run_step(name, started + limit, options)
+        run = store.read(path)
+        run["steps"][name] = {"status": status, "why": why, "seconds": round(time.time() - started, 1)}
+        store.write(path, run)
+        store.write(options.out / store.TABLE, table.text(options.out))
+        print(f"  {status} {why}", flush=True)
 
 
 def complaints(folder: pathlib.Path, rehearsal: bool) -> list[str]:
@@ -211,23 +212,17 @@ def main(words: Sequence[str] | None = None) -> int:
     about = probe(options.rehearsal)
     store.write(options.out / store.RUN, begin(options, about))
     print(f"{about['device']}: all of it is in {options.out}", flush=True)
-    status = 0
-    try:
-        run_steps(options, began + 60 * options.minutes - RESERVE)
-    except KeyboardInterrupt:
-        for number in SIGNALS:  # what follows is short, and is not to be cut off
-            signal.signal(number, signal.SIG_IGN)
-        status = 128 + signal.SIGINT
+    run_steps(options, began + 60 * options.minutes - RESERVE)
     for path in options.out.glob("*.new"):  # what a killed process was about to write
         path.unlink()
     text = table.text(options.out)
     store.write(options.out / store.TABLE, text)
     found = complaints(options.out, options.rehearsal)
     print(f"\n{text}\n{time.time() - began:.0f} s in all", *found, sep="\n")
-    return status or int(bool(found))
+    return 128 + STOPPED[0] if STOPPED else int(bool(found))
 
 
 if __name__ == "__main__":
-    for number in SIGNALS:
-        signal.signal(number, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: STOPPED.append(number))
     sys.exit(main())
