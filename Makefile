@@ -67,7 +67,7 @@ bench-report: $(VENV)/.bench ## write docs/benchmarks.md and its plots from benc
 
 static-report: $(AOT)/.aot $(VENV)/.bench ## compile for GPUs and TPUs, and write docs/static-report.md (half an hour)
 	$(AOT)/bin/python -m bench.aot cuda --store >/dev/null
-	$(AOT)/bin/python -m bench.aot triton --store >/dev/null
+	$(AOT)/bin/python -m bench.aot jax_triton --store >/dev/null
 	$(AOT)/bin/python -m bench.aot tpu --store >/dev/null
 	$(VENV)/bin/python -m bench.aot.report
 

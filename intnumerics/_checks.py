@@ -2,8 +2,7 @@
 
 import functools
 import numbers
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ._error_values import is_array, shown
+from ._memoize import memoized
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 _FLOATS = frozenset(jnp.dtype(name) for name in FLOATS)  # the name of a dtype takes NumPy longer than its hash
@@ -18,23 +18,6 @@ _INTEGERS = frozenset(jnp.dtype(name) for name in ("int2", "int4", "int8", "int1
 MAX_BITS = 22
 
 _settings: Any = jax.config  # JAX does not declare the types of its settings
-
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def remembered(function: _Function) -> _Function:
-    """Keeps the results for arguments that can be hashed; an error is raised anew."""
-    kept = functools.lru_cache(1024)(function)
-
-    @functools.wraps(function)
-    def look_up(*arguments: Any) -> Any:
-        try:
-            return kept(*arguments)
-        except TypeError:  # one cannot be hashed
-            return function(*arguments)
-
-    return cast(_Function, look_up)
 
 
 def bits(value: Any) -> Any:
@@ -261,7 +244,7 @@ def integers(name: str, value: Any) -> jax.Array:
     return array
 
 
-@remembered
+@memoized
 def float_dtype(name: str, value: Any) -> np.dtype:
     """A float dtype that can be quantized.
 

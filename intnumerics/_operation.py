@@ -78,6 +78,11 @@ class Result:
     axes: Axes
 
 
+def every_axis(shape: Shape) -> Axes:
+    """The axes of an array that has those of the first operand."""
+    return tuple(range(len(shape)))
+
+
 class Operation(abc.ABC):
     """An operation with all of its static arguments. A subclass is a frozen dataclass, as two that differ must.
 
@@ -100,9 +105,10 @@ class Operation(abc.ABC):
     def operands(self) -> tuple[Operand, ...]:
         """What it takes, in order."""
 
-    @abc.abstractmethod
     def results(self, *operands: Typed) -> tuple[Result, ...]:
-        """What it gives for operands of some shapes and dtypes."""
+        """What it gives for operands of some shapes and dtypes: by default one array like the first operand."""
+        first = operands[0]
+        return (Result(tuple(first.shape), np.dtype(first.dtype), every_axis(first.shape)),)
 
     @abc.abstractmethod
     def formula(self, *operands: jax.Array) -> Arrays:

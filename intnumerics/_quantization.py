@@ -13,14 +13,9 @@ from jax import lax
 from . import _fastest
 from ._layout import Layout
 from ._mask_packing import Packing
-from ._operation import Arrays, Axes, Groups, Operand, Operation, Result, Run, Shape, Typed
+from ._operation import Arrays, Axes, Groups, Operand, Operation, Result, Run, Shape, Typed, every_axis
 from .kernels import Draw, QuantSpec, clip_mask, packed_shape, reference
 from .kernels.generators.seeds import Steps, advance
-
-
-def every_axis(shape: Shape) -> Axes:
-    """The axes of an array that has those of the first operand."""
-    return tuple(range(len(shape)))
 
 
 def packed_axes(packing: Packing, shape: Shape) -> Axes:
@@ -29,8 +24,15 @@ def packed_axes(packing: Packing, shape: Shape) -> Axes:
     return (*range(first), Groups(first, packing.group))
 
 
+class _InReference(Operation):
+    """An operation whose formula is the function of its name in `kernels/reference.py`."""
+
+    def formula(self, *operands: jax.Array) -> Arrays:
+        return self.call(getattr(reference, self.name), *operands)
+
+
 @dataclasses.dataclass(frozen=True)
-class Quantize(Operation):
+class Quantize(_InReference):
     """Adds noise, clips and rounds.
 
     Attributes:
@@ -61,9 +63,6 @@ class Quantize(Operation):
         if self.packing is None:
             return (y,)
         return y, Result(self.packing.shape(x.shape), np.dtype(np.uint8), packed_axes(self.packing, x.shape))
-
-    def formula(self, *operands: jax.Array) -> Arrays:
-        return self.call(reference.quantize, *operands)
 
     def call(self, function: Callable[..., Any], *operands: jax.Array) -> Arrays:
         x, noise = operands if self.noise else (*operands, None)
@@ -143,7 +142,7 @@ def noise_alone(draw: Draw) -> Quantize:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipGradientFromMask(Operation):
+class ClipGradientFromMask(_InReference):
     """`where(mask, g, 0)`.
 
     Attributes:
@@ -161,13 +160,6 @@ class ClipGradientFromMask(Operation):
 
     def operand_axes(self, shapes: Sequence[Shape]) -> list[Axes]:
         return [every_axis(shapes[0]), packed_axes(self.packing, shapes[0])]
-
-    def results(self, *operands: Typed) -> tuple[Result, ...]:
-        g = operands[0]
-        return (Result(tuple(g.shape), np.dtype(g.dtype), every_axis(g.shape)),)
-
-    def formula(self, *operands: jax.Array) -> Arrays:
-        return self.call(reference.clip_gradient_from_mask, *operands)
 
     def call(self, function: Callable[..., Any], *operands: jax.Array) -> Arrays:
         g, packed = operands
@@ -187,7 +179,7 @@ class ClipGradientFromMask(Operation):
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipGradientFromX(Operation):
+class ClipGradientFromX(_InReference):
     """`where(|x| <= bound, g, 0)`.
 
     Attributes:
@@ -202,13 +194,6 @@ class ClipGradientFromX(Operation):
     @property
     def operands(self) -> tuple[Operand, ...]:
         return Operand("cotangent"), Operand("x")
-
-    def results(self, *operands: Typed) -> tuple[Result, ...]:
-        g = operands[0]
-        return (Result(tuple(g.shape), np.dtype(g.dtype), every_axis(g.shape)),)
-
-    def formula(self, *operands: jax.Array) -> Arrays:
-        return self.call(reference.clip_gradient_from_x, *operands)
 
     def call(self, function: Callable[..., Any], *operands: jax.Array) -> Arrays:
         return [function(*operands, self.spec)]

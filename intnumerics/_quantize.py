@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from . import _checks, _dispatch, _eager, _operations
 from ._global_position import Part, part_of
 from ._integer_dtypes import integer_dtype, written_as
+from ._memoize import memoized
 from ._reverse_mode_only import reverse_only
 from .int_numerics import IntNumerics, check_numerics
 from .kernels import QuantSpec
@@ -206,7 +207,7 @@ def quantize_to_int(
     return _named(_operations.quantize(x, noise, spec, implementation, interpret).astype(integers))
 
 
-@_checks.remembered
+@memoized
 def _integers(numerics: IntNumerics, of_x: np.dtype, dtype: DTypeLike | None) -> np.dtype:
     """The dtype of the integers that an x of a dtype is quantized to.
 

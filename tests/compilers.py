@@ -11,7 +11,7 @@ from typing import Any
 ROOT = pathlib.Path(__file__).parent.parent
 
 # What `python -m bench.aot` is asked for, what takes longest first; one for TPUs at a time, for libtpu locks a file.
-LINES = (("tpu", "tpu --sharded"), ("cuda", "triton", "cuda --sharded"))
+LINES = (("tpu", "tpu --sharded"), ("cuda", "jax_triton", "cuda --sharded"))
 ARGUMENTS = [arguments for line in LINES for arguments in line]
 
 

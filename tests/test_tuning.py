@@ -238,14 +238,14 @@ def test_so_it_does_for_less_than_a_block_for_no_tail_for_rows_and_for_a_batch_w
 
 COMPILE = """
 import re
-from bench.aot import cuda
+from bench.aot import cases, cuda
 from intnumerics.kernels.gpu import tuning
 names = {
     "pallas: quantize bfloat16 -> int8": "quantize to int8",
     "pallas: quantize bfloat16 -> int8 with Philox": "quantize to int8, noise drawn",
     "pallas: clip gradient from mask, bfloat16": "clip gradient from mask",
 }
-for case in cuda.cases():
+for case in cases.cases("cuda"):
     if case.name in names:
         configuration = tuning.Configuration(16384, 8)
         tuning.TABLE = (tuning.Row("NVIDIA H100 80GB HBM3", "bfloat16", names[case.name], configuration, ""),)

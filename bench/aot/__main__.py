@@ -4,13 +4,14 @@
     python -m bench.aot tpu --store
     python -m bench.aot tpu --sharded
 
-Prints one JSON document; progress goes to stderr. With --store it compiles all that docs/static-report.md shows, and
-not only what tests/test_aot.py holds to ceilings, and writes the document to bench/aot/counts/ as well, where that test
-finds what to compare with. With --sharded it compiles programs for many devices, and says what each device would do.
+Prints one JSON document; progress goes to stderr. With --store it compiles all that docs/static-report.md shows, not
+only what tests/test_aot.py holds to ceilings, and writes the document to bench/aot/counts/, where that test finds what
+to compare with. With --sharded it compiles programs for many devices, and says what each device would do.
 """
 
 import argparse
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -19,74 +20,75 @@ import sys
 import tempfile
 from typing import Any
 
+from bench.aot.table import COUNTS
+
 # Read by the compilers and JAX when they are first used, so set before either is imported.
-ENVIRONMENT = {
-    "cuda": {},
-    "triton": {},
-    "tpu": {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"},
-}
 XLA_DUMPS = {"XLA_FLAGS": "--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_emitter_re=.*"}
-DUMPS = {
+ENVIRONMENT = {
     "cuda": XLA_DUMPS,
-    "triton": XLA_DUMPS | {"JAX_TRITON_DUMP_DIR": "{dump}"},
-    "tpu": {"LIBTPU_INIT_ARGS": "--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true"},
+    "jax_triton": XLA_DUMPS | {"JAX_TRITON_DUMP_DIR": "{dump}"},
+    "tpu": {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "LIBTPU_INIT_ARGS": "--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true",
+    },
 }
-COUNTS = pathlib.Path(__file__).parent / "counts"
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """The report as JSON, a line a case, so that a person can read it and a diff shows what changed."""
+    """The report as JSON, a line for each case, so that a diff shows what changed."""
     head = {key: value for key, value in report.items() if key != "cases"}
     rows = ",\n".join(f"  {json.dumps(row)}" for row in report["cases"])
     return f'{json.dumps(head)[:-1]}, "cases": [\n{rows}\n]}}\n'
 
 
-def measured(platform: Any, everything: bool, dump: pathlib.Path) -> dict[str, Any]:
-    """The counts of every case of a platform's module; the compiler dumps to `dump`."""
+def measured(compiler: Any, cases: Any, everything: bool, dump: pathlib.Path) -> dict[str, Any]:
+    """The counts of every case, by the module of a compiler, which dumps to `dump`."""
     import jax
 
-    from bench.aot.cases import NotCountedError
-
     rows = []
-    for case, chip in platform.jobs(everything):
+    jobs = [(case, chip) for case in cases for chip in (case.chips if everything else case.tested_on())]
+    for case, chip in jobs:
         for old in dump.rglob("*"):
             if old.is_file():
                 old.unlink()
         try:
-            row = platform.measure(case, chip, dump)
-        except (jax.errors.JaxRuntimeError, NotImplementedError, NotCountedError) as error:
+            row = compiler.measure(case, chip, dump)
+        except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
             if case.is_kernel:
                 raise
             row = {"case": case.name, "chip": chip, "error": str(error).splitlines()[0]}
         rows.append(row)
         print(row, file=sys.stderr, flush=True)
-    return {"jax": jax.__version__, "compiler": platform.compiler(), "cases": rows}
+    return {"jax": jax.__version__, "compiler": compiler.version(), "cases": rows}
 
 
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.aot", description=str(__doc__).splitlines()[0])
     parser.add_argument("platform", choices=ENVIRONMENT)
-    parser.add_argument("--store", action="store_true", help=f"compile more, and write {COUNTS.name}/PLATFORM.json")
+    parser.add_argument("--store", action="store_true", help=f"compile all, and write {COUNTS.name}/PLATFORM.json")
     parser.add_argument("--sharded", action="store_true", help="compile sharded programs instead")
-    arguments = parser.parse_args()
-    platform = arguments.platform
-    if platform == "tpu" and importlib.util.find_spec("libtpu") is None:
-        sys.exit(
-            "libtpu, the compiler for TPUs, is not there: `make test-aot` installs it, as does pip install jax[tpu]"
-        )
-    os.environ |= {"JAX_PLATFORMS": "cpu", **ENVIRONMENT[platform]}
-    if arguments.sharded:
-        sys.stdout.write(as_text(importlib.import_module("bench.aot.shards").report(platform)))
-        return
+    options = parser.parse_args()
+    if options.platform == "tpu" and importlib.util.find_spec("libtpu") is None:
+        sys.exit("libtpu, the compiler for TPUs, is not installed: run `make test-aot`, or pip install 'jax[tpu]'")
     with tempfile.TemporaryDirectory() as dump:
-        os.environ |= {name: value.format(dump=dump) for name, value in DUMPS[platform].items()}
-        module = importlib.import_module(f"bench.aot.{platform}")
-        report = as_text(measured(module, arguments.store, pathlib.Path(dump)))
-    if arguments.store:
-        COUNTS.mkdir(exist_ok=True)
-        (COUNTS / f"{platform}.json").write_text(report)
-    sys.stdout.write(report)
+        for name, value in ENVIRONMENT[options.platform].items():
+            if not (options.sharded and "{dump}" in value):
+                os.environ[name] = value.format(dump=dump)
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        if options.sharded:
+            report = importlib.import_module("bench.aot.shards").report(options.platform)
+        else:
+            cases = importlib.import_module("bench.aot.cases").cases(options.platform)
+            compiler = importlib.import_module(f"bench.aot.{'tpu' if options.platform == 'tpu' else 'cuda'}")
+            report = measured(compiler, cases, options.store, pathlib.Path(dump))
+    if options.platform == "jax_triton":
+        report["compiler"] = f"triton {importlib.metadata.version('triton')}, {report['compiler']}"
+    text = as_text(report)
+    if options.store:
+        (COUNTS / f"{options.platform}.json").write_text(text)
+    sys.stdout.write(text)
 
 
 if __name__ == "__main__":

@@ -1,49 +1,114 @@
-"""What is compiled on every platform: each operation on a large array, in each dtype."""
+"""What is compiled: each operation of each implementation on a large array, then other shapes, results and noise."""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from bench import baselines
-from intnumerics.kernels import Draw, QuantSpec, packed_shape, xla
+from intnumerics.kernels import TABLE, Draw, QuantSpec, packed_shape
 
-BFLOAT16, FLOAT16, FLOAT32 = jnp.bfloat16, jnp.float16, jnp.float32
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
-HALVES = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
 MASKED = dataclasses.replace(NEAREST, with_mask=True)
+HALVES = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
+FLOOR = "floor + 0.5"
+GENERATORS: dict[str, Any] = {"Philox": "philox", "hardware noise": "hardware", "JaxUniform": "threefry_23_bits"}
+FLOATS = ("float32", "bfloat16", "float16")
+RESULTS = (("float32", ""), ("bfloat16", ""), ("bfloat16", "int8"))
 
-
-class NotCountedError(Exception):
-    """A program that compiles, and whose instructions cannot be told from what the compiler writes."""
+SIZE, ROWS = 1 << 24, (128 * 128, 1024)
+LARGE = (1 << 18, 1024)  # larger than the memory of a TPU's core, where XLA could put a temporary array
+RAGGED = ((1,), (10_000_019,), (3, 50257))
+H100, TPUS = ("h100",), ("v4", "v5e", "v5p", "v6e")
+BOTH_KINDS = ("v5e", "v6e")  # without bfloat16 arithmetic, and with it
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A function of arrays that is compiled and counted.
+    """A program that is compiled and counted.
 
     Attributes:
-        name: What it is called in the results.
-        function: What is compiled.
-        avals: The types of its arrays; the largest tells how many elements a count is divided by.
-        everywhere: Whether it is compiled for every chip, and not for one of each kind alone.
-        tested: Whether `make test-aot` compiles it, and not `make static-report` alone.
+        who: An implementation, or `"formula"`, FJFormer's.
+        shape: The shape of x.
+        chips: What it is compiled for.
+        dtype: The dtype of x.
+        to: The dtype of the result, if it is another.
+        noise: A key of `GENERATORS`, one of `baselines.GENERATORS` for the formula, `"noise array"`, `"shared noise"`,
+            or nothing.
+        mask: Whether the packed mask is a second result.
+        backward: `"x"` or `"mask"`, if it is the derivative, from one of them.
+        note: What its name ends with.
+        batch: How many axes are of examples that have a seed each.
+        whole: The shape of the array that x is a part of, if it is.
+        chain: Whether gelu comes before.
     """
 
-    name: str
-    function: Callable[..., Any]
-    avals: tuple[jax.ShapeDtypeStruct, ...]
-    everywhere: bool = False
-    tested: bool = True
+    who: str
+    shape: tuple[int, ...]
+    chips: tuple[str, ...]
+    dtype: str = "bfloat16"
+    to: str = ""
+    noise: str = ""
+    mask: bool = False
+    backward: str = ""
+    note: str = ""
+    batch: int = 0
+    whole: tuple[int, ...] = ()
+    chain: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is called in the results."""
+        beside = " and ".join(filter(None, (self.noise, "mask" * self.mask)))
+        what = f"quantize {self.dtype}" + f" -> {self.to}" * bool(self.to) + f" with {beside}" * bool(beside)
+        what = f"clip gradient from {self.backward}, {self.dtype}" if self.backward else what
+        return f"{self.who}: {'chain of gelu and ' * self.chain}{what}" + f", {self.note}" * bool(self.note)
 
     @property
     def is_kernel(self) -> bool:
-        """Whether it is ours, and not what it is compared with."""
-        return self.name.startswith(("pallas", "triton"))
+        """Whether it is one of our kernels, and not what they are compared with."""
+        return self.who in ("pallas", "jax_triton")
+
+    @functools.cached_property
+    def function(self) -> Callable[..., Any]:
+        """What is compiled."""
+        if self.who == "formula":
+            return baselines.backward if self.backward else self._formula
+        platform = "cuda" if self.chips == H100 else "tpu"
+        [row] = [row for row in TABLE if (row.name, row.platform) == (self.who, platform)]
+        module: Any = row.operations()
+        spec = HALVES if self.note == FLOOR else NEAREST
+        spec = dataclasses.replace(spec, with_mask=self.mask, integer_dtype=jnp.dtype(self.to) if self.to else None)
+        if self.noise in GENERATORS:
+            draw = Draw(GENERATORS[self.noise], self.shape[self.batch :], self.whole)
+            spec = dataclasses.replace(spec, draw=draw)
+        if self.backward == "mask":
+            return module.clip_gradient_from_mask
+        if self.backward:
+            return lambda g, x: module.clip_gradient_from_x(g, x, spec)
+        before = (lambda x: jax.nn.gelu(x) * 16) if self.chain else (lambda x: x)
+        return lambda x, noise=None: module.quantize(before(x), noise, spec)
+
+    def _formula(self, x: jax.Array, words: jax.Array | None = None) -> jax.Array:
+        y = baselines.nearest(x, baselines.uniform(self.noise, words, x.shape) if self.noise else None)
+        return y.astype(self.to) if self.to else y
+
+    @property
+    def avals(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """The types of its arrays."""
+        x = jax.ShapeDtypeStruct(self.shape, jnp.dtype(self.dtype))
+        if self.backward:
+            packed = jax.ShapeDtypeStruct(packed_shape(self.shape), jnp.uint8)
+            return x, packed if self.backward == "mask" else x
+        if not self.noise:
+            return (x,)
+        if self.noise in ("noise array", "shared noise"):
+            ones = len(self.shape) - 1 if self.noise == "shared noise" else 0
+            return x, jax.ShapeDtypeStruct((*(1,) * ones, *self.shape[ones:]), jnp.float32)
+        return x, jax.ShapeDtypeStruct((*self.shape[: self.batch], 2 if self.who == "formula" else 4), jnp.uint32)
 
     @property
     def elements(self) -> int:
@@ -56,77 +121,115 @@ class Case:
         arrays = (*self.avals, *jax.tree.leaves(jax.eval_shape(self.function, *self.avals)))
         return sum(a.size * a.dtype.itemsize for a in arrays) / self.elements
 
+    def tested_on(self) -> tuple[str, ...]:
+        """The chips for which `make test-aot` compiles it; the counts of all chips are stored.
 
-def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
-    """The type of an array."""
-    return jax.ShapeDtypeStruct(shape, dtype)
-
-
-def plain(platform: str) -> Any:
-    """The operations in plain jnp, in the form for a platform."""
-    return SimpleNamespace(**{**vars(xla), "quantize": functools.partial(xla.quantize, platform=platform)})
-
-
-def quantize(module: Any, spec: QuantSpec, integer: str | None = None) -> Callable[..., Any]:
-    """An implementation's quantization of x, and noise if there is any."""
-    spec = dataclasses.replace(spec, integer_dtype=jnp.dtype(integer) if integer else None)
-    return lambda x, noise=None: module.quantize(x, noise, spec)
-
-
-def drawing(
-    module: Any,
-    spec: QuantSpec,
-    shape: tuple[int, ...],
-    integer: str | None = None,
-    generator: Any = "philox",
-    whole: tuple[int, ...] = (),
-) -> Callable[..., Any]:
-    """An implementation's quantization of x, with noise that it draws for examples of `shape` from seeds."""
-    return quantize(module, dataclasses.replace(spec, draw=Draw(generator, shape, whole)), integer)
+        Most formulas are only reported. A kernel is compiled for both kinds of TPU; for one of them if it is a case of
+        a shape or of float16; and for the v4 and v5p, whose code is like that of a v5e, with an int8 result or a mask.
+        """
+        if self.who == "formula":
+            return self.chips if self.chips == H100 and self.to and self.noise else ()
+        if self.who == "xla" and self.chips == H100:
+            return self.chips if self.noise in GENERATORS and self.dtype != "float16" else ()
+        if self.who == "xla":
+            has_mask = self.mask or self.backward == "mask"
+            return BOTH_KINDS if self.dtype == "bfloat16" and (has_mask or self.noise in GENERATORS) else ()
+        if self.chips == H100:
+            return () if self.dtype == "float16" and (self.note or self.noise == "noise array") else self.chips
+        if self.dtype == "float16" or (self.note and self.note not in (FLOOR, "a part")):
+            return BOTH_KINDS[len(self.note) % 2 :][:1]
+        on_all = self.dtype == "bfloat16" and (self.to if not self.mask else self.noise == "")
+        return self.chips if on_all else BOTH_KINDS
 
 
-def formula(generator: str | None, integer: str | None = None) -> Callable[..., Any]:
-    """FJFormer's formula, with noise of one of `baselines.GENERATORS` if one is named."""
-
-    def quantize_as_written(x: jax.Array, words: jax.Array | None = None) -> jax.Array:
-        noise = None if generator is None else baselines.uniform(generator, words, x.shape)
-        y = baselines.nearest(x, noise)
-        return y.astype(integer) if integer else y
-
-    return quantize_as_written
+Make = Callable[..., Case]
 
 
-def formulas(shape: tuple[int, ...], tested: tuple[str, ...]) -> Iterator[Case]:
-    """The formula without noise, with each that a user can draw, and its backward; `tested` names generators."""
-    words = array(jnp.uint32, 2)
-    for dtype, integer in ((FLOAT32, None), (BFLOAT16, None), (BFLOAT16, "int8")):
-        name, x = f"{jnp.dtype(dtype).name}{' -> int8' if integer else ''}", array(dtype, *shape)
-        yield Case(f"formula: quantize {name}", formula(None, integer), (x,), True, False)
-        if dtype == BFLOAT16 and not integer:
-            continue  # the formula casts the sum back to bfloat16, so the noise costs what it costs with int8
-        for generator in baselines.GENERATORS:
-            is_tested = bool(integer) and generator in tested
-            title = f"formula: quantize {name} with {generator}"
-            yield Case(title, formula(generator, integer), (x, words), True, is_tested)
-    x = array(BFLOAT16, *shape)
-    yield Case("formula: clip gradient from x, bfloat16", baselines.backward, (x, x), True, False)
+def cases(platform: str) -> Iterator[Case]:
+    """The cases of a platform: `"cuda"`, `"jax_triton"` or `"tpu"`."""
+    if platform == "tpu":
+        yield from _tpu()
+        return
+    yield from _gpu_kernels("pallas" if platform == "cuda" else platform)
+    if platform == "cuda":
+        xla = functools.partial(Case, "xla", shape=(SIZE,), chips=H100)
+        yield from _operations(xla, FLOATS)
+        yield from _gpu_philox(xla)
+        yield xla(to="int8", noise="JaxUniform")
+        yield xla(to="int8", noise="Philox", chain=True)
+        yield from _formulas((SIZE,), H100)
 
 
-def operations(
-    module: Any, name: str, shape: tuple[int, ...], dtypes: tuple[Any, ...] = (FLOAT32, BFLOAT16, FLOAT16)
-) -> Iterator[Case]:
-    """Every operation of an implementation in each dtype, on arrays of one shape."""
+def _operations(make: Make, dtypes: tuple[str, ...]) -> Iterator[Case]:
+    """Every operation in some dtypes."""
+    what: tuple[dict[str, Any], ...] = ({}, {"to": "int8"}, {"note": FLOOR}, {"mask": True}, {"noise": "noise array"})
     for dtype in dtypes:
-        d, x = jnp.dtype(dtype).name, array(dtype, *shape)
-        packed = array(jnp.uint8, *packed_shape(shape))
-        from_x = lambda g, x: module.clip_gradient_from_x(g, x, NEAREST)  # noqa: E731
-        for what, function, avals in (
-            (f"quantize {d}", quantize(module, NEAREST), (x,)),
-            (f"quantize {d} -> int8", quantize(module, NEAREST, "int8"), (x,)),
-            (f"quantize {d}, floor + 0.5", quantize(module, HALVES), (x,)),
-            (f"quantize {d} with mask", quantize(module, MASKED), (x,)),
-            (f"quantize {d} with noise array", quantize(module, NEAREST), (x, array(FLOAT32, *shape))),
-            (f"clip gradient from mask, {d}", module.clip_gradient_from_mask, (x, packed)),
-            (f"clip gradient from x, {d}", from_x, (x, x)),
-        ):
-            yield Case(f"{name}: {what}", function, avals, everywhere=True)
+        for one in (*what, {"backward": "mask"}, {"backward": "x"}):
+            yield make(dtype=dtype, **one)
+
+
+def _gpu_kernels(who: str) -> Iterator[Case]:
+    make, large = (functools.partial(Case, who, shape=(n,), chips=H100) for n in (SIZE, (1 << 31) + 5))
+    yield from _operations(make, FLOATS)
+    yield make(to="int16")
+    yield make(to="int32")
+    yield make(noise="shared noise", shape=(SIZE // 4096, 4096))
+    yield large(mask=True, note="2**31 + 5")
+    yield large(backward="mask", note="2**31 + 5")
+    yield make(noise="shared noise", shape=((1 << 20) + 1, 4096), note="2**32 + 4096")
+    for shape in RAGGED:
+        yield make(dtype="float32", mask=True, shape=shape, note="x".join(map(str, shape)))
+    yield from _gpu_philox(make)
+    yield make(noise="Philox", mask=True)
+    yield make(to="int32", noise="Philox")
+    yield make(noise="Philox", shape=(64, SIZE // 64), batch=1, note="64 seeds")
+    yield large(noise="Philox", note="2**31 + 5")
+
+
+def _gpu_philox(make: Make) -> Iterator[Case]:
+    for dtype in FLOATS:
+        yield make(dtype=dtype, noise="Philox")
+        yield make(dtype=dtype, to="int8", noise="Philox")
+    part, whole = (4096, SIZE // 4096), (8192, SIZE // 2048)
+    yield make(to="int8", noise="Philox", shape=part, whole=whole, note="a part")
+
+
+def _tpu() -> Iterator[Case]:
+    pallas, some = (functools.partial(Case, "pallas", shape=ROWS, chips=chips) for chips in (TPUS, BOTH_KINDS))
+    yield from _operations(pallas, FLOATS)
+    yield some(to="int8", mask=True)
+    yield some(to="int16")
+    yield some(to="int32")
+    yield some(noise="shared noise")
+    for dtype in ("bfloat16", "float16"):
+        yield some(dtype=dtype, shape=LARGE, note="262144x1024")
+    for shape in ((SIZE,), *RAGGED, (512, 197, 768), (7, 5, 130)):
+        note = "x".join(map(str, shape))
+        yield some(to="int8", mask=True, shape=shape, note=note)
+        yield some(backward="mask", shape=shape, note=note)
+    xla = functools.partial(Case, "xla", shape=LARGE)
+    for noise in ("Philox", "hardware noise"):
+        for dtype, to in RESULTS:
+            yield pallas(dtype=dtype, to=to, noise=noise)
+        for shape, note in (((SIZE,), ""), ((20_000, 1003), ""), ((8, 2048, 1024), "batched ")):
+            named = note + "x".join(map(str, shape))
+            yield some(to="int8", noise=noise, mask=True, shape=shape, note=named, batch=bool(note))
+    yield xla(chips=TPUS, dtype="float32", noise="Philox")
+    for noise in ("Philox", "JaxUniform"):
+        yield xla(chips=TPUS, to="int8", noise=noise)
+    for make in (some, functools.partial(xla, chips=BOTH_KINDS)):
+        part: dict[str, Any] = {"shape": (ROWS[0] // 4, ROWS[1]), "whole": (ROWS[0] // 2, 8 * ROWS[1])}
+        yield make(to="int8", noise="Philox", note="a part", **part)
+    yield from _operations(functools.partial(xla, chips=TPUS), FLOATS[:2])
+    yield from _formulas(LARGE, TPUS)
+
+
+def _formulas(shape: tuple[int, ...], chips: tuple[str, ...]) -> Iterator[Case]:
+    """FJFormer's formula without noise, with each noise that a user can draw, and its backward."""
+    formula = functools.partial(Case, "formula", shape=shape, chips=chips)
+    for dtype, to in RESULTS:
+        yield formula(dtype=dtype, to=to)
+        for noise in baselines.GENERATORS:
+            if (dtype, to) != ("bfloat16", ""):  # it casts the sum back to bfloat16: the noise costs the same to int8
+                yield formula(dtype=dtype, to=to, noise=noise)
+    yield formula(backward="x")

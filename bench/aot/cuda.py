@@ -1,4 +1,4 @@
-"""H100: XLA writes PTX, `ptxas` makes machine code of it, and `nvdisasm` lists that.
+"""H100: XLA or Triton writes PTX, `ptxas` makes machine code of it, and `nvdisasm` lists that.
 
 A kernel's instructions are divided by the elements of the result that one thread sees to, which what it stores tells;
 there are no loops in them, and both ways of a branch count. What XLA does once, in a kernel of one warp, such as work
@@ -7,6 +7,7 @@ on a key, is counted as a kernel and not in that quotient. `h100.txtpb` describe
 
 import collections
 import functools
+import math
 import pathlib
 import re
 import shutil
@@ -16,28 +17,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import topologies
 
-from bench.aot.cases import (
-    BFLOAT16,
-    FLOAT16,
-    FLOAT32,
-    MASKED,
-    NEAREST,
-    Case,
-    array,
-    drawing,
-    formulas,
-    operations,
-    plain,
-    quantize,
-)
-from bench.aot.hlo import OURS, traffic
-from bench.baselines import GENERATORS
-from intnumerics.kernels import pallas_triton
+from bench.aot.cases import Case
 
-SIZE, WARP = 1 << 24, 32
+WARP = 32
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
 ENTRY = re.compile(r"\.entry (\w+)")
 WIDTH = re.compile(r"^(?:LDG|STG)\.E(?:\.[SU]?(\d+))?")
@@ -45,66 +29,10 @@ WIDTH = re.compile(r"^(?:LDG|STG)\.E(?:\.[SU]?(\d+))?")
 NOT_ALU = re.compile(
     r"[FH](?:ADD|MUL|FMA)|IMAD|IDP|MUFU|F2F\b|F2I\b|I2F\b|FRND|LD|ST|U[A-Z]|R2UR|S2U?R|CS2R|EXIT|BAR|ACQBULK|DEPBAR"
 )
-
-
-def cases() -> Iterator[Case]:
-    """Every kernel, XLA's own fusion of the same operations, and the formula."""
-    yield from kernel_cases("pallas", pallas_triton)
-    xla_gpu = plain("cuda")
-    yield from operations(xla_gpu, "xla", (SIZE,))
-    yield from stochastic_cases("xla", xla_gpu)
-    seed, shape, x = array(jnp.uint32, 4), (SIZE,), array(BFLOAT16, SIZE)
-    jax_uniform = drawing(xla_gpu, NEAREST, shape, "int8", "threefry_23_bits")
-    yield Case("xla: quantize bfloat16 -> int8 with JaxUniform", jax_uniform, (x, seed))
-    to_int8 = drawing(xla_gpu, NEAREST, shape, "int8")
-    chain = lambda x, seed: to_int8(jax.nn.gelu(x) * 16, seed)  # noqa: E731
-    yield Case("xla: chain of gelu and quantize bfloat16 -> int8 with Philox", chain, (x, seed))
-    yield from formulas((SIZE,), tested=GENERATORS)
-
-
-def jobs(everything: bool) -> list[tuple[Case, str]]:
-    """What to compile for which chip: what is tested, or all that is reported."""
-    return [(case, "h100") for case in cases() if everything or case.tested]
-
-
-def kernel_cases(name: str, module: Any) -> Iterator[Case]:
-    """Every operation of a module of kernels, then shapes and dtypes that take another way."""
-    yield from operations(module, name, (SIZE,))
-    x = array(BFLOAT16, SIZE)
-    yield Case(f"{name}: quantize bfloat16 -> int16", quantize(module, NEAREST, "int16"), (x,))
-    yield Case(f"{name}: quantize bfloat16 -> int32", quantize(module, NEAREST, "int32"), (x,))
-    rows, shared = array(BFLOAT16, SIZE // 4096, 4096), array(FLOAT32, 1, 4096)
-    yield Case(f"{name}: quantize bfloat16 with shared noise", quantize(module, NEAREST), (rows, shared))
-    large, wide = array(BFLOAT16, (1 << 31) + 5), array(BFLOAT16, (1 << 20) + 1, 4096)
-    packed, from_mask = array(jnp.uint8, (1 << 28) + 1), module.clip_gradient_from_mask
-    yield Case(f"{name}: quantize bfloat16 with mask, 2**31 + 5", quantize(module, MASKED), (large,))
-    yield Case(f"{name}: clip gradient from mask, bfloat16, 2**31 + 5", from_mask, (large, packed))
-    yield Case(f"{name}: quantize bfloat16 with shared noise, 2**32 + 4096", quantize(module, NEAREST), (wide, shared))
-    for shape in ((1,), (10_000_019,), (3, 50257)):
-        of_shape = f"{name}: quantize float32 with mask, {'x'.join(map(str, shape))}"
-        yield Case(of_shape, quantize(module, MASKED), (array(FLOAT32, *shape),))
-    yield from stochastic_cases(name, module)
-    seed, shape = array(jnp.uint32, 4), (SIZE,)
-    yield Case(f"{name}: quantize bfloat16 with Philox and mask", drawing(module, MASKED, shape), (x, seed))
-    yield Case(f"{name}: quantize bfloat16 -> int32 with Philox", drawing(module, NEAREST, shape, "int32"), (x, seed))
-    batch, inner = 64, SIZE // 64
-    seeds, examples = array(jnp.uint32, batch, 4), array(BFLOAT16, batch, inner)
-    of_batch = drawing(module, NEAREST, (inner,))
-    yield Case(f"{name}: quantize bfloat16 with Philox, 64 seeds", of_batch, (examples, seeds))
-    of_large = drawing(module, NEAREST, large.shape)
-    yield Case(f"{name}: quantize bfloat16 with Philox, 2**31 + 5", of_large, (large, seed))
-
-
-def stochastic_cases(name: str, module: Any) -> Iterator[Case]:
-    """Noise drawn in the pass, by a kernel or by XLA in its own fusion."""
-    seed = array(jnp.uint32, 4)
-    for dtype in (FLOAT32, BFLOAT16, FLOAT16):
-        for to, integer in (("", None), (" -> int8", "int8")):
-            of_dtype = f"{name}: quantize {jnp.dtype(dtype).name}{to} with Philox"
-            yield Case(of_dtype, drawing(module, NEAREST, (SIZE,), integer), (array(dtype, SIZE), seed))
-    part, whole = (4096, SIZE // 4096), (8192, SIZE // 2048)
-    of_part = drawing(module, NEAREST, part, "int8", whole=whole)
-    yield Case(f"{name}: quantize bfloat16 -> int8 with Philox, a part", of_part, (array(BFLOAT16, *part), seed))
+IN_HLO = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)", re.MULTILINE)
+ARRAY = re.compile(r"([a-z]+)(\d*)\w*\[([\d,]*)\]")
+OURS = "intnumerics"  # for the machine code of our kernels, which has no name in the program
+FREE = {"parameter", "constant", "bitcast", "get-tuple-element", "tuple"}  # move nothing
 
 
 @functools.cache
@@ -164,6 +92,29 @@ def bits(memory: dict[str, int], kind: str) -> int:
     return sum(int(WIDTH.match(name).group(1) or 32) * n for name, n in memory.items() if name.startswith(kind))
 
 
+def size_of(kind: str) -> int:
+    """The bytes of an array, or of all arrays of a tuple, from its type as HLO writes it."""
+    total = 0
+    for _, bits, shape in ARRAY.findall(kind):  # a pred, which names no bits, takes a byte
+        total += math.prod(map(int, filter(None, shape.split(",")))) * max(int(bits or 8), 8) // 8
+    return total
+
+
+def traffic(program: str) -> dict[str, tuple[int, int]]:
+    """The bytes that each kernel reads and writes, by the name of its machine code: `OURS` for the one of ours.
+
+    Each of a kernel's arrays is counted once: what it reads twice is in a cache.
+    """
+    instructions = IN_HLO.findall(program[program.index("\nENTRY ") :])
+    sizes = {name: size_of(kind) for name, kind, _, _ in instructions}
+    found = {}
+    for name, kind, operation, operands in instructions:
+        if operation not in FREE:
+            read = sum(sizes[operand] for operand in set(re.findall(r"%([\w.-]+)", operands)))
+            found[OURS if operation == "custom-call" else re.sub(r"[.-]", "_", name)] = (read, size_of(kind))
+    return found
+
+
 def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:
     """Compiles one case and counts."""
     compiled = compile_for_h100(case)
@@ -192,6 +143,6 @@ def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def compiler() -> str:
+def version() -> str:
     """The compiler and its version."""
     return f"ptxas {run(tool('ptxas'), '--version').stdout.split()[-1]}"

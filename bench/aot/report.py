@@ -3,69 +3,62 @@
 python -m bench.aot.report
 """
 
+import json
 import pathlib
 from typing import Any
 
 from bench.aot.chips import CHIPS, Chip, count
-from bench.aot.table import compilers, counts
+from bench.aot.table import CASES, compilers, counts
 from bench.baselines import GENERATORS
 
 PAGE = pathlib.Path(__file__).parent.parent.parent / "docs" / "static-report.md"
 PLOT = PAGE.with_suffix(".svg")
+# Okabe and Ito's palette: colour-blind eyes tell these apart.
+COLOURS = {"kernel": "#0072B2", "XLA": "#56B4E9", "formula": "#D55E00"}
 
-PLAIN = (
-    ("kernel", "pallas: {}"),
-    ("kernel, jax-triton", "triton: {}"),
-    ("XLA's fusion", "xla: {}"),
-    ("formula", "formula: {}"),
-)
-NOISY = (
-    ("kernel, Philox", "pallas: {} with Philox"),
-    ("kernel, jax-triton, Philox", "triton: {} with Philox"),
-    ("kernel, the chip's generator", "pallas: {} with hardware noise"),
-    ("XLA's fusion, Philox", "xla: {} with Philox"),
-    *((f"formula, {name}", f"formula: {{}} with {name}") for name in GENERATORS),
-)
+FORMS = {
+    "kernel": "pallas: {}",
+    "kernel, jax-triton": "jax_triton: {}",
+    "XLA's fusion": "xla: {}",
+    "formula": "formula: {}",
+}
+NOISY_FORMS = {
+    "kernel, Philox": "pallas: {} with Philox",
+    "kernel, jax-triton, Philox": "jax_triton: {} with Philox",
+    "kernel, the chip's generator": "pallas: {} with hardware noise",
+    "XLA's fusion, Philox": "xla: {} with Philox",
+    **{f"formula, {name}": f"formula: {{}} with {name}" for name in GENERATORS},
+}
 INT8 = "quantize bfloat16 -> int8"
-DRAWN = (("kernel, no noise", "pallas: {}"), *NOISY)
-
-# What is done, what the case is called, and in which forms it is compiled.
-OPERATIONS = (
-    ("quantize float32", "quantize float32", PLAIN),
-    ("quantize bfloat16", "quantize bfloat16", PLAIN),
-    ("quantize bfloat16 to int8", INT8, PLAIN),
-    ("quantize float32 with mask", "quantize float32 with mask", PLAIN),
-    ("quantize bfloat16 with mask", "quantize bfloat16 with mask", PLAIN),
-    ("clip gradient from mask, bfloat16", "clip gradient from mask, bfloat16", PLAIN),
-    ("clip gradient from x, bfloat16", "clip gradient from x, bfloat16", PLAIN),
-    ("quantize float32 with noise", "quantize float32", NOISY),
-    ("quantize bfloat16 to int8 with noise", INT8, NOISY),
-)
+PLOTTED = {"kernel, no noise": "pallas: {}", **NOISY_FORMS}
+# Cases and their forms. Each case without noise is in the README as well.
+OPERATIONS = (*((case, FORMS) for case in CASES), ("quantize float32", NOISY_FORMS), (INT8, NOISY_FORMS))
 
 INTRODUCTION = """# Static report
 
-What the real compilers make of each kernel, and of what it is compared with, for five chips; none was there. The counts
-are exact and the same each time. **The times are bounds, not measurements**: [benchmarks](benchmarks.md) has those.
-`make static-report` compiles all of it and writes this page; `make test-aot` holds the kernels to ceilings.
+The machine code that the real compilers make of each kernel, and of what it is compared with, for five chips. No chip
+was used. The counts are exact and reproducible. **The times are lower bounds, not measurements**, which are in
+[benchmarks](benchmarks.md). `make static-report` compiles everything and writes this page; `make test-aot` holds the
+kernels to ceilings.
 
-Compiled by {compilers}, for arrays of 2^24 elements, and of 2^28 where XLA for a TPU compiled plain jnp.
+Compilers: {compilers}. Arrays have 2^24 elements, and 2^28 where XLA compiles plain jnp for a TPU.
 
-- **kernel**: ours, in Pallas; **kernel, jax-triton**: that of `implementation="jax_triton"`. **XLA's fusion**: our
-  plain form, `implementation="xla"`. **formula**: FJFormer's under `jit`, as [`bench/baselines.py`](../bench/baselines.py)
-  writes it, with noise of `jax.random.uniform` from keys of three kinds and with that of a cheap hash of the index,
-  which is the same for `key(0)` to `key(255)`. It has no packed mask.
-- **Instructions an element**: machine instructions of one thread, divided by the elements that it sees to; both ways of
-  a branch count. **ALU**: those of them for integers, bits, comparisons and selections, of which a scheduler begins one
-  every other cycle. **Bundles**: VLIW bundles for 1,024 elements; two cores of a chip share them.
-- **Bytes an element**: each kernel reads and writes each of its arrays once.
-- **By memory, by arithmetic**: picoseconds an element that the bytes, and that the instructions or bundles, take at
-  least; the longer of the two is the bound.
-- **Of memory speed**: how near the bound comes to the time of the bytes that any form must move, x read and the result
-  written.
+- **kernel**: ours, in Pallas. **kernel, jax-triton**: that of `implementation="jax_triton"`. **XLA's fusion**:
+  `implementation="xla"`. **formula**: FJFormer's under `jit`, as in [`bench/baselines.py`](../bench/baselines.py), with
+  noise of `jax.random.uniform` from three kinds of keys, and with noise of a cheap hash of the index. It has no packed
+  mask.
+- **Instructions per element**: machine instructions of one thread, divided by the elements that it handles. Both sides
+  of a branch count. **ALU**: those for integers, bits, comparisons and selections, of which a scheduler issues one
+  every other cycle.
+- **Bundles per 1,024 elements**: VLIW bundles. The two cores of a chip share them.
+- **Bytes per element**: each kernel reads and writes each of its arrays once.
+- **By memory, by arithmetic**: the least time per element, in picoseconds, for the bytes and for the instructions. The
+  longer one is the bound.
+- **Of memory speed**: the time to read x and write the result, divided by the bound.
 
-## What is assumed
+## Assumptions
 
-The last column is the count of a pass over bfloat16 to int8, {least} bytes an element, that takes as long as memory.
+The last column is the count that takes as long as memory takes for bfloat16 to int8, {least} bytes per element.
 
 {chips}
 
@@ -77,14 +70,12 @@ The last column is the count of a pass over bfloat16 to int8, {least} bytes an e
 
 def assumed() -> str:
     """The assumptions as a table."""
-    lines = [
-        "| chip | memory, GB/s | clock, GHz | instructions or bundles a cycle | memory speed allows |",
-        "|---|---|---|---|---|",
-    ]
+    lines = ["| chip | memory, GB/s | clock, GHz | issued per cycle | room at memory speed |", "|---" * 5 + "|"]
     for name, chip in CHIPS.items():
-        rate = f"{chip.units} warps" if name == "h100" else f"{chip.units} bundle{'s'[: chip.units - 1]}"
-        allowed = f"{allows(name):.1f} {'instructions an element' if name == 'h100' else 'bundles for 1,024'}"
-        lines.append(f"| {chip.title} | {chip.bandwidth / 1e9:,.0f} | {chip.clock / 1e9:g} | {rate} | {allowed} |")
+        on_gpu = name == "h100"
+        rate = f"{chip.units} {'warp instructions' if on_gpu else 'bundle' + 's' * (chip.units > 1)}"
+        room = f"{allows(name):.1f} {'instructions per element' if on_gpu else 'bundles per 1,024 elements'}"
+        lines.append(f"| {chip.title} | {chip.bandwidth / 1e9:,.0f} | {chip.clock / 1e9:.3g} | {rate} | {room} |")
     return "\n".join(lines)
 
 
@@ -94,7 +85,7 @@ def allows(chip: str) -> float:
 
 
 def bound(chip: Chip, row: dict[str, Any]) -> tuple[float, float]:
-    """Picoseconds an element, by memory and by arithmetic."""
+    """Picoseconds per element, by memory and by arithmetic."""
     return chip.memory(row["bytes_per_element"]), chip.arithmetic(row)
 
 
@@ -104,27 +95,25 @@ def share(chip: Chip, row: dict[str, Any]) -> float:
 
 
 def section(name: str) -> str:
-    """The table of a chip, and what is not in it and why."""
-    chip, rows, on_gpu, reasons = CHIPS[name], counts(), name == "h100", []
-    heads = ["instructions", "ALU", "registers"] if on_gpu else ["bundles"]
-    heads = ["operation", "form", *heads, "bytes", "by memory, ps", "by arithmetic, ps", "bound by", "of memory speed"]
+    """The table of a chip; under it, why some forms have no count."""
+    chip, on_gpu, reasons = CHIPS[name], name == "h100", []
+    heads = ["instructions per element", "ALU", "registers"] if on_gpu else ["bundles per 1,024 elements"]
+    heads = ["operation", "form", *heads, "bytes per element", "by memory, ps", "by arithmetic, ps", "of memory speed"]
     lines = [f"## {chip.title}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for title, case, forms in OPERATIONS:
-        for form, pattern in forms:
-            row = rows.get((pattern.format(case), name))
+    for case, forms in OPERATIONS:
+        title = case.replace("->", "to") + (" with noise" if forms is NOISY_FORMS else "")
+        for form, row in ((form, counts().get((pattern.format(case), name))) for form, pattern in forms.items()):
             if row is None:
                 continue
+            cells = ["-"] * (len(heads) - 2)
             if "error" in row:
-                reasons.append(f"{title}, {form}: {row['error']}.")
-                lines.append(f"| {title} | {form} |{' - |' * (len(heads) - 2)}")
-                continue
-            memory, arithmetic = bound(chip, row)
-            cells = [count(row), *([row["alu_per_element"], row["registers"]] if on_gpu else [])]
-            cells += [f"{row['bytes_per_element']:g}", f"{memory:.2f}", f"{arithmetic:.2f}"]
-            cells += ["memory" if memory >= arithmetic else "arithmetic", f"{share(chip, row):.0%}"]
+                reasons.append(f"- {title}, {form}: {row['error']}.")
+            else:
+                cells = [count(row), *([row["alu_per_element"], row["registers"]] if on_gpu else [])]
+                cells += [f"{row['bytes_per_element']:g}", *(f"{ps:.2f}" for ps in bound(chip, row))]
+                cells += [f"{share(chip, row):.0%}"]
             lines.append(f"| {title} | {form} | {' | '.join(map(str, cells))} |")
-    notes = ["", *(f"- {reason}" for reason in reasons)] if reasons else []
-    return "\n".join([*lines, *notes]) + "\n"
+    return "\n".join([*lines, *([""] if reasons else []), *reasons]) + "\n"
 
 
 def page() -> str:
@@ -137,21 +126,39 @@ def page() -> str:
 
 def shares() -> dict[str, dict[str, float]]:
     """What the plot shows: by chip and by form, the share of memory speed in bfloat16 to int8."""
-    rows = counts()
     found: dict[str, dict[str, float]] = {}
     for name, chip in CHIPS.items():
-        kept = ((form, rows.get((pattern.format(INT8), name))) for form, pattern in DRAWN)
+        kept = ((form, counts().get((pattern.format(INT8), name))) for form, pattern in PLOTTED.items())
         found[chip.title] = {form: round(share(chip, row), 3) for form, row in kept if row and "error" not in row}
     return found
 
 
-def main() -> None:
-    """Writes the page and its plot."""
-    from bench.aot.report_plot import plot
+def plot() -> None:
+    """Draws a panel for each chip. The file's description holds the shares, so that a test can tell an old plot."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    PAGE.write_text(page())
-    plot(shares(), [form for form, _ in DRAWN], PLOT)
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(CHIPS), sharex=True, sharey=True)
+    for axes, (chip, by_form) in zip(panels, shares().items(), strict=True):
+        for place, form in enumerate(PLOTTED):
+            if form in by_form:
+                colour = next(c for kind, c in COLOURS.items() if form.startswith(kind))
+                axes.barh(place, 100 * by_form[form], color=colour)
+            text = f"{by_form[form]:.0%}" if form in by_form else "-"
+            axes.text(100 * by_form.get(form, 0) + 3, place, text, va="center", fontsize=8)
+        axes.set(title=chip, xlim=(0, 135), xticks=[0, 50, 100])
+        axes.axvline(100, color="#999999", linewidth=0.8)
+        axes.set_yticks(range(len(PLOTTED)), PLOTTED, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].invert_yaxis()
+    figure.supxlabel(
+        "bfloat16 to int8: % of memory speed that the count allows; a bound, not a measurement", fontsize=9
+    )
+    with mpl.rc_context({"svg.hashsalt": "static-report"}):
+        figure.savefig(PLOT, metadata={"Date": None, "Description": json.dumps(shares())})
 
 
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(page())
+    plot()

@@ -6,121 +6,23 @@ each with the steps that the compiled program names, and over the numbers that t
 them. A chip of two cores shares the bundles between them. Two of these at once fail on libtpu's lock.
 """
 
-import dataclasses
 import functools
 import importlib.metadata
 import math
 import pathlib
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import topologies
 
-from bench.aot.cases import (
-    BFLOAT16,
-    FLOAT16,
-    FLOAT32,
-    MASKED,
-    NEAREST,
-    Case,
-    NotCountedError,
-    array,
-    drawing,
-    formulas,
-    operations,
-    plain,
-    quantize,
-)
-from intnumerics.kernels import QuantSpec, packed_shape
-from intnumerics.kernels.pallas_tpu import operations as pallas_tpu
+from bench.aot.cases import Case
 
 TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
-BOTH_KINDS = ("v5e", "v6e")  # without bfloat16 arithmetic, and with it
-SHAPE = (128 * 128, 1024)
-LARGE = (1 << 18, 1024)  # larger than the memory of a chip's core, where XLA could put a temporary array
 FUSION = re.compile(r'%?([\w.-]+) = .* fusion\(.*"iteration_bounds":\[([^\]]*)\]')
 DRAWING = re.compile(r"%(rng-bit-generator[\w.-]*) = u32\[([\d,]+)\]")
 SCHEDULED = re.compile(r"total scheduled bundles:\s+(\d+)")
 IN_LOOP = re.compile(r"^\s*0x[0-9a-f]+\s+\w*\s*: >")
-
-
-def cases() -> Iterator[Case]:
-    """Every kernel on a large array, then shapes and dtypes that take another way."""
-    yield from operations(pallas_tpu, "pallas", SHAPE)
-    x = array(BFLOAT16, *SHAPE)
-    yield Case("pallas: quantize bfloat16 -> int8 with mask", quantize(pallas_tpu, MASKED, "int8"), (x,))
-    yield Case("pallas: quantize bfloat16 -> int16", quantize(pallas_tpu, NEAREST, "int16"), (x,))
-    yield Case("pallas: quantize bfloat16 -> int32", quantize(pallas_tpu, NEAREST, "int32"), (x,))
-    shared = array(FLOAT32, 1, SHAPE[1])
-    yield Case("pallas: quantize bfloat16 with shared noise", quantize(pallas_tpu, NEAREST), (x, shared))
-    for dtype in (BFLOAT16, FLOAT16):
-        name = f"pallas: quantize {jnp.dtype(dtype).name}, 262144x1024"
-        yield Case(name, quantize(pallas_tpu, NEAREST), (array(dtype, *LARGE),))
-    for shape in ((1 << 24,), (10_000_019,), (1,), (3, 50257), (512, 197, 768), (7, 5, 130)):
-        name = "x".join(map(str, shape))
-        x, packed = array(BFLOAT16, *shape), array(jnp.uint8, *packed_shape(shape))
-        yield Case(f"pallas: quantize bfloat16 -> int8 with mask, {name}", quantize(pallas_tpu, MASKED, "int8"), (x,))
-        yield Case(
-            f"pallas: clip gradient from mask, bfloat16, {name}", pallas_tpu.clip_gradient_from_mask, (x, packed)
-        )
-    yield from drawing_cases()
-    tested = ("quantize bfloat16", "quantize bfloat16 with mask", "clip gradient from mask, bfloat16")
-    for case in operations(plain("tpu"), "xla", LARGE, (FLOAT32, BFLOAT16)):
-        yield dataclasses.replace(case, tested=case.name.removeprefix("xla: ") in tested)
-    yield from formulas(LARGE, tested=("threefry", "hash"))
-
-
-def jobs(everything: bool) -> list[tuple[Case, str]]:
-    """What to compile for which chip: what is tested, or all that is reported."""
-    return [
-        (case, chip)
-        for case in cases()
-        for chip in (TOPOLOGIES if case.everywhere and (everything or case.is_kernel) else BOTH_KINDS)
-        if everything or case.tested
-    ]
-
-
-def drawing_cases() -> Iterator[Case]:
-    """Kernels that draw noise themselves, and what XLA makes of noise from a key."""
-    generators = (("philox", "with Philox"), ("hardware", "with hardware noise"))
-    for generator, name in generators:
-        for dtype, integer in ((FLOAT32, None), (BFLOAT16, None), (BFLOAT16, "int8")):
-            to = f" -> {integer}" if integer else ""
-            title = f"{jnp.dtype(dtype).name}{to} {name}"
-            yield drawing_case(pallas_tpu, generator, dtype, integer, SHAPE, title, everywhere=True)
-    for generator, name in generators:
-        for shape, batch in (((1 << 24,), 0), ((20_000, 1003), 0), ((8, 2048, 1024), 1)):
-            title = f"bfloat16 -> int8 with mask {name}, {'batched ' if batch else ''}{'x'.join(map(str, shape))}"
-            yield drawing_case(pallas_tpu, generator, BFLOAT16, "int8", shape, title, batch, MASKED)
-    xla = plain("tpu")
-    yield drawing_case(xla, "philox", FLOAT32, None, LARGE, "float32 with Philox", everywhere=True, tested=False)
-    for generator, name in (("philox", "Philox"), ("threefry_23_bits", "JaxUniform")):
-        yield drawing_case(xla, generator, BFLOAT16, "int8", LARGE, f"bfloat16 -> int8 with {name}", everywhere=True)
-    part, whole = (SHAPE[0] // 4, SHAPE[1]), (SHAPE[0] // 2, 8 * SHAPE[1])
-    for name, module in (("pallas", pallas_tpu), ("xla", xla)):
-        of_part = drawing(module, NEAREST, part, "int8", whole=whole)
-        avals = (array(BFLOAT16, *part), array(jnp.uint32, 4))
-        yield Case(f"{name}: quantize bfloat16 -> int8 with Philox, a part", of_part, avals)
-
-
-def drawing_case(
-    module: Any,
-    generator: Any,
-    dtype: Any,
-    integer: str | None,
-    shape: tuple[int, ...],
-    title: str,
-    batch: int = 0,
-    spec: QuantSpec = NEAREST,
-    **when: bool,
-) -> Case:
-    """A quantization with a seed, one for each example of a batch."""
-    name = "pallas" if module is pallas_tpu else "xla"
-    avals = (array(dtype, *shape), array(jnp.uint32, *shape[:batch], 4))
-    return Case(f"{name}: quantize {title}", drawing(module, spec, shape[batch:], integer, generator), avals, **when)
 
 
 @functools.cache
@@ -149,7 +51,7 @@ def scheduled(dump: pathlib.Path, name: str) -> int:
     """The bundles of one step of what the compiler dumped under a name."""
     schedules = list(dump.glob(f"*-{name}*schedule-analysis_final_bundles.txt"))
     if len(schedules) != 1:
-        raise NotCountedError(f"not counted: the compiler cut {name.rstrip('-')} into {len(schedules)} programs")
+        raise NotImplementedError(f"not counted: the compiler cut {name.rstrip('-')} into {len(schedules)} programs")
     return int(SCHEDULED.search(schedules[0].read_text()).group(1))
 
 
@@ -185,6 +87,6 @@ def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def compiler() -> str:
+def version() -> str:
     """The compiler and its version."""
     return f"libtpu {importlib.metadata.version('libtpu')}"

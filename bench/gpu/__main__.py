@@ -4,211 +4,225 @@
     python -m bench.gpu --out out/gpu --from tests          # goes on: what is on disk is not done again
     python -m bench.gpu --rehearsal --out out/gpu-rehearsal # on a CPU, tiny, with the kernels interpreted
 
-Each step is a process of its own with a time limit, and writes what it has after every case: nothing is lost when one
-fails, or when time runs out, or when this process is told to end (SIGINT, SIGTERM). At most eight files are left, in a
-folder that is named with the card and the versions.
+Each step is a process of its own with a time limit, and writes what it has after every case: nothing is lost if one
+fails, if time runs out, or if this process is told to end (SIGINT, SIGTERM). At most eight files are left.
 
-The exit status is 1 where a step failed or a result is wrong; 0 where time ran out or something is slow.
+The exit status is 1 if a step failed or a result is wrong; 0 if time ran out or something is slow.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
+import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-from bench.gpu import child, judge, plan, rehearsal, store, summary, task
-from bench.gpu.plan import Step
+from bench.gpu import store, table
+from bench.gpu.steps import DEVICE_LOST, STEPS, Task
 from bench.gpu.targets import Right
 
+ROOT = pathlib.Path(__file__).parent.parent.parent
+MOST_MINUTES = 9.0
 PROBE_SECONDS = 150.0  # the first time, gigabytes of libraries are read from a disk
+RESERVE = 4.0  # seconds at the end: a late step is killed, and the table is written
+LEAST = 10.0  # seconds without which a step is not begun: JAX alone takes some of them to start
 MOST_STARTS = 4  # of a step whose process ends by itself before it is done
-
-
-class Stopped(Exception):  # noqa: N818 - it is no error
-    """Someone asked this process to end."""
+DESCRIBE = "import json; from bench import machine; print(json.dumps(machine.description()))"
+STOPPED: list[int] = []  # signals that asked this process to end; an exception could come while a process begins
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    steps = ", ".join(f"{step.number} {step.name}" for step in plan.STEPS)
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     # fmt: off
     parser.add_argument("--minutes", type=float, default=5.0, metavar="M",
-                        help=f"how long all of it may take, at most {plan.MOST_MINUTES:g} (default: %(default)g)")
+                        help=f"how long all of it may take, at most {MOST_MINUTES:g} (default: %(default)g)")
     parser.add_argument("--out", type=pathlib.Path, required=True, metavar="FOLDER",
                         help="where the results go, a folder that holds nothing else")
-    parser.add_argument("--from", dest="start", metavar="STEP",
-                        help=f"go on from a step, by its number or name, where the last call stopped: {steps}")
+    parser.add_argument("--from", dest="start", choices=STEPS,
+                        help="go on from a step where the last call stopped")
     parser.add_argument("--rehearsal", action="store_true",
                         help="on a CPU, with tiny arrays and the kernels interpreted: nothing that is measured counts")
     # fmt: on
     options = parser.parse_args(words)
-    if not 0 < options.minutes <= plan.MOST_MINUTES:
-        parser.error(f"--minutes {options.minutes:g}: give more than 0 and at most {plan.MOST_MINUTES:g}")
-    try:
-        options.steps = plan.from_step(options.start) if options.start else plan.STEPS
-    except ValueError as error:
-        parser.error(str(error))
+    if not 0 < options.minutes <= MOST_MINUTES:
+        parser.error(f"--minutes {options.minutes:g}: give more than 0 and at most {MOST_MINUTES:g}")
     return options
 
 
-def probe(is_rehearsal: bool, seconds: float = PROBE_SECONDS) -> dict[str, Any]:
-    """What card this is; ends with one line where there is none."""
-    command = [sys.executable, "-m", "bench.gpu.probe", *(["--rehearsal"] if is_rehearsal else [])]
+def environment(rehearsal: bool) -> dict[str, str]:
+    """The variables of a step."""
+    platforms = "cpu" if rehearsal else os.environ.get("JAX_PLATFORMS", "")
+    if platforms and "cpu" not in platforms.split(","):
+        platforms += ",cpu"  # which the reference runs on
+    return {
+        **os.environ,
+        **({"JAX_PLATFORMS": platforms} if platforms else {}),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+        "PYTHONUNBUFFERED": "1",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # PyTorch, and the processes of pytest-xdist, need memory too
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # no pool of processes to start and to end
+    }
+
+
+def probe(rehearsal: bool) -> dict[str, Any]:
+    """What card this is, asked in a process that gives its memory back; ends with one line if there is none."""
     try:
         done = subprocess.run(
-            command,
-            cwd=task.ROOT,
-            env=dict(task.environment(is_rehearsal)),
+            [sys.executable, "-c", DESCRIBE],
+            cwd=ROOT,
+            env=environment(rehearsal),
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=PROBE_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        sys.exit(f"JAX did not start within {seconds:g} s: see what nvidia-smi says. Nothing was written.")
+        sys.exit(f"JAX did not start within {PROBE_SECONDS:g} s: see what nvidia-smi says. Nothing was written.")
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        sys.exit(lines[-1] if done.returncode == 1 else f"JAX did not start: {lines[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+        sys.exit(f"JAX did not start: {(done.stderr.strip().splitlines() or [done.returncode])[-1]}")
+    about = json.loads(done.stdout.splitlines()[-1])
+    if about["platform"] != "cuda" and not rehearsal:
+        sys.exit(
+            f"python -m bench.gpu needs an NVIDIA GPU, and JAX {about['versions']['jax']} found {about['platform']} "
+            "only: install JAX's CUDA plugin (pip install 'jax[cuda13]'), or try it out with --rehearsal. "
+            "Nothing was written."
+        )
+    return about
 
 
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Makes a signal that asks this process to end an exception."""
-
-    def stop(number: int, _: Any) -> None:
-        for asked in before:  # what follows is short, and is not to be cut off
-            signal.signal(asked, signal.SIG_IGN)
-        raise Stopped(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def asked(options: argparse.Namespace) -> list[str]:
+    """The steps of this call."""
+    names = list(STEPS)
+    return names[names.index(options.start) if options.start else 0 :]
 
 
-class Call:
-    """One call of the command: what it does to the record of the folder.
+def begin(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
+    """The record of the folder, in which no step of this call has run yet.
 
-    Args:
-        folder: Where everything goes.
-        about: What card this is.
-        options: The command line.
-        end: When the last step must have ended, as `time.time()`.
+    Raises:
+        SystemExit: The folder holds results that this call does not go on from.
     """
+    run = store.read(options.out / store.RUN)
+    known = {"device": about["device"], "rehearsal": options.rehearsal}
+    known |= {name: about["versions"].get(name) for name in ("jax", "torch")}
+    if run and not options.start:
+        sys.exit(f"--out {options.out} has the results of an earlier call: give --from STEP, or another folder")
+    if run and run["known"] != known:
+        sys.exit(f"--out {options.out} has results of {run['known']}, and this is {known}: give another folder")
+    options.out.mkdir(parents=True, exist_ok=True)
+    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    call = {"begin": now, "minutes": options.minutes, "from": options.start, "commit": about["commit"]}
+    fresh = {name: {"status": "not run", "why": "no time was left"} for name in asked(options)}
+    before = run or {"steps": {name: {"status": "not run", "why": "not asked for"} for name in STEPS}, "calls": []}
+    return before | {
+        "about": about,
+        "known": known,
+        "rehearsal": options.rehearsal,
+        "calls": [*before["calls"], call],
+        "steps": before["steps"] | fresh,
+    }
 
-    def __init__(self, folder: pathlib.Path, about: dict[str, Any], options: argparse.Namespace, end: float) -> None:
-        self.folder, self.options, self.end = folder, options, end
-        folder.mkdir(parents=True, exist_ok=True)
-        self.record = (
-            {"steps": {}, "calls": []}
-            | store.read(folder / store.RUN)
-            | {"about": about, "rehearsal": options.rehearsal}
+
+def run_child(command: Sequence[str], seconds: float, log: pathlib.Path, rehearsal: bool) -> int | None:
+    """The exit status of a command, or None if it was killed; whatever it started ends with it."""
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env=environment(rehearsal),
+            process_group=0,  # which can be killed as one
         )
-        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        self.record["calls"].append(
-            {"begin": now, "minutes": options.minutes, "from": options.start or "1", "commit": about["commit"]}
-        )
-        for step in options.steps:
-            self.note(step, status="not run", why="the call ended before it")
-
-    def note(self, step: Step, **what: Any) -> None:
-        """Keeps how it went with a step, and the table as it is so far."""
-        self.record["steps"][step.name] = what
-        store.write(self.folder / store.RUN, self.record)
-        store.write(self.folder / store.SUMMARY, summary.text(self.folder))
-
-    def run(self) -> None:
-        """Every step in turn."""
-        for i, step in enumerate(self.options.steps):
-            limit = plan.seconds_for(self.options.steps[i:], self.end - time.time(), self.options.rehearsal)
-            if limit < plan.LEAST:
-                self.note(step, status="not run", why=f"no time was left: {limit:.0f} s, less than {plan.LEAST:g}")
-                continue
-            begin = time.time()
-            try:
-                print(f"step {step.number} {step.name}: {step.what}; at most {limit:.0f} s", flush=True)
-                status, why = self.one(step, begin + limit)
-            except Stopped as stopped:
-                self.note(step, status="stopped", why=f"stopped by {stopped}", seconds=round(time.time() - begin, 1))
-                raise
-            self.note(step, status=status, why=why, seconds=round(time.time() - begin, 1), limit=round(limit, 1))
-            print(f"  {status} after {time.time() - begin:.0f} s{': ' if why else ''}{why}", flush=True)
-
-    def one(self, step: Step, until: float) -> tuple[str, str]:
-        """Runs a step; where its process ends before it is done, another goes on without what ended the first."""
-        killed = 0
-        for start in range(MOST_STARTS):
-            todo = task.Task(step.name, self.folder, until, self.options.rehearsal, start, killed)
-            log = self.folder / store.LOG
-            with log.open("a") as file:
-                file.write(f"\n=== step {step.number} {step.name}, {time.strftime('%H:%M:%S')}\n")
-            environment = task.environment(self.options.rehearsal)
-            done = child.run(todo.command(), until - time.time(), log, task.ROOT, environment)
-            store.tidy(self.folder)
-            if done.is_late:
-                return "late", "killed at its limit; what it had found is kept"
-            if done.status == 0:
-                return "ran", f"its process was started {start + 1} times" if start else ""
-            killed += done.status < 0
-            can_go_on = done.status < 0 or done.status == task.DEVICE_LOST
-            if not can_go_on or until - time.time() < plan.LEAST:
-                break
-        return "failed", f"exit status {done.status}: {last_line(log)}"
+        try:
+            until = time.monotonic() + seconds
+            while not STOPPED and time.monotonic() < until:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return child.wait(0.2)
+            return None
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # nobody is left
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
 
 
-def last_line(log: pathlib.Path) -> str:
-    """What a process said last."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
-        said = file.read().decode(errors="replace").strip().splitlines()
-    return said[-1][:200] if said else ""
+def run_step(name: str, until: float, options: argparse.Namespace) -> tuple[str, str]:
+    """Runs a step; if its process ends before it is done, another goes on without what ended the first."""
+    log, status = options.out / store.LOG, None
+    for start in range(MOST_STARTS):
+        task = Task(name, str(options.out.resolve()), until, options.rehearsal, start)
+        status = run_child(task.command(), until - time.time(), log, options.rehearsal)
+        if STOPPED:
+            return "stopped", "this command was told to end"
+        if status is None:
+            return "late", "killed at its limit; what it had found is kept"
+        if status == 0:
+            return "ran", f"its process was started {start + 1} times" if start else ""
+        if (status > 0 and status != DEVICE_LOST) or until - time.time() < LEAST:
+            break
+    said = log.read_text(errors="replace").strip().splitlines()
+    return "failed", f"exit status {status}: {said[-1][:200] if said else ''}"
+
+
+def run_steps(options: argparse.Namespace, end: float) -> None:
+    """Every step in turn, each with its share of the time that is left; a rehearsal's steps have equal shares."""
+    path, todo = options.out / store.RUN, asked(options)
+    for i, name in enumerate(todo):
+        shares = [1.0 if options.rehearsal else STEPS[one].share for one in todo[i:]]
+        left, started = end - time.time(), time.time()
+        limit = min(left, max(LEAST, left * shares[0] / sum(shares)))
+        if limit < LEAST or STOPPED:
+            break
+        print(f"{name}: {STEPS[name].what}; at most {limit:.0f} s", flush=True)
+        status, why = run_step(name, started + limit, options)
+        run = store.read(path)
+        run["steps"][name] = {"status": status, "why": why, "seconds": round(time.time() - started, 1)}
+        store.write(path, run)
+        store.write(options.out / store.TABLE, table.text(options.out))
+        print(f"  {status} {why}", flush=True)
+
+
+def complaints(folder: pathlib.Path, rehearsal: bool) -> list[str]:
+    """What failed or is wrong; of a rehearsal also what was left out, but for what its environment need not have."""
+    found = []
+    for name, step in store.read(folder / store.RUN)["steps"].items():
+        if step["status"] == "failed" or (rehearsal and step["status"] != "ran"):
+            found.append(f"step {name}: {step['status']}: {step['why']}")
+    for verdict in table.verdicts(folder):
+        is_wrong = verdict.status == table.NOT_MET and isinstance(verdict.target, Right)
+        is_missing = verdict.status in (table.NOT_MEASURED, table.SO_FAR) and "torch" not in verdict.target.name
+        if is_wrong or (rehearsal and is_missing):
+            found.append(f"{verdict.target.name}: {verdict.status}: {verdict.measured}")
+    return found
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs the command line; the status is 1 where a step failed or a result is wrong, and 0 where time ran out."""
-    options, begin = arguments(words), time.time()
-    about = probe(options.rehearsal, min(PROBE_SECONDS, 60 * options.minutes))
-    try:
-        folder = store.folder_in(options.out, about, options.start is not None)
-        call = Call(folder, about, options, begin + 60 * options.minutes - plan.RESERVE)
-    except (ValueError, OSError) as error:
-        sys.exit(f"{error}. Nothing was written.")
-    print(
-        f"{about['device']}; {', '.join(f'{name} {v}' for name, v in about['versions'].items())}\nall of it: {folder}"
-    )
-    status = 0
-    try:
-        with stoppable():
-            call.run()
-    except Stopped as stopped:
-        status = 128 + signal.Signals[str(stopped)]
-    store.tidy(folder)
-    table = summary.text(folder)
-    store.write(folder / store.SUMMARY, table)
-    print(f"\n{table}\n{time.time() - begin:.0f} s in all")
-    wrong = store.complaints(options.out) + (rehearsal.complaints(folder) if options.rehearsal else [])
-    print("".join(f"wrong: {line}\n" for line in wrong), end="")
-    has_failed = any(step["status"] == "failed" for step in call.record["steps"].values())
-    return status or int(bool(wrong) or has_failed or has_wrong_results(folder))
-
-
-def has_wrong_results(folder: pathlib.Path) -> bool:
-    """Whether anything that must be right is not: what was not measured is not wrong."""
-    return any(isinstance(v.target, Right) and v.status == judge.NOT_MET for v in judge.verdicts(folder))
+    """Runs the command line."""
+    options, began = arguments(words), time.time()
+    about = probe(options.rehearsal)
+    store.write(options.out / store.RUN, begin(options, about))
+    print(f"{about['device']}: all of it is in {options.out}", flush=True)
+    run_steps(options, began + 60 * options.minutes - RESERVE)
+    for path in options.out.glob("*.new"):  # what a killed process was about to write
+        path.unlink()
+    text = table.text(options.out)
+    store.write(options.out / store.TABLE, text)
+    found = complaints(options.out, options.rehearsal)
+    print(f"\n{text}\n{time.time() - began:.0f} s in all", *found, sep="\n")
+    return 128 + STOPPED[0] if STOPPED else int(bool(found))
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: STOPPED.append(number))
     sys.exit(main())

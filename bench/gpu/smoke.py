@@ -1,15 +1,14 @@
-"""Step 1: what nvidia-smi says, and one kernel of each operation and dtype, its bits beside the reference.
+"""Step smoke: what nvidia-smi says, and one kernel of each operation and dtype, its bits beside the reference.
 
 The reference runs on the CPU of the same machine, whose bits the tests hold to NumPy's.
 """
 
-import contextlib
 import functools
 import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -18,17 +17,17 @@ import numpy as np
 
 from bench import machine
 from bench.cases import here
-from bench.gpu import store, task
-from bench.gpu.task import Task
+from bench.gpu import steps, store
+from bench.gpu.steps import Rows, Task
 from bench.operations import NEAREST, NOISE, how
 from intnumerics import _operations, quantize, quantize_to_int
 from intnumerics.kernels import KERNEL_DTYPES
 
 SIZE, REHEARSAL_SIZE = (1 << 20) + 24, (1 << 10) + 24  # whole blocks and a tail
 SPECIAL = (np.nan, np.inf, -np.inf, -0.0, 0.5, -0.5, 1.5, 126.5, 127.0, -127.5, 100.5, 1e30)
-KEY = ("implementation", "operation", "dtype")  # what a kernel is known by
-FAILED = "failed"
 WORDS = (0x243F6A88, 0x85A308D3)  # of the key
+# PyTorch's libraries are read from the disk, and its compiler starts, while nothing is timed.
+WARM_UP = "import torch; torch.compile(torch.neg)(torch.ones(8, device='cuda'))"
 
 Function = Callable[..., Any]
 
@@ -37,11 +36,15 @@ def operations() -> dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], 
     """Each operation of the kernels: its arrays, and its function given an implementation."""
     noisy, spec = NEAREST.replace(noise_fn=NOISE["PhiloxUniform"]), NEAREST.spec()
     to_int, partial = quantize_to_int, functools.partial
+    wrap = functools.partial(jax.random.wrap_key_data, impl="threefry2x32")
     return {
         "quantize": (("x",), lambda how: partial(quantize, numerics=NEAREST, **how)),
         "quantize to int8": (("x",), lambda how: partial(to_int, numerics=NEAREST, **how)),
-        "quantize, noise drawn": (("x", "words"), lambda how: lambda x, w: quantize(x, noisy, key=key(w), **how)),
-        "quantize to int8, noise drawn": (("x", "words"), lambda how: lambda x, w: to_int(x, noisy, key=key(w), **how)),
+        "quantize, noise drawn": (("x", "words"), lambda how: lambda x, w: quantize(x, noisy, key=wrap(w), **how)),
+        "quantize to int8, noise drawn": (
+            ("x", "words"),
+            lambda how: lambda x, w: to_int(x, noisy, key=wrap(w), **how),
+        ),
         "quantize, noise read": (
             ("x", "noise"),
             lambda how: lambda x, noise: _operations.quantize(x, noise, spec, **how),
@@ -50,11 +53,6 @@ def operations() -> dict[str, tuple[tuple[str, ...], Callable[[dict[str, Any]], 
         "clip gradient from mask": (("g", "mask"), lambda how: partial(_operations.clip_gradient_from_mask, **how)),
         "clip gradient from x": (("g", "x"), lambda how: partial(_operations.clip_gradient_from_x, spec=spec, **how)),
     }
-
-
-def key(words: jax.Array) -> jax.Array:
-    """The key of two words."""
-    return jax.random.wrap_key_data(words, impl="threefry2x32")
 
 
 def reference(function: Function, *given: Any) -> Any:
@@ -80,111 +78,54 @@ def inputs(size: int, dtype: str) -> dict[str, Any]:
 
 def differing(found: Any, expected: Any) -> int:
     """How many elements have other bits; any NaN is as good as any other."""
-    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
-    return sum(_differing(np.asarray(a), np.asarray(b)) for a, b in pairs)
+    count = 0
+    for a, b in zip(map(np.asarray, jax.tree.leaves(found)), jax.tree.leaves(expected), strict=True):
+        if (a.dtype, a.shape) != (b.dtype, b.shape):
+            count += max(a.size, b.size)
+            continue
+        bits = np.dtype(f"u{a.dtype.itemsize}")
+        count += int(np.count_nonzero((a.view(bits) != b.view(bits)) & ~((a != a) & (b != b))))
+    return count
 
 
-def _differing(a: np.ndarray, b: np.ndarray) -> int:
-    if (a.dtype, a.shape) != (b.dtype, b.shape):
-        return max(a.size, b.size)
-    bits = np.dtype(f"u{a.dtype.itemsize}")
-    return int(np.count_nonzero((a.view(bits) != b.view(bits)) & ~((a != a) & (b != b))))
+def compiled(function: Function, given: tuple[Any, ...]) -> Function:
+    """The program of a kernel."""
+    return jax.jit(function).lower(*given).compile()
 
 
-def kernels(size: int, names: tuple[str, ...]) -> Iterator[tuple[str, str, str, Callable[[], str]]]:
-    """Every kernel by its implementation, operation and dtype, with what tells what is wrong with it, or nothing."""
+def jobs(size: int, names: tuple[str, ...], threads: int) -> Iterator[tuple[dict[str, str], Callable[[], Any]]]:
+    """Every kernel, with what compares it; if there are threads, several compile ahead, as this takes most of it."""
+    pool = ThreadPoolExecutor(threads) if threads else None
     for dtype in ("bfloat16", "float32", *(d for d in KERNEL_DTYPES if d not in ("bfloat16", "float32"))):
         arrays = inputs(size, dtype)
         for operation, (takes, make) in operations().items():
             given = tuple(arrays[name] for name in takes)
-
-            @functools.cache
-            def expected(make: Any = make, given: Any = given) -> Any:
-                return reference(make(how("reference")), *given)
-
+            expected = functools.cache(functools.partial(reference, make(how("reference")), *given))
+            if pool:
+                pool.submit(expected)
             for name in names:
+                program = functools.cache(functools.partial(compiled, make(how(name)), given))
+                ahead = pool.submit(program) if pool else None
 
-                def wrong(name: str = name, make: Any = make, given: Any = given, expected: Any = expected) -> str:
-                    try:
-                        found = jax.block_until_ready(jax.jit(make(how(name)))(*given))
-                        count = differing(found, expected())
-                    except Exception as error:
-                        return f"{FAILED}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-                    return f"{count} elements differ" if count else ""
+                def compare(program: Any = program, ahead: Any = ahead, given: Any = given, expected: Any = expected):
+                    run = ahead.result() if ahead else program()
+                    count = differing(jax.block_until_ready(run(*given)), expected())
+                    return {"wrong": f"{count} elements differ" if count else ""}
 
-                yield name, operation, dtype, wrong
-
-
-def say_what_is_here() -> None:
-    """Prints what nvidia-smi says."""
-    try:
-        done = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        print(f"nvidia-smi: {error}", flush=True)
-        return
-    print(done.stdout + done.stderr, flush=True)
-
-
-def try_torch(rehearsal: bool) -> subprocess.Popen[bytes] | None:
-    """Begins to find out whether PyTorch works here, in a process that is killed with this one."""
-    if importlib.util.find_spec("torch") is None:
-        return None
-    return subprocess.Popen([sys.executable, "-m", "bench.gpu.try_torch", "cpu" if rehearsal else "cuda"])
-
-
-class Smoke:
-    """What was found, and what is still to be compared.
-
-    Args:
-        todo: What the step is told.
-        trial: Of PyTorch, which runs meanwhile.
-    """
-
-    def __init__(self, todo: Task, trial: "subprocess.Popen[bytes] | None" = None) -> None:
-        self.todo, self.path, self.trial = todo, todo.folder / store.SMOKE, trial
-        names = here(machine.platform_name(), todo.rehearsal)
-        self.all = list(kernels(REHEARSAL_SIZE if todo.rehearsal else SIZE, names))
-        before = store.read(self.path).get("kernels", []) if todo.start else []
-        self.report: dict[str, Any] = {"device": machine.device_name(), "implementations": names}
-        self.report |= {"planned": len(self.all), "kernels": before}
-
-    def add(self, key: tuple[str, str, str], wrong: str) -> None:
-        """Keeps what is wrong with a kernel, or that nothing is."""
-        row = dict(zip(KEY, key, strict=True)) | {"wrong": wrong}
-        self.report["kernels"].append(row)
-        store.write(self.path, self.report)
-        print(f"{self.report['device']}: {', '.join(key)}: {wrong or 'the same bits'}", flush=True)
-        if wrong.startswith(FAILED) and not task.is_well():
-            task.end(task.DEVICE_LOST)
-
-    def run(self) -> None:
-        """Compares every kernel: many at a time, for compiling takes most of it; one, where one has lost the device."""
-        done = {tuple(row[name] for name in KEY) for row in self.report["kernels"]}
-        with ThreadPoolExecutor(1 if self.todo.start else min(8, machine.cores())) as pool:
-            running = {pool.submit(wrong): key for *key, wrong in self.all if tuple(key) not in done}
-            with contextlib.suppress(TimeoutError):
-                for one in as_completed(running, timeout=max(0.0, self.todo.left)):
-                    self.add(tuple(running[one]), one.result())
-            pool.shutdown(wait=False, cancel_futures=True)
-            self.end()
-
-    def end(self) -> None:
-        """Says how PyTorch's trial ended, and ends the process, for threads that still compile are not waited for."""
-        if self.trial is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                if status := self.trial.wait(max(0.0, self.todo.left)):
-                    self.report["without_pytorch"] = f"its trial ended with status {status}: see {store.LOG}"
-                    store.write(self.path, self.report)
-        print(f"{len(self.report['kernels'])} of {len(self.all)} kernels", flush=True)
-        task.end()
+                yield {"implementation": name, "operation": operation, "dtype": dtype}, compare
 
 
 def main() -> None:
     """Runs the step."""
-    todo = task.from_command_line()
-    say_what_is_here()
-    trial = None if todo.start else try_torch(todo.rehearsal)
-    Smoke(todo, trial).run()
+    task = Task.given()
+    if not task.rehearsal:
+        subprocess.run(["nvidia-smi"], timeout=5, check=False)
+        if importlib.util.find_spec("torch") and not task.start:
+            subprocess.Popen([sys.executable, "-c", WARM_UP])  # which ends with this step
+    threads = 0 if task.start else min(8, machine.cores())
+    size = REHEARSAL_SIZE if task.rehearsal else SIZE
+    Rows(task, store.RUN, "kernels").run(jobs(size, here(machine.platform_name(), task.rehearsal), threads))
+    steps.end()
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ class Tiling:
 
     @property
     def grid(self) -> tuple[int, ...]:
+        """How many blocks there are along each axis."""
         return tuple(-(-n // (b or 1)) for n, b in zip(self.shape, self.block, strict=True))
 
     @property
