@@ -1,4 +1,4 @@
-"""The stored counts, and the Markdown tables of them that the README shows.
+"""The stored counts, and the Markdown tables of docs/implementations.md.
 
 python -m bench.aot.table
 """
