@@ -98,7 +98,8 @@ def test_threefry_noise_of_a_part_is_that_of_jax_random(
 ) -> None:
     key, first = jax.random.key(7, impl="threefry2x32"), begin(whole, offset)
     seed = jnp.asarray(streams.seed(tuple(jax.random.key_data(key).tolist()), first))
-    found = [noise.drawn(Draw(name, part, whole, first % 8 == 0), seed) for name in noise.FROM_THREEFRY]
+    draws = [Draw(name, part, whole, first % 8 == 0) for name in noise.FROM_THREEFRY]
+    found = jax.jit(lambda seed: [noise.drawn(draw, seed) for draw in draws])(seed)
     uniform = jax.random.uniform(key, whole) - 0.5
     centered = jax.random.bits(key, whole, jnp.uint16) * 2.0**-16 + 2.0**-17 - 0.5
     for ours, theirs in zip(found, (uniform, centered), strict=True):
