@@ -32,7 +32,7 @@ class _Straight:
     """The static arguments of `_straight_through`."""
 
     spec: QuantSpec
-    residual: Literal["mask", "x"] | None  # what is kept for the clip of the gradient; None where it is not clipped
+    residual: Literal["mask", "x"] | None  # what the backward needs; None if the gradient is not clipped
     implementation: str | None
     interpret: str | None
 
@@ -109,10 +109,10 @@ def quantize(
         numerics: What to round to.
         key: A key for `numerics.noise_fn`, typed (`jax.random.key`) or legacy uint32; without a noise function it is
             not looked at. One key gives two arrays of equal size the same noise: `jax.random.split` it.
-        offset: Where x begins in a larger array of `global_shape`, an integer for each axis, which may be traced; then
-            x has that array's noise. It is for the shards inside a `jax.shard_map`, whose place only you know, as in
-            `offset=(jax.lax.axis_index("rows") * x.shape[0], 0)`. Under `jit` alone a sharded array needs none.
-        global_shape: The shape of that array, or None where x is no part of one.
+        offset: The index at which x begins in a larger array of `global_shape`: an integer for each axis, which may be
+            traced. The noise of x is then that of the larger array. Use it for a shard inside `jax.shard_map`, as in
+            `offset=(jax.lax.axis_index("rows") * x.shape[0], 0)`. Under `jit` alone a sharded array needs no offset.
+        global_shape: The shape of that array, or None if x is not part of one.
         residual: What the forward keeps for the backward with `numerics.clip_gradient`: `"mask"`, one bit per element,
             or `"x"`, which costs no memory where x is kept for something else anyway, and no packing.
         implementation: `"reference"`, `"xla"`, `"pallas"` or `"jax_triton"`, or None for the fastest known on the
