@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
-from jax.custom_derivatives import zero_from_primal
 from jax.typing import DTypeLike
 
 from . import _checks, _dispatch, _eager, _operations
 from ._global_position import Part, part_of
 from ._integer_dtypes import integer_dtype, written_as
 from ._memoize import memoized
+from ._quantization import Derivative
 from ._reverse_mode_only import reverse_only
 from .int_numerics import IntNumerics, check_numerics
 from .kernels import QuantSpec
@@ -36,37 +36,25 @@ class _Straight:
     implementation: str | None
     interpret: str | None
 
+    @property
+    def derivative(self) -> Derivative:
+        return "straight" if self.residual is None else "clipped"
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _straight_through(how: _Straight, x: jax.Array, noise: jax.Array | None) -> jax.Array:
-    return _operations.quantize(x, noise, how.spec, how.implementation, how.interpret)
+    return _operations.quantize(x, noise, how.spec, how.implementation, how.interpret, how.derivative)
 
 
 def _forward(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, Any]:
-    y, *packed = _kept(how, x, noise)
+    """The result, and what the backward needs. Second derivatives differentiate it, and go straight through too."""
     if how.residual == "mask":
-        return _named(y), checkpoint_name(packed[0], MASK)
+        y, packed = _operations.quantize_with_mask(
+            x, noise, how.spec, how.implementation, how.interpret, how.derivative
+        )
+        return _named(y), checkpoint_name(packed, MASK)
+    y = _operations.quantize(x, noise, how.spec, how.implementation, how.interpret, how.derivative)
     return _named(y), x if how.residual == "x" else None
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _kept(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, ...]:
-    """The result, and the mask if that is kept. Second derivatives differentiate it, and go straight through too."""
-    if how.residual == "mask":
-        return _operations.quantize_with_mask(x, noise, how.spec, how.implementation, how.interpret)
-    return (_operations.quantize(x, noise, how.spec, how.implementation, how.interpret),)
-
-
-@_kept.defjvp
-def _(how: _Straight, primals: Any, tangents: Any) -> Any:
-    y, *packed = _kept(how, *primals)
-    tangent = tangents[0]
-    if how.residual == "mask":
-        tangent = _operations.clip_gradient_from_mask(tangent, packed[0], how.implementation, how.interpret)
-    elif how.residual == "x":
-        x = primals[0]
-        tangent = _operations.clip_gradient_from_x(tangent, x, how.spec, how.implementation, how.interpret)
-    return (y, *packed), (tangent, *map(zero_from_primal, packed))
 
 
 def _named(values: jax.Array) -> jax.Array:
