@@ -242,6 +242,12 @@ FACTS: dict[str, tuple[list[float], float, float, tuple[str, str, tuple[float | 
         2,
         (IMPLEMENTATIONS, CHOICE, tuple(counted(case, "v4") for case in ON_V4)),
     ),
+    "on a v4 without noise XLA takes fewer bundles than a kernel": (
+        [counted(f"pallas: {report.INT8}", "v4") / counted(f"xla: {report.INT8}", "v4")],
+        1,
+        2,
+        (IMPLEMENTATIONS, CHOICE, tuple(counted(f"{name}: {report.INT8}", "v4") for name in ("pallas", "xla"))),
+    ),
     "on a v4 the hardware's noise is the cheapest": (
         [
             counted(f"pallas: {NOISY} hardware noise", "v4") / count(row)
@@ -250,7 +256,7 @@ FACTS: dict[str, tuple[list[float], float, float, tuple[str, str, tuple[float | 
         ],
         0.1,
         1,
-        None,
+        (IMPLEMENTATIONS, CHOICE, (counted(f"pallas: {NOISY} hardware noise", "v4"),)),
     ),
 }
 
