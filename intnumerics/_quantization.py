@@ -48,6 +48,10 @@ class Quantize(_InReference):
     packing: Packing | None = None
 
     @property
+    def is_elementwise(self) -> bool:
+        return self.noise != "seed" and self.packing is None
+
+    @property
     def operands(self) -> tuple[Operand, ...]:
         return (Operand("x"), *([] if self.noise is None else [Operand(self.noise, is_shared=True)]))
 
@@ -190,6 +194,10 @@ class ClipGradientFromX(_InReference):
     is_linear: ClassVar[bool] = True
 
     spec: QuantSpec
+
+    @property
+    def is_elementwise(self) -> bool:
+        return True
 
     @property
     def operands(self) -> tuple[Operand, ...]:
