@@ -51,7 +51,9 @@ def _bind(call: Call, *operands: jax.Array) -> Arrays:
     types = [jax.typeof(operand) for operand in operands]
     mesh, shapes = _partitioning.mesh_of(types), [of.shape for of in types]
     is_asked = not mesh.explicit_axes and not mesh.manual_axes and is_static(*shapes)
-    split = _for_partitioner(call, tuple((of.shape, of.dtype) for of in types)) if is_asked else None
+    split = None
+    if is_asked:
+        split = _for_partitioner(call, tuple((of.shape, of.dtype) for of in types), _asks_shardy())
     return operation_p.bind(*operands, call=call, split=split)
 
 
@@ -60,12 +62,17 @@ def _bind_whole(call: Call, operation: Operation, *operands: jax.Array) -> Array
     return operation_p.bind(*operands, call=call.of(operation), split=None)
 
 
+def _asks_shardy() -> bool:
+    settings: Any = jax.config  # JAX does not declare the types of its settings
+    return settings.jax_use_shardy_partitioner
+
+
 @functools.lru_cache(PROGRAMS)
-def _for_partitioner(call: Call, types: tuple[tuple[tuple[int, ...], np.dtype], ...]) -> Any:
+def _for_partitioner(call: Call, types: tuple[tuple[tuple[int, ...], np.dtype], ...], asks_shardy: bool) -> Any:
     """The call as XLA's partitioner takes it.
 
     It is made when the call is traced, for JAX tells a lowering rule the devices of a program only if the program has
-    `custom_partitioning` in it.
+    `custom_partitioning` in it. What is made depends on which of XLA's partitioners is asked.
     """
     by_partitioner = functools.partial(
         _partitioning.by_partitioner, call.operation, functools.partial(_bind_whole, call)
@@ -201,8 +208,7 @@ def _lower(platform: str | None) -> None:
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, call: Call, split: Any) -> Any:
         if _partitioning.mesh_of(ctx.avals_in).explicit_axes:
             does = functools.partial(_partitioning.by_type, call.operation, functools.partial(_bind_whole, call))
-        elif split is not None and platform != "tpu" and _dispatch.is_partitioned_by_xla(ctx):
-            # libtpu does not run JAX's partitioners (jax-ml/jax#38196): XLA splits plain jnp there.
+        elif split is not None and _dispatch.needs_partitioner(ctx, platform, call):
             does = jaxpr_as_fun(split)
         else:
             does = _dispatch.implementation(ctx, platform, call)

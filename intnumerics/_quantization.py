@@ -55,6 +55,10 @@ class Quantize(_InReference):
     derivative: Derivative = "formula"
 
     @property
+    def is_elementwise(self) -> bool:
+        return self.noise != "seed" and self.packing is None
+
+    @property
     def operands(self) -> tuple[Operand, ...]:
         return (Operand("x"), *([] if self.noise is None else [Operand(self.noise, is_shared=True)]))
 
@@ -203,6 +207,10 @@ class ClipGradientFromX(_InReference):
     is_linear: ClassVar[bool] = True
 
     spec: QuantSpec
+
+    @property
+    def is_elementwise(self) -> bool:
+        return True
 
     @property
     def operands(self) -> tuple[Operand, ...]:
