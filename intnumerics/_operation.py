@@ -131,12 +131,15 @@ class Operation(abc.ABC):
         """Calls a room's function, which may take the operands in another form, and the static arguments."""
         return list(function(*operands))
 
-    def jvp(self, run: "Run", operands: Sequence[jax.Array], tangents: Mapping[int, jax.Array]) -> Arrays:
+    def jvp(
+        self, run: "Run", operands: Sequence[jax.Array], results: Arrays, tangents: Mapping[int, jax.Array]
+    ) -> Arrays:
         """The tangents of the results: the derivative of the formula.
 
         Args:
             run: Does an operation.
             operands: The operands.
+            results: The results.
             tangents: Tangents of some operands, by number; the others are constant.
         """
         places = list(tangents)

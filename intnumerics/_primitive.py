@@ -142,7 +142,9 @@ def _jvp(operands: Sequence[jax.Array], tangents: Sequence[Any], *, call: Call, 
     if call.operation.is_linear:
         out = operation_p.bind(moving[0], *operands[1:], call=call, split=split)
     else:
-        out = call.operation.jvp(lambda operation, *arrays: _bind(call.of(operation), *arrays), operands, moving)
+        out = call.operation.jvp(
+            lambda operation, *arrays: _bind(call.of(operation), *arrays), operands, results, moving
+        )
     pairs = zip(results, out, strict=True)
     return results, [tangent if _is_float(result) else _zero(result) for result, tangent in pairs]
 

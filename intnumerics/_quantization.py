@@ -100,19 +100,23 @@ class Quantize(_InReference):
         in_rows, is_shared = packing.draw_in_rows(draw), draw.shape != shape[len(shape) - len(draw.shape) :]
         return None if in_rows is None or is_shared else dataclasses.replace(self.spec, draw=in_rows)
 
-    def jvp(self, run: Run, operands: Sequence[jax.Array], tangents: Mapping[int, jax.Array]) -> Arrays:
+    def jvp(
+        self, run: Run, operands: Sequence[jax.Array], results: Arrays, tangents: Mapping[int, jax.Array]
+    ) -> Arrays:
+        x = operands[0]
         if self.derivative != "formula":
-            x = operands[0]
             tangent = tangents[0] if 0 in tangents else lax.full_like(x, 0)
-            if self.derivative == "clipped":
+            if self.derivative == "clipped" and self.packing is not None:
+                [tangent] = run(ClipGradientFromMask(self.packing), tangent, results[1])
+            elif self.derivative == "clipped":
                 [tangent] = run(ClipGradientFromX(self.spec), tangent, x)
-            return [tangent] * len(self.results(*operands))
+            return [tangent] * len(results)
         if self.spec.draw is None:
-            return super().jvp(run, operands, tangents)
-        x, seed = operands
+            return super().jvp(run, operands, results, tangents)
+        seed = operands[1]
         [noise] = run(noise_alone(self.spec.draw), lax.full_like(x, 0, jnp.float32), seed)
         read = dataclasses.replace(self, spec=dataclasses.replace(self.spec, draw=None), noise="noise")
-        return read.jvp(run, [x, noise], tangents)
+        return read.jvp(run, [x, noise], results, tangents)
 
     def on_shard(self, layout: Layout, run: Run, *shards: jax.Array) -> Arrays:
         operation, operands = self, list(shards)
