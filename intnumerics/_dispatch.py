@@ -10,7 +10,7 @@ from jax.interpreters import mlir
 
 from ._error_values import shown
 from ._operation import Arrays, Operation, Typed
-from .kernels import TABLE, Implementation
+from .kernels import TABLE, Implementation, Interpreted, Name
 from .kernels.gpu.tuning import device_kind
 from .kernels.spec import is_static
 
@@ -28,8 +28,8 @@ class Call:
     """
 
     operation: Operation
-    implementation: str | None = None
-    interpret: str | None = None
+    implementation: Name | None = None
+    interpret: Interpreted | None = None
 
     def of(self, operation: Operation) -> "Call":
         """The same of another operation."""

@@ -10,6 +10,7 @@ from jax.core import Tracer
 
 from . import _operations
 from ._integer_dtypes import written_as
+from .kernels import Interpreted, Name
 from .stochastic_rounding import DrawnInPass
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ def quantize(
     key: jax.Array | None,
     numerics: "IntNumerics",
     integers: np.dtype | None = None,
-    implementation: str | None = None,
-    interpret: str | None = None,
+    implementation: Name | None = None,
+    interpret: Interpreted | None = None,
 ) -> jax.Array:
     """The noise of the numerics, and x quantized with it: to `integers`, or in the dtype of x if that is None."""
     noise, spec = numerics.noise_and_spec(x, key)

@@ -11,15 +11,15 @@ from . import _partitioning, _primitive
 from ._mask_packing import BY_THE_BYTE, Packing, packing, packing_of
 from ._operation import Groups
 from ._quantization import ClipGradientFromMask, ClipGradientFromX, Derivative, Quantize, noise_alone
-from .kernels import Draw, QuantSpec
+from .kernels import Draw, Interpreted, Name, QuantSpec
 
 
 def quantize(
     x: jax.Array,
     noise: jax.Array | None,
     spec: QuantSpec,
-    implementation: str | None = None,
-    interpret: str | None = None,
+    implementation: Name | None = None,
+    interpret: Interpreted | None = None,
     derivative: Derivative = "formula",
 ) -> jax.Array:
     """`kernels.reference.quantize` without a mask.
@@ -45,8 +45,8 @@ def quantize_with_mask(
     x: jax.Array,
     noise: jax.Array | None,
     spec: QuantSpec,
-    implementation: str | None = None,
-    interpret: str | None = None,
+    implementation: Name | None = None,
+    interpret: Interpreted | None = None,
     derivative: Derivative = "formula",
 ) -> tuple[jax.Array, jax.Array]:
     """`quantize`, and the clip mask in the same pass.
@@ -63,7 +63,7 @@ def quantize_with_mask(
 
 
 def clip_gradient_from_mask(
-    g: jax.Array, packed: jax.Array, implementation: str | None = None, interpret: str | None = None
+    g: jax.Array, packed: jax.Array, implementation: Name | None = None, interpret: Interpreted | None = None
 ) -> jax.Array:
     """`kernels.reference.clip_gradient_from_mask`."""
     operation = ClipGradientFromMask(packing_of(packed.shape, _at_least_1d(g).shape))
@@ -71,7 +71,11 @@ def clip_gradient_from_mask(
 
 
 def clip_gradient_from_x(
-    g: jax.Array, x: jax.Array, spec: QuantSpec, implementation: str | None = None, interpret: str | None = None
+    g: jax.Array,
+    x: jax.Array,
+    spec: QuantSpec,
+    implementation: Name | None = None,
+    interpret: Interpreted | None = None,
 ) -> jax.Array:
     """`kernels.reference.clip_gradient_from_x`."""
     return _clip_gradient(ClipGradientFromX(spec), g, _at_least_1d(x), implementation, interpret)
@@ -81,8 +85,8 @@ def _clip_gradient(
     operation: ClipGradientFromMask | ClipGradientFromX,
     g: jax.Array,
     kept: jax.Array,
-    implementation: str | None,
-    interpret: str | None,
+    implementation: Name | None,
+    interpret: Interpreted | None,
 ) -> jax.Array:
     operands = _at_least_1d(g), kept
     return _primitive.run(operation, *operands, implementation=implementation, interpret=interpret)[0].reshape(g.shape)

@@ -20,6 +20,7 @@ from . import _dispatch, _partitioning
 from ._dispatch import Call
 from ._operation import Arrays, Operation
 from ._version import __version__
+from .kernels import Interpreted, Name
 from .kernels.spec import is_static
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu", None)  # None: any other
@@ -29,7 +30,9 @@ operation_p = Primitive("intnumerics")
 operation_p.multiple_results = True
 
 
-def run(operation: Operation, *operands: jax.Array, implementation: str | None, interpret: str | None) -> Arrays:
+def run(
+    operation: Operation, *operands: jax.Array, implementation: Name | None, interpret: Interpreted | None
+) -> Arrays:
     """Does an operation, under every transform.
 
     Args:

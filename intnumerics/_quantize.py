@@ -19,7 +19,7 @@ from ._memoize import memoized
 from ._quantization import Derivative
 from ._reverse_mode_only import reverse_only
 from .int_numerics import IntNumerics, check_numerics
-from .kernels import QuantSpec
+from .kernels import Interpreted, Name, QuantSpec
 from .kernels.spec import wider
 
 # What a checkpoint policy can save by name: `jax.checkpoint_policies.save_only_these_names(MASK, VALUES)`.
@@ -33,8 +33,8 @@ class _Straight:
 
     spec: QuantSpec
     residual: Literal["mask", "x"] | None  # what the backward needs; None if the gradient is not clipped
-    implementation: str | None
-    interpret: str | None
+    implementation: Name | None
+    interpret: Interpreted | None
 
     @property
     def derivative(self) -> Derivative:
@@ -81,8 +81,8 @@ def quantize(
     offset: Sequence[int | jax.Array] | None = None,
     global_shape: Sequence[int] | None = None,
     residual: Literal["mask", "x"] = "mask",
-    implementation: str | None = None,
-    interpret: str | None = None,
+    implementation: Name | None = None,
+    interpret: Interpreted | None = None,
 ) -> jax.Array:
     """Quantizes x in one pass; the gradient goes straight through, times the clip mask.
 
@@ -150,8 +150,8 @@ def quantize_to_int(
     offset: Sequence[int | jax.Array] | None = None,
     global_shape: Sequence[int] | None = None,
     dtype: DTypeLike | None = None,
-    implementation: str | None = None,
-    interpret: str | None = None,
+    implementation: Name | None = None,
+    interpret: Interpreted | None = None,
 ) -> jax.Array:
     """Quantizes x to integers in the same single pass; `from_int` is the inverse.
 
@@ -246,7 +246,7 @@ def _centres(q: jax.Array, offset: float, dtype: np.dtype) -> jax.Array:
 
 
 def _checked(
-    x: Any, numerics: Any, key: Any, implementation: str | None, interpret: str | None
+    x: Any, numerics: Any, key: Any, implementation: Name | None, interpret: Interpreted | None
 ) -> tuple[jax.Array, jax.Array | None]:
     """x as an array and the key if noise is drawn from it, the arguments that the public functions share checked."""
     check_numerics(numerics, x)
@@ -260,8 +260,8 @@ def _noise_and_spec(
     numerics: IntNumerics,
     key: jax.Array | None,
     part: Part | None,
-    implementation: str | None,
-    interpret: str | None,
+    implementation: Name | None,
+    interpret: Interpreted | None,
 ) -> tuple[jax.Array | None, QuantSpec]:
     """The noise or its seed, and what the pass does with it."""
     noise, spec = numerics.noise_and_spec(x, key, part)

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from . import _checks, _eager, _noise_functions, _operations
 from ._error_values import shown
@@ -97,9 +98,9 @@ class IntNumerics(QNumerics):
     clip_gradient: bool
     round: bool
     noise_fn: NoiseFn | None
-    dtype: Any = None
+    dtype: DTypeLike | None = None
     _: dataclasses.KW_ONLY
-    noise_dtype: Any = None
+    noise_dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
         make_known(type(self))
@@ -125,8 +126,8 @@ class IntNumerics(QNumerics):
         clip_gradient: bool = False,
         round: bool = True,
         noise_fn: NoiseFn | None = None,
-        dtype: Any = None,
-        noise_dtype: Any = None,
+        dtype: DTypeLike | None = None,
+        noise_dtype: DTypeLike | None = None,
     ) -> "IntNumerics":
         """The usual numerics of `bits` bits, with AQT's defaults; every field can be given.
 
@@ -175,7 +176,7 @@ class IntNumerics(QNumerics):
 
     get_quant_bound = abs_val_mapped_to  # AQT's name for it
 
-    def get_dtype(self) -> Any:
+    def get_dtype(self) -> DTypeLike | None:
         """The field `dtype`."""
         return self.dtype
 
@@ -186,7 +187,7 @@ class IntNumerics(QNumerics):
             bound=self.get_edge_of_last_int_bucket() - (0.5 if self.round else 0.0),
             clip=bool(self.clip),
             rounding=rounding if self.round else None,
-            noise_dtype=self.noise_dtype,
+            noise_dtype=_checks.noise_dtype(self.noise_dtype),
         )
 
     def noise_and_spec(

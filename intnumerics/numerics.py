@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 import jax
+from jax.typing import DTypeLike
 
 
 @jax.tree_util.register_dataclass
@@ -37,7 +38,7 @@ class QNumerics(abc.ABC):
     """
 
     @abc.abstractmethod
-    def get_dtype(self) -> Any:
+    def get_dtype(self) -> DTypeLike | None:
         """The dtype that quantized values are to be stored in, or None."""
 
     @abc.abstractmethod

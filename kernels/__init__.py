@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from .generators import PLAIN
 from .generators import Generator as Generator
@@ -24,6 +24,8 @@ from .spec import QuantSpec as QuantSpec
 from .spec import packed_shape as packed_shape
 
 Operation = Callable[..., Any]
+Name = Literal["reference", "xla", "pallas", "jax_triton"]  # what users write as `implementation=`
+Interpreted = Literal["cuda", "tpu"]  # and as `interpret=`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Implementation:
     """One row of the table. If two rows of a name serve a platform, the first one is used.
 
     Attributes:
-        name: What users write as `implementation=`.
+        name: One of `Name`.
         platform: The platform that it is lowered for, as JAX names it, or None for every platform.
         room: The module in this package that has the functions; it is imported when it is first used.
         dtypes: Names of the dtypes of the floats that it takes.
@@ -42,7 +44,7 @@ class Implementation:
         by_platform: The operations that are told the platform, as `platform=`, because their form depends on it.
     """
 
-    name: str
+    name: Name
     platform: str | None
     room: str
     dtypes: tuple[str, ...]
@@ -75,7 +77,7 @@ KERNEL_DTYPES = ("float32", "bfloat16", "float16")
 ALL_DTYPES = (*KERNEL_DTYPES, "float64")
 
 
-def _kernel(name: str, platform: str, room: str, extra: str, **fields: Any) -> Implementation:
+def _kernel(name: Name, platform: str, room: str, extra: str, **fields: Any) -> Implementation:
     """A row for a room of kernels, which need what this package's extra installs."""
     install = f"pip install 'intnumerics[{extra}]'"
     return Implementation(name, platform, room, KERNEL_DTYPES, is_kernel=True, install=install, **fields)
