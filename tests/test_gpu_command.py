@@ -105,10 +105,10 @@ STEP = """
     with (task.folder.parent / "began.txt").open("a") as file:
         file.write(task.name + "\\n")
     if task.name == "headline":
-        found = {{"implementation": "xla", "operation": "quantize", "dtype": "float32"}}
-        rows = Rows(task, store.RUN, "kernels")
+        found = {{"operation": "quantize", "dtype": "float32"}}
+        rows = Rows(task, store.RUN, "tuner")
         rows.list.append(found | {{"wrong": ""}})
-        rows.document["planned"] = {{"smoke": [found, found | {{"dtype": "bfloat16"}}]}}
+        rows.document["planned"] = {{"tuner": [found, found | {{"dtype": "bfloat16"}}]}}
         rows.write()
     {body}
 """
@@ -168,7 +168,7 @@ def test_a_late_step_is_killed_its_results_kept_and_the_whole_stays_within_the_m
     found = steps_in(tmp_path)
     assert found["headline"]["status"] == "late"
     table = (tmp_path / "out" / store.TABLE).read_text()
-    assert "| met so far | each kernel gives the bits of the reference | 1 of 2 kernels" in table
+    assert "| met so far | the tuner has tried each kernel, and what it tried is right | 1 of 2 kernels" in table
     assert "not measured | the tests marked gpu pass | step tests late: killed at its limit" in table
 
 
@@ -178,7 +178,7 @@ def test_a_step_without_time_is_not_begun_and_the_table_says_so(
     assert call(minutes=0.1) == 0
     assert began(tmp_path) == []
     table = (tmp_path / "out" / store.TABLE).read_text()
-    assert "not measured | each kernel gives the bits of the reference | step smoke not run: no time was left" in table
+    assert "not measured | the tests marked gpu pass | step tests not run: no time was left" in table
 
 
 def test_it_goes_on_from_a_step_keeps_what_is_there_and_mixes_it_with_no_other_results(

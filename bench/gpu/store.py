@@ -18,13 +18,8 @@ def read(path: pathlib.Path) -> Json:
 
 def lines(path: pathlib.Path) -> list[Json]:
     """The lines of a file of documents, without the last if that was cut off."""
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found
+    found = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in found if line.endswith("}")]
 
 
 def as_text(document: Json) -> str:

@@ -26,12 +26,11 @@ def in_order(size: int) -> list[Case]:
 def rows_found(document: store.Json) -> tuple[tuning.Row, ...]:
     """The table of this package with the rows that the tuner found."""
     rows = tuning.TABLE
-    for found in document.get("tuner", []):
-        if "error" not in found:
-            better = found["row"] and tuning.Row(
-                **found["row"] | {"configuration": tuning.Configuration(**found["row"]["configuration"])}
-            )
-            rows = tune.merged(rows, (found["device"], found["dtype"], found["operation"]), better)
+    for found in (row for row in document.get("tuner", []) if "error" not in row):
+        better = found["row"]
+        if better:
+            better = tuning.Row(**better | {"configuration": tuning.Configuration(**better["configuration"])})
+        rows = tune.merged(rows, (found["device"], found["dtype"], found["operation"]), better)
     return rows
 
 
