@@ -6,7 +6,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,25 +34,14 @@ DEVICES = {  # the platform, the topology as its compiler names it, and the mesh
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A program on a sharded array of bfloat16.
+    """A program on a sharded array of bfloat16."""
 
-    Attributes:
-        devices: A key of `DEVICES`.
-        what: `"forward"`; `"forward to int8"`; `"backward"`, a program of its own that is given what the forward kept;
-            or `"both"` in one.
-        implementation: As `quantize` takes it.
-        axes: The type of the axes of the mesh.
-        spec: How x is sharded.
-        noise: Whether Philox noise is drawn.
-        shape: The shape of x.
-    """
-
-    devices: str
-    what: str
+    devices: str  # a key of `DEVICES`
+    what: Literal["forward", "forward to int8", "backward", "both"]  # the backward is given what the forward kept
     implementation: str | None = None
-    axes: AxisType = AxisType.Auto
-    spec: P = BOTH_AXES
-    noise: bool = True
+    axes: AxisType = AxisType.Auto  # of the mesh
+    spec: P = BOTH_AXES  # how x is sharded
+    noise: bool = True  # whether Philox noise is drawn
     shape: tuple[int, ...] = SHAPE
 
 
@@ -122,11 +111,8 @@ def compile_case(case: Case) -> Any:
         if case.what == "both":
             return build(both, x, words, x)
         shardings = build(kept, x, words).output_shardings[1]
-        vjp = jax.tree.map(
-            lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
-            jax.eval_shape(kept, x, words)[1],
-            shardings,
-        )
+        typed = lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)  # noqa: E731
+        vjp = jax.tree.map(typed, jax.eval_shape(kept, x, words)[1], shardings)
         return build(lambda vjp, g: vjp(g)[0], vjp, x)
 
 
