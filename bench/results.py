@@ -170,11 +170,11 @@ def summary(report: Report) -> str:
 # --- as files ---------------------------------------------------------------------------------------------------------
 
 
-def as_text(report: Report) -> str:
-    """A run as JSON, one line per case."""
-    head = {key: value for key, value in report.items() if key != "cases"}
-    cases = ",\n".join(f"  {json.dumps(case)}" for case in report["cases"])
-    return f'{json.dumps(head)[:-1]}, "cases": [\n{cases}\n]}}\n'
+def as_text(document: dict[str, Any]) -> str:
+    """JSON with a line for each key, and for each item of a list."""
+    many = {key: ",\n  ".join(map(json.dumps, value)) for key, value in document.items() if isinstance(value, list)}
+    parts = (f"[\n  {many[key]}\n]" if many.get(key) else json.dumps(value) for key, value in document.items())
+    return "{" + ",\n".join(f"{json.dumps(key)}: {part}" for key, part in zip(document, parts, strict=True)) + "}\n"
 
 
 def new_path(folder: pathlib.Path, device: str) -> pathlib.Path:
@@ -185,10 +185,10 @@ def new_path(folder: pathlib.Path, device: str) -> pathlib.Path:
     return next(path for path in paths if not path.exists())
 
 
-def write(path: pathlib.Path, report: Report) -> None:
-    """Writes a run as it is so far, all of it or nothing."""
-    new = path.with_suffix(".new")
-    new.write_text(as_text(report))
+def write(path: pathlib.Path, document: dict[str, Any] | str) -> None:
+    """Writes a document or a text, all of it or nothing."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(document if isinstance(document, str) else as_text(document))
     new.replace(path)
 
 

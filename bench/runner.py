@@ -66,15 +66,14 @@ class Runner:
         wrong = check(case, variants, ready)
         prepared = copies + ready
         times = alternate(prepared, self.patience, self.sweep)
-        on_device = device_time.of(prepared, self.queue_on_cpu)
+        on_device, why = device_time.of(prepared, self.queue_on_cpu)
         for one, seconds in zip(prepared, times, strict=True):
             result = found[one.name] = _statistics(seconds)
-            if one.name in on_device.seconds:
-                result |= {"device_s": rounded(on_device.seconds[one.name]), "device_by": on_device.how[one.name]}
-                result |= {"queue_s": rounded(on_device.queued[one.name])}
+            timed = on_device.get(one.name, {})
+            result |= {key: rounded(value) if key.endswith("_s") else value for key, value in timed.items()}
             result |= {"wrong": wrong[one.name]} if wrong.get(one.name) else {}
             self.speed[case.operation.name, case.dtype, one.name] = result["median_s"] / case.size
-        return on_device.why
+        return why
 
     def _prepared(self, variants: Variants, pool: Pool, spares: Spares, found: dict[str, Result]) -> list[Prepared]:
         """The variants, ready; one may be unable to run, and its result says why."""
@@ -146,17 +145,15 @@ def _too_large(case: Case, types: Mapping[str, Any], sets: int) -> str:
     free = machine.free_memory()
     if need <= SHARE_OF_MEMORY * free:
         return ""
-    share, need_gib, free_gib = f"{SHARE_OF_MEMORY:.0%}", need / 2**30, free / 2**30
-    return f"would need about {need_gib:.1f} GiB, more than {share} of the {free_gib:.1f} that are free"
+    return (
+        f"would need about {need / 2**30:.1f} GiB, more than {SHARE_OF_MEMORY:.0%} of {free / 2**30:.1f} that are free"
+    )
 
 
 def _statistics(seconds: Sequence[float]) -> Result:
     low, _, high = statistics.quantiles(seconds, n=4)
-    return {
-        "median_s": rounded(statistics.median(seconds)),
-        "quartiles_s": [rounded(low), rounded(high)],
-        "rounds": len(seconds),
-    }
+    median = rounded(statistics.median(seconds))
+    return {"median_s": median, "quartiles_s": [rounded(low), rounded(high)], "rounds": len(seconds)}
 
 
 def rounded(seconds: float) -> float:

@@ -100,13 +100,13 @@ class Clock:
 
     def __call__(self, programs: Sequence[Jitted]) -> list[float]:
         by_wall = alternate(programs, PATIENCE, self.sweep)
-        by_device = device_time.of(programs)
-        ways = {by_device.how.get(one.name) for one in programs}
+        by_device, _ = device_time.of(programs)
+        ways = {by_device.get(one.name, {}).get("device_by") for one in programs}
         kinds = {device_time.PROFILER: "device time", device_time.QUEUE: "time in a queue"}
         self.kind = kinds.get(ways.pop() or "", "wall time") if len(ways) == 1 else "wall time"
         if self.kind == "wall time":
             return [statistics.median(seconds) for seconds in by_wall]
-        return [by_device.seconds[one.name] for one in programs]
+        return [by_device[one.name]["device_s"] for one in programs]
 
 
 def size_that_fits(most: int, free: int) -> int:

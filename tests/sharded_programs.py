@@ -1,7 +1,13 @@
-"""Programs on sharded arrays, compiled for the devices of a mesh that need not be there."""
+"""Programs on sharded arrays, compiled for the devices of a mesh that need not be there.
+
+    python tests/sharded_programs.py cuda
+
+Prints what each device would do as JSON; compilers.py runs it.
+"""
 
 import dataclasses
 import functools
+import json
 import pathlib
 import re
 import sys
@@ -75,7 +81,7 @@ def mesh(devices: str, kind: AxisType) -> jax.sharding.Mesh:
     """A mesh of devices that need not be there."""
     platform, name, shape = DEVICES[devices]
     if platform == "cuda":
-        target = (pathlib.Path(__file__).parent / "h100.txtpb").read_text()
+        target = (pathlib.Path(__file__).parent.parent / "bench" / "aot" / "h100.txtpb").read_text()
         topology = topologies.get_topology_desc(platform=platform, topology=name, target_config=target)
     else:
         topology = topologies.get_topology_desc(platform=platform, topology_name=name)
@@ -134,10 +140,5 @@ def measure(case: Case) -> dict[str, Any]:
     }
 
 
-def report(platform: str) -> dict[str, Any]:
-    """What was compiled for a platform."""
-    rows = []
-    for case in cases(platform):
-        rows.append(measure(case))
-        print(rows[-1], file=sys.stderr, flush=True)
-    return {"jax": jax.__version__, "cases": rows}
+if __name__ == "__main__":
+    print(json.dumps({"cases": [measure(case) for case in cases(sys.argv[1])]}))
