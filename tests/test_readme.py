@@ -15,7 +15,7 @@ import pytest
 from bench import results
 from bench.aot import report
 from bench.aot.chips import count
-from bench.aot.table import counts, table
+from bench.aot.table import counts
 from bench.baselines import GENERATORS
 from intnumerics import kernels
 from tools import bias, readme_tables
@@ -52,7 +52,13 @@ def test_numbers_are_looked_for_in_one_paragraph_of_one_section() -> None:
 
 @pytest.mark.parametrize(
     "table",
-    [table, readme_tables.measured, readme_tables.counted, readme_tables.fusion, lambda: bias.table(bias.stored())],
+    [
+        readme_tables.instructions,
+        readme_tables.measured,
+        readme_tables.counted,
+        readme_tables.fusion,
+        lambda: bias.table(bias.stored()),
+    ],
     ids=["counts", "noise measured", "noise counted", "fusion", "bias"],
 )
 def test_the_numbers_shown_are_those_stored(table: Callable[[], str]) -> None:

@@ -7,11 +7,20 @@ import pathlib
 from typing import Any
 
 from bench.aot.chips import CHIPS, Chip, count
-from bench.aot.table import CASES, compilers, counts
+from bench.aot.table import compilers, counts
 from bench.baselines import GENERATORS
 
 PAGE = pathlib.Path(__file__).parent.parent.parent / "docs" / "static-report.md"
 
+CASES = (
+    "quantize float32",
+    "quantize bfloat16",
+    "quantize bfloat16 -> int8",
+    "quantize float32 with mask",
+    "quantize bfloat16 with mask",
+    "clip gradient from mask, bfloat16",
+    "clip gradient from x, bfloat16",
+)
 FORMS = {
     "kernel": "pallas: {}",
     "kernel, jax-triton": "jax_triton: {}",
