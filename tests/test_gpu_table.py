@@ -162,17 +162,6 @@ def test_the_last_outcome_of_a_test_counts_and_one_that_could_not_be_collected_h
     assert found()[0] == table.NOT_MET
 
 
-def test_what_the_tuner_found_wrong_or_failed_with_is_shown_as_wrong(tmp_path: pathlib.Path) -> None:
-    key = {"operation": "quantize", "dtype": "float32"}
-    planned = {"tuner": [key, key | {"dtype": "bfloat16"}]}
-    folder = folder_of(tmp_path, tuner=[key | {"error": "ValueError: no"}], planned=planned)
-    failed = "0 of 2 kernels tried; 1 wrong, the first: quantize, float32: failed: ValueError: no"
-    assert verdict(folder, "the tuner") == (table.NOT_MET, failed)
-    assert len(command.complaints(folder, rehearsal=False)) == 1
-    folder = folder_of(tmp_path, tuner=[key | {"wrong": "2 elements differ"}], planned={"tuner": [key]})
-    assert verdict(folder, "the tuner")[1].endswith("quantize, float32: 2 elements differ")
-
-
 def test_slow_is_not_wrong_and_a_rehearsal_fails_if_anything_was_left_out_and_has_no_speeds(
     tmp_path: pathlib.Path,
 ) -> None:

@@ -114,13 +114,11 @@ def counted() -> str:
 
 def instructions() -> str:
     """What each operation costs by the count, on an H100 and on TPUs."""
-    heads = (("H100, instructions per element", H100), ("`pallas`, bundles per 1,024 elements", TPUS))
-    return "\n".join(
-        markdown((head, *columns), [
-            (case, *(cell(counts().get((f"{form}: {case}", chip))) for form, chip in columns.values())) for case in CASES
-        ])
-        for head, columns in heads
-    )  # fmt: skip
+    rows, tables = counts(), []
+    for head, columns in (("H100, instructions per element", H100), ("`pallas`, bundles per 1,024 elements", TPUS)):
+        cells = ([cell(rows.get((f"{form}: {case}", chip))) for form, chip in columns.values()] for case in CASES)
+        tables.append(markdown((head, *columns), ((case, *found) for case, found in zip(CASES, cells, strict=True))))
+    return "\n".join(tables)
 
 
 def fusion() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bench import arrays, cases, libraries, machine
 from bench.cases import Case
-from bench.gpu import steps, store
+from bench.gpu import steps
 from bench.gpu.steps import Rows, Task
 from bench.gpu.store import Json
 from bench.gpu.targets import BACKWARD, CHAINS, DTYPES, MASKED, NOISES, NOISY
@@ -61,7 +61,7 @@ def main() -> None:
     names = cases.here(platform, task.rehearsal)
     chosen = headline(task.rehearsal) if task.name == "headline" else rest(task.rehearsal)
     absent = [f"implementation={n!r}" for n in cases.implementations(platform) if n not in (*names, "reference")]
-    rows = Rows(task, store.BENCH, "cases")
+    rows = Rows(task)
     rows.document |= machine.description() | {"skipped": [*libraries.missing(), *absent]}
     rows.document["settings"] = vars(PATIENCE) | {"quick": task.rehearsal}
     patience = REHEARSAL_PATIENCE if task.rehearsal else PATIENCE

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, NoReturn
 
+from bench import results
 from bench.gpu import store, table
 from bench.gpu.store import Json
 
@@ -20,17 +21,19 @@ KEY = ("operation", "dtype", "shape")  # what a row is known by, as far as it ha
 class Step(NamedTuple):
     """A process of its own."""
 
-    module: str  # what is run, in `bench.gpu`
+    module: str  # what is run
     share: float  # seconds of a call of five minutes; longer and shorter calls are divided alike
     what: str  # what it does, for a person
 
 
 STEPS = {  # in the order of their worth
-    "smoke": Step("marked_tests", 40, "the tests marked gpu: one of each distinct kernel, bits against NumPy"),
-    "headline": Step("measure", 105, "the headline cases, the most valuable first"),
-    "tests": Step("marked_tests", 60, "all other tests marked gpu"),
-    "tuner": Step("tuner", 40, "block sizes and warps, those of the most valuable cases first"),
-    "rest": Step("measure", 40, "the rest of the benchmark"),
+    "smoke": Step(
+        "bench.gpu.marked_tests", 40, "the tests marked gpu: one of each distinct kernel, bits against NumPy"
+    ),
+    "headline": Step("bench.gpu.measure", 105, "the headline cases, the most valuable first"),
+    "tests": Step("bench.gpu.marked_tests", 60, "all other tests marked gpu"),
+    "tuner": Step("tools.tune", 40, "block sizes and warps, those of the most valuable cases first"),
+    "rest": Step("bench.gpu.measure", 40, "the rest of the benchmark"),
 }
 
 
@@ -51,8 +54,11 @@ class Task:
 
     def command(self) -> list[str]:
         """What runs it."""
-        words = json.dumps(dataclasses.asdict(self))
-        return [sys.executable, "-m", f"bench.gpu.{STEPS[self.name].module}", words]
+        words = [json.dumps(dataclasses.asdict(self))]
+        if self.name == "tuner":
+            minutes = f"{(self.until - MARGIN - time.time()) / 60:.2f}"
+            words = ["--minutes", minutes, "--store", str(self.folder / store.ROWS), *["--rehearsal"] * self.rehearsal]
+        return [sys.executable, "-m", STEPS[self.name].module, *words]
 
     @classmethod
     def given(cls) -> "Task":
@@ -66,12 +72,12 @@ def key(row: Json) -> list[Any]:
 
 
 class Rows:
-    """A list of a document, with a row for each job of a step; it is written whenever one is done."""
+    """The cases of the benchmark, a row for each; they are written whenever one is done."""
 
-    def __init__(self, task: Task, file: str, name: str) -> None:
-        self.task, self.path = task, task.folder / file
+    def __init__(self, task: Task) -> None:
+        self.task, self.path = task, task.folder / store.BENCH
         self.document = store.read(self.path)
-        self.list: list[Json] = self.document.setdefault(name, [])
+        self.list: list[Json] = self.document.setdefault("cases", [])
         self.running: Json = self.document.setdefault("running", {})
         was = self.running.pop(task.name, None)
         if was and task.start:
@@ -106,7 +112,7 @@ class Rows:
             del self.running[self.task.name]
             self.add(row)
             self.write()
-            print(table.title(row), "; ".join(table.wrong_in(row)) or "right", flush=True)
+            print(results.title(row), "; ".join(table.wrong_in(row)) or "right", flush=True)
             if "error" in row and not is_well():
                 end(DEVICE_LOST)
 

@@ -9,9 +9,9 @@ from bench.gpu import store
 from bench.gpu.store import Json
 from bench.gpu.targets import ANY_NOISE, BEST_OF_OURS, COPY, GENERATORS, SAME_NOISE, TARGETS, Right, Speed
 from bench.names import OURS
+from bench.results import title
 
 MET, SO_FAR, NOT_MET, NOT_MEASURED = "met", "met so far", "NOT MET", "not measured"
-NOUNS = {"cases": "cases", "tuner": "kernels tried"}
 WIDTH = 400  # of what was measured
 
 
@@ -26,29 +26,21 @@ class Verdict(NamedTuple):
 def verdicts(folder: pathlib.Path) -> list[Verdict]:
     """What was measured of every target."""
     run, bench = (store.read(folder / name) for name in (store.RUN, store.BENCH))
-    found = []
-    for target in TARGETS:
-        if isinstance(target, Speed):
-            found.append(_speed(target, run, bench))
-        elif target.list == "tests":
-            found.append(_tests(target, run, store.lines(folder / store.TESTS)))
-        else:
-            found.append(_rows(target, run, bench if target.list == "cases" else run))
-    return found
+    lines = store.lines(folder / store.TESTS)
+    return [
+        _speed(target, run, bench)
+        if isinstance(target, Speed)
+        else (_tests(target, run, lines) if target.step == "tests" else _cases(target, run, bench))
+        for target in TARGETS
+    ]
 
 
-def title(row: Json) -> str:
-    """What a row is called."""
-    return f"{row['operation']}, {row['dtype']}" + (f" [{', '.join(map(str, row['shape']))}]" if "shape" in row else "")
-
-
-def wrong_in(row: Json) -> list[str]:
-    """What is wrong in a row: that it failed, a wrong result of anyone, or that a kernel of ours failed."""
-    wrong = [f"failed: {row['error']}"] if "error" in row else []
-    wrong += [row["wrong"]] if row.get("wrong") else []
-    found = row.get("results", {})
+def wrong_in(case: Json) -> list[str]:
+    """What is wrong in a case: that it failed, a wrong result of anyone, or that a kernel of ours failed."""
+    wrong = [f"failed: {case['error']}"] if "error" in case else []
+    found = case["results"]
     return wrong + [
-        why for name in found if (why := _failure(row, name)) and (_is_ours(name) or "wrong" in found[name])
+        why for name in found if (why := _failure(case, name)) and (_is_ours(name) or "wrong" in found[name])
     ]
 
 
@@ -75,18 +67,14 @@ def _why_not(run: Json, step: str) -> str:
     return f"step {step} {found['status']}" + (f": {found['why']}" if found.get("why") else "")
 
 
-def _rows(target: Right, run: Json, document: Json) -> Verdict:
-    rows, asked = document.get(target.list, []), document.get("planned", {}).get(target.step, [])
+def _cases(target: Right, run: Json, bench: Json) -> Verdict:
+    rows, asked = bench.get("cases", []), bench.get("planned", {}).get(target.step, [])
     wrong = [f"{title(row)}: {why}" for row in rows for why in wrong_in(row)]
-    done = {title(row) for row in rows if "error" not in row and (target.list != "cases" or _is_timed(row))}
+    done = {title(row) for row in rows if any(results.seconds(row, n) for n in row["results"] if _is_ours(n))}
     planned = done | {title(row) for row in asked}
     if not done and not wrong:
         return Verdict(target, NOT_MEASURED, _why_not(run, target.step))
-    return _verdict(target, wrong, done >= planned, f"{len(done)} of {len(planned)} {NOUNS[target.list]}")
-
-
-def _is_timed(case: Json) -> bool:
-    return any(results.seconds(case, name) for name in case["results"] if _is_ours(name))
+    return _verdict(target, wrong, done >= planned, f"{len(done)} of {len(planned)} cases")
 
 
 def _tests(target: Right, run: Json, lines: list[Json]) -> Verdict:
