@@ -59,8 +59,7 @@ def backward() -> dict[str, Variant]:
     if not _absent("AQT"):
         numerics = _aqt_numerics("same")
         found["AQT's IntSymmetric"] = Variant(lambda g, x: numerics.vjp_bwd((x,), g)[0], ("g", "x"))
-    bound = baselines.BOUND
-    with_torch = lambda g, x: g * ((x >= -bound) & (x <= bound))  # noqa: E731
+    with_torch = lambda g, x: g * ((x >= -baselines.BOUND) & (x <= baselines.BOUND))  # noqa: E731
     return found if _absent("PyTorch") else found | _torch(with_torch, ("g", "x"))
 
 

@@ -172,7 +172,7 @@ def page(folder: pathlib.Path, docs: pathlib.Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.report")
     parser.add_argument("--results", type=pathlib.Path, default=results.STORED, metavar="FOLDER")
     parser.add_argument("--docs", type=pathlib.Path, default=DOCS, metavar="FOLDER")
     options = parser.parse_args()

@@ -108,11 +108,8 @@ def begin(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
     if run and run["known"] != known:
         sys.exit(f"--out {options.out} has results of {run['known']}, and this is {known}: give another folder")
     options.out.mkdir(parents=True, exist_ok=True)
-    names, steps = asked(options), run.get("steps", {})
-    fresh = {
-        name: {"status": "not run", "why": "no time was left" if name in names else "not asked for"} for name in STEPS
-    }
-    steps = {name: fresh[name] if name in names else steps.get(name, fresh[name]) for name in STEPS}
+    steps = {name: {"status": "not run", "why": "not asked for"} for name in STEPS} | run.get("steps", {})
+    steps |= {name: {"status": "not run", "why": "no time was left"} for name in asked(options)}
     return run | {"about": about, "known": known, "rehearsal": options.rehearsal, "steps": steps}
 
 
@@ -146,7 +143,7 @@ def run_step(name: str, until: float, options: argparse.Namespace) -> tuple[str,
             return "late", "killed at its limit; what it had found is kept"
         if status == 0:
             return "ran", f"its process was started {start + 1} times" if start else ""
-        if status > 0 and status != DEVICE_LOST:
+        if (status > 0 and status != DEVICE_LOST) or until - time.time() < LEAST:
             break
     said = log.read_text(errors="replace").strip().splitlines()
     return "failed", f"exit status {status}: {said[-1][:200] if said else ''}"
