@@ -63,18 +63,19 @@ class Case:
             return baselines.backward if self.backward else self._formula
         platform = "cuda" if self.chips == H100 else "tpu"
         [row] = [row for row in TABLE if (row.name, row.platform) == (self.who, platform)]
-        module: Any = row.operations()
         spec = HALVES if self.note == FLOOR else NEAREST
         spec = dataclasses.replace(spec, with_mask=self.mask, integer_dtype=jnp.dtype(self.to) if self.to else None)
         if self.noise in GENERATORS:
             draw = Draw(GENERATORS[self.noise], self.shape[self.batch :], self.whole)
             spec = dataclasses.replace(spec, draw=draw)
         if self.backward == "mask":
-            return module.clip_gradient_from_mask
+            return row.operation("clip_gradient_from_mask")
         if self.backward:
-            return lambda g, x: module.clip_gradient_from_x(g, x, spec)
+            clip: Any = row.operation("clip_gradient_from_x")
+            return lambda g, x: clip(g, x, spec)
+        quantize: Any = row.operation("quantize")
         before = (lambda x: jax.nn.gelu(x) * 16) if self.chain else (lambda x: x)
-        return lambda x, noise=None: module.quantize(before(x), noise, spec)
+        return lambda x, noise=None: quantize(before(x), noise, spec)
 
     def _formula(self, x: jax.Array, words: jax.Array | None = None) -> jax.Array:
         y = baselines.nearest(x, baselines.uniform(self.noise, words, x.shape) if self.noise else None)
