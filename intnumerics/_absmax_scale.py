@@ -11,7 +11,7 @@ from .kernels import scaling
 
 
 def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, ...] | None = None) -> jax.Array:
-    """The size of a bucket such that the largest magnitude of x is `numerics.abs_val_mapped_to()` buckets.
+    """The size of a bucket: the largest magnitude of x is `numerics.abs_val_mapped_to()` buckets.
 
     `quantize` and `quantize_to_int` take `x / scale`, and their result times `scale` is in the units of x again. The
     scale is float32 for bfloat16 and float16 too, and so is the quotient, which bfloat16 would round. With strict dtype
@@ -93,17 +93,17 @@ def _largest_finite(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 
 def _largest_finite_on_a_cpu(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """`_largest_finite` four times as fast where all is finite: XLA for CPU has a quick maximum of magnitudes alone."""
+    """`_largest_finite`, four times as fast if all elements are finite, as XLA for CPU reduces magnitudes quickly."""
     largest = jnp.max(_magnitude(x), axis=axes, keepdims=True, initial=0)
     is_finite = jnp.all(largest < jnp.inf)
     return jax.lax.cond(is_finite, lambda _: largest, functools.partial(_largest_finite, axes=axes), x)
 
 
 def _has_one_cpu() -> bool:
-    """Whether no program for CPUs is split over devices, where either branch would send maxima of its own."""
+    """Whether no program for CPUs is split over devices; if one were, each branch would send maxima."""
     try:
         return len(jax.devices("cpu")) == 1
-    except RuntimeError:  # as JAX says where JAX_PLATFORMS leaves CPUs out
+    except RuntimeError:  # JAX raises it if JAX_PLATFORMS does not have cpu
         return False
 
 

@@ -1,4 +1,4 @@
-"""What arguments must be: each check names the argument, its value, the reason and the way out."""
+"""Checks of arguments: each error names the argument, its value, the reason and the remedy."""
 
 import functools
 import numbers
@@ -13,7 +13,7 @@ from ._error_values import is_array, shown
 from ._memoize import memoized
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
-_FLOATS = frozenset(jnp.dtype(name) for name in FLOATS)  # the name of a dtype takes NumPy longer than its hash
+_FLOATS = frozenset(jnp.dtype(name) for name in FLOATS)  # NumPy makes the name of a dtype anew each time
 _INTEGERS = frozenset(jnp.dtype(name) for name in ("int2", "int4", "int8", "int16", "int32", "uint8"))  # the usual ones
 MAX_BITS = 22
 
@@ -115,7 +115,7 @@ def floats(name: str, value: Any) -> jax.Array:
 
 
 def key_of(context: Any) -> Any:
-    """The key of a context; what has none, as a bare key, is refused with a TypeError."""
+    """The key of a context; anything without one, such as a bare key, raises a TypeError."""
     if not hasattr(context, "key"):
         raise TypeError(f"context={shown(context)} has no key: give a Context, as in Context(key=jax.random.key(seed))")
     return context.key
@@ -199,7 +199,7 @@ def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
 
 
 def residual(value: Any) -> None:
-    """Refuses what `quantize` cannot keep for its backward, with a ValueError."""
+    """Raises a ValueError for anything that `quantize` cannot keep for its backward."""
     if not isinstance(value, str) or value not in ("mask", "x"):
         raise ValueError(
             f"residual={shown(value)} is neither 'mask' nor 'x': 'mask' keeps one bit per element for the backward, "
@@ -272,7 +272,7 @@ def _array(subject: str, value: Any, remedy: str) -> jax.Array:
 
 
 def _way_to_an_array(value: Any) -> str | None:
-    """How to make an array, or arrays, of what is not one yet; None if that is not known."""
+    """How to turn a value into an array or arrays; None if that is not known."""
     if isinstance(value, np.ma.MaskedArray):
         return "fill it first, as in array.filled(0)"
     if isinstance(value, np.ndarray) and not value.dtype.isnative:
@@ -283,7 +283,7 @@ def _way_to_an_array(value: Any) -> str | None:
 
 
 def _root(error: BaseException) -> str:
-    """What JAX says, without the frames around it."""
+    """JAX's message, without the errors around it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split()).rstrip(".")

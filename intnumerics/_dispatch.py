@@ -90,6 +90,19 @@ def is_partitioned_by_xla(ctx: mlir.LoweringRuleContext) -> bool:
     return not hasattr(context, "manual_axes") and getattr(context, "num_devices", 1) > 1
 
 
+def needs_partitioner(ctx: mlir.LoweringRuleContext, platform: str | None, call: Call) -> bool:
+    """Whether XLA splits the whole program, and needs our rules to split a call.
+
+    It does not need them for plain jnp that is elementwise. On a TPU it splits all plain jnp by itself, because libtpu
+    does not run JAX's partitioners (jax-ml/jax#38196).
+    """
+    if platform == "tpu" or not is_partitioned_by_xla(ctx):
+        return False
+    operands: Any = ctx.avals_in
+    row = choose(call, platform, operands, partitioned=False, elsewhere=is_elsewhere(ctx, platform))
+    return row.is_kernel or not call.operation.is_elementwise
+
+
 def is_partitioned(ctx: mlir.LoweringRuleContext) -> bool:
     """Whether XLA splits this part of the program: all of it, or the inside of a `shard_map` along some mesh axes."""
     context: Any = ctx.module_context.axis_context

@@ -1,4 +1,4 @@
-"""How an error shows a value: in a few words, and an array by its type, shape and dtype, never by its numbers.
+"""How an error message shows a value: briefly, and an array by its type, shape and dtype, never by its numbers.
 
 To write the numbers of an array out is to fetch them from a device; and there may be a billion of them.
 """

@@ -1,4 +1,4 @@
-"""How `jax.export` writes the pytrees of this package, for a stored program that takes or returns them.
+"""How `jax.export` stores the pytrees of this package, for programs that take or return them.
 
 The fields of numerics are written as JSON, so nothing that is read is run. Of the noise functions those of the package
 are written; a program with another one holds it, as a closure.
@@ -33,7 +33,7 @@ def _write(aux: Any) -> bytes:
     for name in DTYPES:
         fields[name] = None if fields[name] is None else np.dtype(fields[name]).name
     fields["bits"] = int(fields["bits"])
-    return json.dumps(fields, default=lambda scalar: scalar.item()).encode()  # of NumPy
+    return json.dumps(fields, default=lambda scalar: scalar.item()).encode()  # NumPy's scalars
 
 
 def _read(data: bytes) -> IntNumerics:
@@ -47,7 +47,7 @@ def _read(data: bytes) -> IntNumerics:
 
 
 def register() -> None:
-    """Tells `jax.export` of the pytrees, once."""
+    """Registers the pytrees with `jax.export`."""
     export.register_pytree_node_serialization(
         IntNumerics, serialized_name="intnumerics.IntNumerics", serialize_auxdata=_write, deserialize_auxdata=_read
     )

@@ -1,4 +1,4 @@
-"""Where an array lies in a larger one, as the shard that `jax.shard_map` hands out does, so that its noise is that."""
+"""The position of an array in a larger one: a shard inside `jax.shard_map` has the noise of the whole array."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ class Part:
     whole: tuple[int, ...]
 
     def seeded(self, seeded: Seeded, shape: tuple[int, ...]) -> Seeded:
-        """The noise of the part, which has `shape`, from that of the whole."""
+        """The draw and the seed of the part, of `shape`, from those of the whole array."""
         whole = seeded.draw.shape  # 1 along axes that share a draw, and so has the part
         shape = tuple(1 if size == 1 else n for n, size in zip(shape, whole, strict=True))
         draw = dataclasses.replace(seeded.draw, shape=shape, whole=whole)
@@ -45,7 +45,7 @@ class Part:
         return Seeded(dataclasses.replace(draw, aligned=aligned), advance(seeded.seed, steps))
 
     def cut(self, noise: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """The part of an array of noise for the whole, for a part of `shape`."""
+        """The slice of the whole array's noise that belongs to a part of `shape`."""
         noise = jnp.reshape(noise, (1,) * (len(shape) - noise.ndim) + noise.shape)
         sizes = [1 if n == 1 else size for n, size in zip(noise.shape, shape, strict=True)]
         starts = [0 if n == 1 else at for n, at in zip(noise.shape, self.offset, strict=True)]
@@ -53,7 +53,7 @@ class Part:
 
 
 def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | None:
-    """Where an array of `shape` lies, from what the user wrote; None for an array that is no part.
+    """The position of an array of `shape`, from the user's arguments; None if it is not part of a larger array.
 
     Raises:
         TypeError: The offset or the shape is not a sequence of integers.
@@ -107,12 +107,12 @@ def _is_known(value: Any) -> bool:
 
 
 def _kind(item: Any) -> str:
-    """An item as it is, or the type of one that comes from an array."""
+    """How an error shows an item: as it is, or its type if it comes from an array."""
     return f"a {type(item).__name__}" if isinstance(item, np.generic) else shown(item)
 
 
 def _offset(value: Any) -> tuple[Any, ...]:
-    """Integers as they are, NumPy's and JAX's known ones among them, and traced scalars of integers."""
+    """The offset as Python integers and traced integer scalars."""
     advice = "give an integer for each axis of x, as in (jax.lax.axis_index('rows') * x.shape[0], 0)"
     try:
         items = list(value)

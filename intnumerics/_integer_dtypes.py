@@ -1,4 +1,4 @@
-"""The dtypes of integers that a quantization can end in."""
+"""The integer dtypes of results."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ INTEGERS = tuple(jnp.dtype(d) for d in (jnp.int2, jnp.int4, jnp.int8, jnp.int16,
 
 
 def integer_dtype(value: Any, lowest: float, highest: float) -> np.dtype:
-    """The dtype for integers from `lowest` to `highest`; the smallest of int8, int16 and int32 for None.
+    """The dtype for integers from `lowest` to `highest`; None means the smallest of int8, int16 and int32.
 
     Raises:
         ValueError: A dtype that is not a signed integer of 32 bits or fewer, or is too small.
@@ -42,5 +42,5 @@ def integer_dtype(value: Any, lowest: float, highest: float) -> np.dtype:
 
 
 def written_as(dtype: np.dtype) -> np.dtype:
-    """What an implementation writes for integers of a dtype: none writes less than a byte for an element."""
+    """The dtype that implementations write for integers of a dtype: at least a byte per element."""
     return dtype if dtype.name not in ("int2", "int4") else np.dtype(np.int8)

@@ -1,18 +1,17 @@
 """How the clip mask of an array is packed to one bit per element, so that a sharded array has a sharded mask.
 
-The last axes of the array, as few as it takes, are cut into groups of elements, each of which is packed into bytes of
-its own. A shard packs its part of the mask alone if it has whole groups; so groups are small. They are as many as a
-power of two that divides the axis where they begin, and larger only where padding a group to whole bytes would cost
-more than a sixteenth.
+The last axes of the array, as few as possible, are cut into groups of elements, and each group is packed into bytes of
+its own. A device can pack its shard of the mask alone if the shard has whole groups, so groups are small: their number
+is the largest power of two that divides the axis where they begin. It is smaller if padding each group to whole bytes
+would cost more than a sixteenth. If the type of an array says that its shards do not have whole groups, the mask takes
+a byte per element.
 
-Where the type of an array says that its shards have no whole groups, its mask takes a byte per element.
-
-A size may be a symbol, in a program that `jax.export` traces for many shapes. Groups are then cut from the known axes
-after the last symbol alone, as above, or are all of those axes where that finds none: `"b, 128"` takes one bit per
-element, `"b, 12"` two bytes per row. Where the last axis is a symbol, groups are of 8 elements if it is known to be a
-multiple of 8, as `"8*n"` is, and of one element otherwise: a byte per element. So the packing follows from the symbolic
-shape alone, and two exported programs agree on it, one with `vjp_fwd` and one with `vjp_bwd`. It is the packing that an
-array of known sizes would have, or one that gives the packed mask another shape; so a mask is never misread.
+In a program that `jax.export` traces for many shapes, a size may be a symbol. Then groups are cut from the known axes
+after the last symbol, or are all of these axes if they cannot be cut: `"b, 128"` takes one bit per element, `"b, 12"`
+two bytes per row. If the last axis is a symbol, a group has 8 elements if the size is known to be a multiple of 8, as
+`"8*n"` is, and one element otherwise. So the packing follows from the symbolic shape, and two exported programs agree
+on it, one with `vjp_fwd` and one with `vjp_bwd`. An array of known sizes has the same packing, or one whose packed mask
+has another shape, so a mask is never misread.
 """
 
 import dataclasses
@@ -30,11 +29,11 @@ BITS_FOR_ONE_OF_PADDING = 16  # a group has at least so many bits for each bit t
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """How a mask is packed; leading axes, as `vmap` makes them, are as they were.
+    """How a mask is packed. Leading axes, as `vmap` adds them, do not change.
 
     Attributes:
         axes: How many of the last axes are packed together.
-        group: How many elements have bytes of their own, low bit first.
+        group: How many elements are packed into bytes of their own, low bit first.
     """
 
     axes: int
@@ -51,17 +50,17 @@ class Packing:
         return self.group % 8 == 0
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the packed mask of an array: one axis in the place of those that are packed together."""
+        """The shape of the packed mask of an array: one axis replaces those that are packed together."""
         lead, last = shape[: -self.axes], shape[-self.axes :]
         return (*lead, math.prod(last) // self.group * self.group_bytes)
 
     def rows(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape in which an array is packed along its last axis: `shape` itself wherever that is so already."""
+        """The shape in which an array is packed along its last axis, which is `shape` itself if possible."""
         lead, n = shape[: -self.axes], math.prod(shape[-self.axes :])
         return (*lead, n) if self.in_whole_bytes or self.group == n else (*lead, n // self.group, self.group)
 
     def draw_in_rows(self, draw: Draw) -> Draw | None:
-        """The noise of an array in the shape of its `rows`; None where they are not rows of the whole, or tie it."""
+        """The draw for the `rows` of an array; None if they are not rows of the whole array."""
         rows, inner = self.rows(draw.shape), len(draw.shape) - self.axes + 1
         if draw.generator == "hardware" or draw.whole[inner:] != draw.shape[inner:]:
             return None
@@ -79,14 +78,14 @@ class Packing:
         """The mask, of `shape`."""
         if not packed.size:
             return jnp.zeros(shape, bool)
-        if self.in_whole_bytes:  # not by groups: JAX does not know that a symbolic size n is n // 8 * 8
+        if self.in_whole_bytes:  # without groups: JAX does not know that a symbolic size n is n // 8 * 8
             count, groups = math.prod(shape[-self.axes :]), packed
         else:
             count, groups = self.group, packed.reshape(*packed.shape[:-1], -1, self.group_bytes)
         return clip_mask.unpack(groups, count).reshape(shape)
 
 
-BY_THE_BYTE = Packing(1, 1)  # which any shard can do alone
+BY_THE_BYTE = Packing(1, 1)  # every shard has whole groups of one element
 
 
 @functools.cache

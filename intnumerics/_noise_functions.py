@@ -1,4 +1,4 @@
-"""The noise function that a numerics holds: what it must be, how it is called, and when two of them are one."""
+"""The noise function of a numerics: what it must be, how it is called, and which functions count as equal."""
 
 import functools
 import inspect
@@ -11,7 +11,7 @@ import jax
 
 from ._error_values import shown
 
-# What other packages write as strings, and our names as strings: the object to use.
+# The class to use for a string that other packages accept, or that is the name of one of our classes.
 _NAMED = {
     "jax.uniform": "JaxUniform",  # in AQT's config
     "custom-1": "RandomCenteredUniform",
@@ -27,7 +27,7 @@ _NAMED = {
 
 
 def checked(value: Any) -> Any:
-    """A noise function or None. Functions that do the same are replaced by the first of them.
+    """A noise function or None. Of functions that do the same, the first one replaces the others.
 
     Raises:
         TypeError: A name, a class, or anything else that cannot be called with a shape and a key.
@@ -61,14 +61,14 @@ def draw(noise_fn: Callable[[tuple[int, ...], jax.Array], Any], shape: tuple[int
     try:
         return noise_fn(shape, key)
     except TypeError as error:
-        # Looked at only now: a signature may be wrong about a function that can be called, and takes time to read.
+        # Only after an error: reading a signature takes time, and it may be wrong about a function that can be called.
         if reason := _refuses(noise_fn):
             raise TypeError(f"numerics.noise_fn={shown(noise_fn)} {reason}") from error
         raise
 
 
 def _refuses(noise_fn: Callable[..., Any]) -> str | None:
-    """Why a function does not take a shape and a key, and what to write; None if by its signature it does."""
+    """Why a function does not take a shape and a key, and what to write; None if its signature accepts them."""
     try:
         signature = inspect.signature(noise_fn)
     except (TypeError, ValueError):  # as for some that are not written in Python
@@ -91,13 +91,13 @@ def _refuses(noise_fn: Callable[..., Any]) -> str | None:
     return None
 
 
-# --- functions that are made anew -------------------------------------------------------------------------------------
+# --- functions that are equal ----------------------------------------------------------------------------------------
 
 _alike: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
 
 
 def _one_of_alike(noise_fn: Any) -> Any:
-    """The first that was seen, and is still in use, of functions that do the same.
+    """The first function, still in use, that does the same as this one.
 
     A numerics is a static value, and functions are equal only to themselves. With a lambda that is written in a call,
     `jax.jit` would thus compile again at each call.
@@ -107,7 +107,7 @@ def _one_of_alike(noise_fn: Any) -> Any:
 
 
 def _names(code: CodeType) -> set[str]:
-    """The names that a function's code uses, those of functions within it included."""
+    """The names that a function's code uses, including those in functions within it."""
     return set(code.co_names).union(*(_names(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
 
 
@@ -125,5 +125,5 @@ def _what_it_does(noise_fn: Any) -> Hashable | None:
             hash(parts)
         except TypeError:
             return None
-        return parts, repr(parts[1:])  # which tells 0 from False, and they are equal
+        return parts, repr(parts[1:])  # repr tells 0 from False, which are equal
     return None

@@ -101,6 +101,11 @@ class Operation(abc.ABC):
     whole_axes: ClassVar[tuple[int, ...]] = ()
 
     @property
+    def is_elementwise(self) -> bool:
+        """Whether XLA splits its plain form over devices by itself, without sending anything."""
+        return False
+
+    @property
     @abc.abstractmethod
     def operands(self) -> tuple[Operand, ...]:
         """What it takes, in order."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from . import _partitioning, _primitive
 from ._mask_packing import BY_THE_BYTE, Packing, packing, packing_of
 from ._operation import Groups
-from ._quantization import ClipGradientFromMask, ClipGradientFromX, Quantize, noise_alone
+from ._quantization import ClipGradientFromMask, ClipGradientFromX, Derivative, Quantize, noise_alone
 from .kernels import Draw, QuantSpec
 
 
@@ -20,6 +20,7 @@ def quantize(
     spec: QuantSpec,
     implementation: str | None = None,
     interpret: str | None = None,
+    derivative: Derivative = "formula",
 ) -> jax.Array:
     """`kernels.reference.quantize` without a mask.
 
@@ -29,12 +30,13 @@ def quantize(
         spec: What to do.
         implementation: A name in `kernels.TABLE`, or None.
         interpret: None, or the platform whose kernel runs in interpret mode.
+        derivative: As in `Quantize`.
 
     Returns:
         The result, in the shape of x.
     """
     rows, operands = _at_least_1d(x), _operands(x, noise, spec)
-    operation = _quantization(spec, rows, noise)
+    operation = dataclasses.replace(_quantization(spec, rows, noise), derivative=derivative)
     [y] = _primitive.run(operation, *operands, implementation=implementation, interpret=interpret)
     return y.reshape(x.shape)
 
@@ -45,6 +47,7 @@ def quantize_with_mask(
     spec: QuantSpec,
     implementation: str | None = None,
     interpret: str | None = None,
+    derivative: Derivative = "formula",
 ) -> tuple[jax.Array, jax.Array]:
     """`quantize`, and the clip mask in the same pass.
 
@@ -52,7 +55,9 @@ def quantize_with_mask(
         The result, and the mask packed to one bit per element, uint8, as `_mask_packing.py` describes.
     """
     rows, operands = _at_least_1d(x), _operands(x, noise, spec)
-    operation = dataclasses.replace(_quantization(spec, rows, noise), packing=_packing_by_type(spec, rows))
+    operation = dataclasses.replace(
+        _quantization(spec, rows, noise), packing=_packing_by_type(spec, rows), derivative=derivative
+    )
     y, packed = _primitive.run(operation, *operands, implementation=implementation, interpret=interpret)
     return y.reshape(x.shape), packed
 

@@ -38,34 +38,39 @@ def run(operation: Operation, *operands: jax.Array, implementation: str | None, 
         implementation: A name in `kernels.TABLE`, or None.
         interpret: None, or the platform whose kernel runs in interpret mode.
     """
-    with jax.disable_jit(False):  # each operation is one program, also where the user's are not compiled
+    with jax.disable_jit(False):  # an operation is one program even if the user's functions are not compiled
         return program(Call(operation, implementation, interpret))(*varying_alike(operands))
 
 
 def _bind(call: Call, *operands: jax.Array) -> Arrays:
-    """The primitive; with the form that XLA's partitioner takes, if it may be asked.
+    """Binds the primitive, with the call as XLA's partitioner takes it, if the partitioner may be asked.
 
-    It is not asked where types tell how arrays are split, nor inside `shard_map`, where XLA splits plain jnp along the
-    axes that the user leaves to it. Nor if sizes are symbols, for which there are no kernels.
+    It is not asked if the types of the arrays tell how they are split, nor inside `shard_map`: there XLA splits plain
+    jnp along the axes that the user leaves to it. Nor is it asked if a size is a symbol: no kernel takes symbols.
     """
     types = [jax.typeof(operand) for operand in operands]
-    mesh, shapes = _partitioning.mesh_of(types), [of.shape for of in types]
-    is_asked = not mesh.explicit_axes and not mesh.manual_axes and is_static(*shapes)
-    split = _for_partitioner(call, tuple((of.shape, of.dtype) for of in types)) if is_asked else None
+    mesh, split = _partitioning.mesh_of(types), None
+    if not mesh.explicit_axes and not mesh.manual_axes and is_static(*(of.shape for of in types)):
+        split = _for_partitioner(call, tuple((of.shape, of.dtype) for of in types), _asks_shardy())
     return operation_p.bind(*operands, call=call, split=split)
 
 
 def _bind_whole(call: Call, operation: Operation, *operands: jax.Array) -> Arrays:
-    """The primitive of an operation that is part of a call, on arrays that are on one device."""
+    """Binds the primitive for an operation that is part of a call, with arrays that are on one device."""
     return operation_p.bind(*operands, call=call.of(operation), split=None)
 
 
-@functools.lru_cache(PROGRAMS)
-def _for_partitioner(call: Call, types: tuple[tuple[tuple[int, ...], np.dtype], ...]) -> Any:
-    """The call as XLA's partitioner takes it.
+def _asks_shardy() -> bool:
+    settings: Any = jax.config  # JAX does not declare the types of its settings
+    return settings.jax_use_shardy_partitioner
 
-    It is made when the call is traced, for JAX tells a lowering rule the devices of a program only if the program has
-    `custom_partitioning` in it.
+
+@functools.lru_cache(PROGRAMS)
+def _for_partitioner(call: Call, types: tuple[tuple[tuple[int, ...], np.dtype], ...], asks_shardy: bool) -> Any:
+    """The call as XLA's partitioner takes it: a jaxpr with `custom_partitioning`.
+
+    It is made when the call is traced. JAX tells a lowering rule the devices of a program only if the program has
+    `custom_partitioning` in it. The rule in it depends on which of XLA's partitioners is asked.
     """
     by_partitioner = functools.partial(
         _partitioning.by_partitioner, call.operation, functools.partial(_bind_whole, call)
@@ -106,7 +111,7 @@ def varying_alike(arrays: Sequence[jax.Array]) -> Sequence[jax.Array]:
 
 @operation_p.def_abstract_eval
 def _types(*operands: Any, call: Call, split: Any) -> list[Any]:
-    """A result varies along the mesh axes along which the operands do, and is split by type as they are."""
+    """Results vary along the mesh axes along which the operands vary, and their types are split as the layout says."""
     results, mesh = call.operation.results(*operands), _partitioning.mesh_of(operands)
     splits: list[Any] = [((),) * len(result.shape) for result in results]
     if mesh.explicit_axes:
@@ -132,18 +137,12 @@ def _jvp(operands: Sequence[jax.Array], tangents: Sequence[Any], *, call: Call, 
         for place, (operand, tangent) in enumerate(zip(operands, tangents, strict=True))
         if _is_float(operand) and not isinstance(tangent, ad.Zero)
     }
-    if call.operation.is_linear:  # and what the mask depends on does not change it
-        out = (
-            operation_p.bind(moving[0], *operands[1:], call=call, split=split)
-            if 0 in moving
-            else [_zero(result) for result in results]
-        )
+    if not moving or (call.operation.is_linear and 0 not in moving):  # a mask has no derivative
+        return results, [_zero(result) for result in results]
+    if call.operation.is_linear:
+        out = operation_p.bind(moving[0], *operands[1:], call=call, split=split)
     else:
-        out = (
-            call.operation.jvp(lambda operation, *arrays: _bind(call.of(operation), *arrays), operands, moving)
-            if moving
-            else [_zero(result) for result in results]
-        )
+        out = call.operation.jvp(lambda operation, *arrays: _bind(call.of(operation), *arrays), operands, moving)
     pairs = zip(results, out, strict=True)
     return results, [tangent if _is_float(result) else _zero(result) for result, tangent in pairs]
 
@@ -201,8 +200,7 @@ def _lower(platform: str | None) -> None:
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, call: Call, split: Any) -> Any:
         if _partitioning.mesh_of(ctx.avals_in).explicit_axes:
             does = functools.partial(_partitioning.by_type, call.operation, functools.partial(_bind_whole, call))
-        elif split is not None and platform != "tpu" and _dispatch.is_partitioned_by_xla(ctx):
-            # libtpu does not run JAX's partitioners (jax-ml/jax#38196): XLA splits plain jnp there.
+        elif split is not None and _dispatch.needs_partitioner(ctx, platform, call):
             does = jaxpr_as_fun(split)
         else:
             does = _dispatch.implementation(ctx, platform, call)

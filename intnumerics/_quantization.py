@@ -24,6 +24,9 @@ def packed_axes(packing: Packing, shape: Shape) -> Axes:
     return (*range(first), Groups(first, packing.group))
 
 
+Derivative = Literal["formula", "straight", "clipped"]
+
+
 class _InReference(Operation):
     """An operation whose formula is the function of its name in `kernels/reference.py`."""
 
@@ -39,6 +42,9 @@ class Quantize(_InReference):
         spec: What to do with each element.
         noise: Whether there is an array of noise, a seed from which noise is drawn in the pass (`spec.draw`), or none.
         packing: How the clip mask, a second result, is packed; None without a mask.
+        derivative: "formula" is zero through the rounding, "straight" is 1, and "clipped" is 1 within the bound and 0
+            beyond it. JAX before 0.12 would drop a `custom_jvp` around the operation from a loop that is
+            differentiated twice.
     """
 
     name: ClassVar[str] = "quantize"
@@ -46,6 +52,11 @@ class Quantize(_InReference):
     spec: QuantSpec
     noise: Literal["noise", "seed"] | None = None
     packing: Packing | None = None
+    derivative: Derivative = "formula"
+
+    @property
+    def is_elementwise(self) -> bool:
+        return self.noise != "seed" and self.packing is None
 
     @property
     def operands(self) -> tuple[Operand, ...]:
@@ -90,6 +101,12 @@ class Quantize(_InReference):
         return None if in_rows is None or is_shared else dataclasses.replace(self.spec, draw=in_rows)
 
     def jvp(self, run: Run, operands: Sequence[jax.Array], tangents: Mapping[int, jax.Array]) -> Arrays:
+        if self.derivative != "formula":
+            x = operands[0]
+            tangent = tangents[0] if 0 in tangents else lax.full_like(x, 0)
+            if self.derivative == "clipped":
+                [tangent] = run(ClipGradientFromX(self.spec), tangent, x)
+            return [tangent] * len(self.results(*operands))
         if self.spec.draw is None:
             return super().jvp(run, operands, tangents)
         x, seed = operands
@@ -190,6 +207,10 @@ class ClipGradientFromX(_InReference):
     is_linear: ClassVar[bool] = True
 
     spec: QuantSpec
+
+    @property
+    def is_elementwise(self) -> bool:
+        return True
 
     @property
     def operands(self) -> tuple[Operand, ...]:

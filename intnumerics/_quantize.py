@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
-from jax.custom_derivatives import zero_from_primal
 from jax.typing import DTypeLike
 
 from . import _checks, _dispatch, _eager, _operations
 from ._global_position import Part, part_of
 from ._integer_dtypes import integer_dtype, written_as
 from ._memoize import memoized
+from ._quantization import Derivative
 from ._reverse_mode_only import reverse_only
 from .int_numerics import IntNumerics, check_numerics
 from .kernels import QuantSpec
@@ -32,41 +32,29 @@ class _Straight:
     """The static arguments of `_straight_through`."""
 
     spec: QuantSpec
-    residual: Literal["mask", "x"] | None  # what is kept for the clip of the gradient; None where it is not clipped
+    residual: Literal["mask", "x"] | None  # what the backward needs; None if the gradient is not clipped
     implementation: str | None
     interpret: str | None
+
+    @property
+    def derivative(self) -> Derivative:
+        return "straight" if self.residual is None else "clipped"
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _straight_through(how: _Straight, x: jax.Array, noise: jax.Array | None) -> jax.Array:
-    return _operations.quantize(x, noise, how.spec, how.implementation, how.interpret)
+    return _operations.quantize(x, noise, how.spec, how.implementation, how.interpret, how.derivative)
 
 
 def _forward(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, Any]:
-    y, *packed = _kept(how, x, noise)
+    """The result, and what the backward needs. Second derivatives differentiate it, and go straight through too."""
     if how.residual == "mask":
-        return _named(y), checkpoint_name(packed[0], MASK)
+        y, packed = _operations.quantize_with_mask(
+            x, noise, how.spec, how.implementation, how.interpret, how.derivative
+        )
+        return _named(y), checkpoint_name(packed, MASK)
+    y = _operations.quantize(x, noise, how.spec, how.implementation, how.interpret, how.derivative)
     return _named(y), x if how.residual == "x" else None
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _kept(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, ...]:
-    """The result, and the mask if that is kept. Second derivatives differentiate it, and go straight through too."""
-    if how.residual == "mask":
-        return _operations.quantize_with_mask(x, noise, how.spec, how.implementation, how.interpret)
-    return (_operations.quantize(x, noise, how.spec, how.implementation, how.interpret),)
-
-
-@_kept.defjvp
-def _(how: _Straight, primals: Any, tangents: Any) -> Any:
-    y, *packed = _kept(how, *primals)
-    tangent = tangents[0]
-    if how.residual == "mask":
-        tangent = _operations.clip_gradient_from_mask(tangent, packed[0], how.implementation, how.interpret)
-    elif how.residual == "x":
-        x = primals[0]
-        tangent = _operations.clip_gradient_from_x(tangent, x, how.spec, how.implementation, how.interpret)
-    return (y, *packed), (tangent, *map(zero_from_primal, packed))
 
 
 def _named(values: jax.Array) -> jax.Array:
@@ -109,10 +97,10 @@ def quantize(
         numerics: What to round to.
         key: A key for `numerics.noise_fn`, typed (`jax.random.key`) or legacy uint32; without a noise function it is
             not looked at. One key gives two arrays of equal size the same noise: `jax.random.split` it.
-        offset: Where x begins in a larger array of `global_shape`, an integer for each axis, which may be traced; then
-            x has that array's noise. It is for the shards inside a `jax.shard_map`, whose place only you know, as in
-            `offset=(jax.lax.axis_index("rows") * x.shape[0], 0)`. Under `jit` alone a sharded array needs none.
-        global_shape: The shape of that array, or None where x is no part of one.
+        offset: The index at which x begins in a larger array of `global_shape`: an integer for each axis, which may be
+            traced. The noise of x is then that of the larger array. Use it for a shard inside `jax.shard_map`, as in
+            `offset=(jax.lax.axis_index("rows") * x.shape[0], 0)`. Under `jit` alone a sharded array needs no offset.
+        global_shape: The shape of that array, or None if x is not part of one.
         residual: What the forward keeps for the backward with `numerics.clip_gradient`: `"mask"`, one bit per element,
             or `"x"`, which costs no memory where x is kept for something else anyway, and no packing.
         implementation: `"reference"`, `"xla"`, `"pallas"` or `"jax_triton"`, or None for the fastest known on the

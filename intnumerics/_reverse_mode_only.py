@@ -1,4 +1,4 @@
-"""Refuses forward mode with an error that names the remedy; JAX's own error for `custom_vjp` names none."""
+"""Refuses forward mode with an error that names the remedy, which JAX's own error for `custom_vjp` does not."""
 
 from typing import Any, NoReturn
 
@@ -8,7 +8,7 @@ from jax.interpreters import ad, batching, mlir
 
 
 def reverse_only(x: jax.Array) -> jax.Array:
-    """x, with a derivative that reverse mode transposes, and that forward mode evaluates and thus fails at.
+    """Returns x. Reverse mode transposes its derivative; forward mode evaluates the derivative, which raises.
 
     Raises:
         TypeError: The derivative is evaluated, mapped over, or lowered.

@@ -1,4 +1,4 @@
-"""What shapes and axes must be, known or symbolic: the checks of `checks.py` that need no array."""
+"""Checks of shapes and axes, whose sizes may be symbols."""
 
 import operator
 from typing import Any
@@ -10,7 +10,7 @@ from ._error_values import shown
 
 
 def sequence_of_integers(name: str, value: Any, remedy: str, symbols: bool = False) -> tuple[int, ...]:
-    """A sequence of integers, and with `symbols` of what `jax.export` has for sizes, as a tuple.
+    """A sequence of integers as a tuple; with `symbols` it may have symbolic sizes of `jax.export`.
 
     Raises:
         TypeError: Anything else.
@@ -22,7 +22,7 @@ def sequence_of_integers(name: str, value: Any, remedy: str, symbols: bool = Fal
 
 
 def _is_symbol(size: Any) -> bool:
-    return export.is_symbolic_dim(size)  # whose type is private, so that it goes for an integer here
+    return export.is_symbolic_dim(size)  # its type is private, and counts as an integer here
 
 
 def shape(value: Any) -> tuple[int, ...]:
@@ -39,7 +39,7 @@ def shape(value: Any) -> tuple[int, ...]:
 
 
 def axes(name: str, value: Any) -> tuple[int, ...]:
-    """Axes of an array that is not there yet.
+    """Axes of an array whose rank is not known yet.
 
     Raises:
         TypeError: Not a sequence of integers.
@@ -64,7 +64,7 @@ def shared_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ..
 
 
 def reduced_axes(name: str, value: Any, rank: int) -> tuple[int, ...]:
-    """The axes of an array of `rank` axes that are reduced, counted from the first: all of them for None.
+    """The axes that are reduced of an array of `rank` axes, as numbers from 0 on; None means all of them.
 
     Raises:
         TypeError: Neither None, an integer nor a tuple or list of integers.

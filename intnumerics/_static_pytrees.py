@@ -1,4 +1,4 @@
-"""Classes without arrays, made known to JAX as static values, and to Flax as having no state."""
+"""Registers classes without arrays: with JAX as static values, and with Flax as objects without state."""
 
 import contextlib
 import functools
@@ -9,7 +9,7 @@ import jax
 
 
 def make_known(cls: type[Any]) -> None:
-    """Registers a class whose objects are hashable and hold no arrays; one that its author registered stays as it is.
+    """Registers a class whose objects are hashable and hold no arrays, unless its author has registered it.
 
     It is called when an object is made, and not when the class is: by then its decorators have run, one of which may
     register it. It is called again when the object is used. Flax is never imported here.
@@ -21,5 +21,5 @@ def make_known(cls: type[Any]) -> None:
 
 @functools.cache
 def _make_static(cls: type[Any]) -> None:
-    with contextlib.suppress(ValueError):  # which JAX raises for a class that is registered
+    with contextlib.suppress(ValueError):  # JAX raises it for a class that is registered already
         jax.tree_util.register_static(cls)

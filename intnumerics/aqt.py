@@ -1,4 +1,4 @@
-"""Our numerics inside AQT: a class in the place of AQT's `IntSymmetric`, and a function that puts it into a config.
+"""The numerics of this package inside AQT: a class that replaces `IntSymmetric`, and a function that edits a config.
 
 This module needs AQT (`pip install aqtp`, 0.9 or newer). Nothing else of the package imports it.
 
@@ -34,7 +34,7 @@ _theirs = _of_aqt("numerics.int_numerics").IntSymmetric
 _noise = _of_aqt("stochastic_rounding")
 _Config = TypeVar("_Config")
 
-_WRITTEN = tuple(np.dtype(d) for d in (np.int8, np.int16, np.int32))  # the integers that a pass can end in
+_WRITTEN = tuple(np.dtype(d) for d in (np.int8, np.int16, np.int32))  # the integers that a pass can write
 
 
 @_of_aqt("utils").flax_slots_kw_only_dataclass
@@ -109,7 +109,7 @@ def _numerics(theirs: Any, rank: int) -> IntNumerics:
 
 
 def _in_pass(noise_fn: Any, rank: int) -> Any:
-    """The noise class of this package that draws the bits of one of AQT's; any other noise function as it is."""
+    """The noise class of this package with the bits of AQT's class; any other noise function as it is."""
     kind, axes = type(noise_fn), ()
     if kind is functools.partial and not noise_fn.args and noise_fn.keywords.keys() == {"noise_sharing_axes"}:
         kind, axes = type(noise_fn.func), noise_fn.keywords["noise_sharing_axes"]
@@ -137,7 +137,7 @@ def _noise_and_spec(numerics: IntNumerics, x: jax.Array, context: Any) -> tuple[
 
 
 def _written_dtype(dtype: Any, spec: QuantSpec, of_x: np.dtype) -> np.dtype | None:
-    """The integers that the pass itself ends in, or None if AQT's cast of the rounded floats must follow it.
+    """The integer dtype that the pass itself writes, or None if AQT's cast of the rounded floats must follow.
 
     AQT's cast takes halves towards zero, and numbers that `dtype` does not hold to whatever the platform makes of them.
     XLA narrows int8 to int4 and int2, which no kernel writes.

@@ -200,7 +200,7 @@ class IntNumerics(QNumerics):
             part: Where x lies in a larger array, whose noise it is to have; or None.
 
         Raises:
-            TypeError, ValueError: The key is missing or no key, or the noise does not broadcast to x.
+            TypeError, ValueError: The key is missing or is not a key, or the noise does not broadcast to x.
         """
         if self.noise_fn is None:
             return None, self.spec()
@@ -223,7 +223,7 @@ class IntNumerics(QNumerics):
 
         Args:
             x: float32, bfloat16, float16 or float64 of any shape, in buckets.
-            context: A `Context`, or anything with a `key`; it is looked at only where there is a noise function.
+            context: A `Context`, or anything with a `key`; only a noise function needs it.
 
         Returns:
             The result, in the shape and dtype of x.

@@ -65,7 +65,7 @@ class DrawnInPass(abc.ABC):
 
     @abc.abstractmethod
     def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded | None:
-        """What is to be drawn, or None where it is an array that must be made first."""
+        """The draw and its seed, or None if the noise must be made as an array first."""
 
     @abc.abstractmethod
     def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
@@ -79,7 +79,7 @@ class DrawnInPass(abc.ABC):
             float32 of `shape`, with 1 for the axes along which a draw is shared.
 
         Raises:
-            TypeError, ValueError: The shape is no shape, or the key no key, or an axis to share is not there.
+            TypeError, ValueError: The shape is not a shape, the key is not a key, or x does not have an axis to share.
         """
 
 

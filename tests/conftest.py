@@ -52,30 +52,34 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(reason)
 
 
-MANY = 40  # cases of one test
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--thin",
         action="store_true",
-        help=f"of each test with more than {MANY} cases run about half: always the same, every value among them",
+        help="run few of the cases of each test, always the same, with every value of every parameter among them",
     )
 
 
+def choices(case: pytest.Item) -> set[tuple[tuple[str, int], ...]]:
+    """What each `parametrize`, and each fixture with parameters, chose for a case: a row of a table is one choice."""
+    params: dict[str, object] = getattr(case, "callspec").params  # noqa: B009
+    rows = [mark.args[0] for mark in case.iter_markers("parametrize")]
+    named = [[name.strip() for name in row.split(",")] if isinstance(row, str) else list(row) for row in rows]
+    of_fixtures = [[name] for name in params if not any(name in names for names in named)]
+    return {tuple((name, id(params[name])) for name in names) for names in [*named, *of_fixtures]}
+
+
 def thinned(cases: list[pytest.Item]) -> list[pytest.Item]:
-    """About half of the cases of a test, so that each value of each parameter is in one of them."""
-    kept = [case for case in cases if zlib.crc32(case.nodeid.encode()) & 1]
-
-    def values(case: pytest.Item) -> set[tuple[str, int]]:
-        return {(name, id(value)) for name, value in getattr(case, "callspec").params.items()}  # noqa: B009
-
-    covered = set[tuple[str, int]]().union(*map(values, kept))
-    for case in cases:
-        if not values(case) <= covered:
-            kept.append(case)
-            covered |= values(case)
-    return kept
+    """Few of the cases that can run here, such that each choice is in one of them."""
+    kept = list[pytest.Item]()
+    missing = {case: choices(case) for case in cases if not reason_to_skip(case)}
+    while missing:
+        # Among equals not the first, which would pair the same two choices in many tests.
+        best = max(missing, key=lambda case: (len(missing[case]), zlib.crc32(case.nodeid.encode())))
+        kept.append(best)
+        covered = missing[best]
+        missing = {case: rest for case, found in missing.items() if (rest := found - covered)}
+    return kept or cases[:1]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -84,7 +88,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tests = defaultdict[str, list[pytest.Item]](list)
     for item in items:
         tests[item.nodeid.partition("[")[0]].append(item)
-    kept = {case for cases in tests.values() for case in (thinned(cases) if len(cases) > MANY else cases)}
+    kept = {case for cases in tests.values() for case in (thinned(cases) if len(cases) > 1 else cases)}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
 

@@ -45,10 +45,14 @@ def placed(x: np.ndarray, on: Any, *axes: Any) -> jax.Array:
     return jax.device_put(x, NamedSharding(on, P(*axes)))
 
 
-def every_split(rank: int, names: tuple[str, ...]) -> list[Any]:
-    """All ways to split an array of `rank` axes over a mesh: each mesh axis along one of them, or none."""
+def every_split(rank: int, names: tuple[str, ...], *, few: bool = False) -> list[Any]:
+    """All ways to split an array of `rank` axes over a mesh: each mesh axis along one of them, or none.
+
+    If `few`, so many of them that all mesh axes but any one of them meet in every way.
+    """
     found = []
-    for places in itertools.product((None, *range(rank)), repeat=len(names)):
+    for places in itertools.product(range(rank + 1), repeat=len(names)):
         axes = [tuple(name for name, place in zip(names, places, strict=True) if place == axis) for axis in range(rank)]
-        found.append(P(*(split or None for split in axes)))
+        if not few or sum(places) % (rank + 1) == 0:
+            found.append(P(*(split or None for split in axes)))
     return found

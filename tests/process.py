@@ -1,4 +1,4 @@
-"""One of several processes that share eight CPU devices: `python process.py CHECK INDEX COUNT PORT`.
+"""One of several processes that share eight CPU devices: `python process.py CHECKS INDEX COUNT PORT`.
 
 `test_processes.py` starts them. Every process looks at its own shards, and expects of them what NumPy makes of the
 whole array.
@@ -52,38 +52,40 @@ def values(*shape: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=shape).astype(np.float32) * 90, rng.normal(size=shape).astype(np.float32)
 
 
-def expect_whole(kind: AxisType, spec: P, numerics: IntNumerics, shape: tuple[int, int], sends: bool) -> None:
-    """Quantizes a sharded array, forward and backward; `sends` says whether devices may talk to each other for it."""
+def expect_whole(kind: AxisType, calls: list[tuple[P, IntNumerics]], shape: tuple[int, int], sends: bool) -> None:
+    """Quantizes sharded arrays, forward and backward; `sends` says whether devices may talk to each other for it."""
 
-    def both(x: jax.Array, g: jax.Array, words: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    def both(x: jax.Array, g: jax.Array, numerics: IntNumerics, words: np.ndarray) -> tuple[jax.Array, jax.Array]:
         key = jax.random.wrap_key_data(words, impl="threefry2x32")
         y, backward = jax.vjp(lambda x: quantize(x, numerics, key=key), x)
         return y, backward(g)[0]
 
+    def all_of_them(arrays: list[tuple[jax.Array, jax.Array]], words: np.ndarray) -> list[tuple[jax.Array, jax.Array]]:
+        return [both(x, g, numerics, words) for (x, g), (_, numerics) in zip(arrays, calls, strict=True)]
+
     x, g = values(*shape)
-    noise = streams.uniform(shape, KEY) if numerics.noise_fn else np.float32(0)
     with jax.set_mesh(mesh(kind)):
-        sharding = NamedSharding(mesh(kind), spec)
-        operands = spread(x, sharding), spread(g, sharding), np.asarray(KEY, np.uint32)
-        compiled = jax.jit(both).lower(*operands).compile()
+        shardings = [NamedSharding(mesh(kind), spec) for spec, _ in calls]
+        operands = [(spread(x, sharding), spread(g, sharding)) for sharding in shardings], np.asarray(KEY, np.uint32)
+        compiled = jax.jit(all_of_them).lower(*operands).compile()
         found = collectives(compiled)
-        assert sends or not found, f"{kind} {spec} has {found}"
-        y, gradient = compiled(*operands)
-        assert_own_shards(y, np.rint(np.clip(x + noise, -127, 127)), sharding)
-        assert_own_shards(gradient, np.where(np.abs(x) <= 127, g, np.float32(0)), sharding)
+        assert sends or not found, f"{kind} has {found}"
+        for (y, gradient), sharding, (_, numerics) in zip(compiled(*operands), shardings, calls, strict=True):
+            noise = streams.uniform(shape, KEY) if numerics.noise_fn else np.float32(0)
+            assert_own_shards(y, np.rint(np.clip(x + noise, -127, 127)), sharding)
+            assert_own_shards(gradient, np.where(np.abs(x) <= 127, g, np.float32(0)), sharding)
 
 
 def shards_of_the_whole() -> None:
+    specs = P("processes"), P("processes", "local"), P("local", "processes")
     for kind in (AxisType.Auto, AxisType.Explicit):
-        for spec in (P("processes"), P("processes", "local"), P("local", "processes")):
-            for numerics in (ROUNDING, NOISY):
-                expect_whole(kind, spec, numerics, (16, 64), sends=False)
+        expect_whole(kind, [(spec, n) for spec in specs for n in (ROUNDING, NOISY)], (16, 64), sends=False)
 
 
 def shards_that_are_no_whole_bytes() -> None:
     """Of the mask, five bits a device: the bytes of the mask, and blocks of the noise, lie on two processes."""
     for kind in (AxisType.Auto, AxisType.Explicit):
-        expect_whole(kind, P(None, ("processes", "local")), NOISY, (3, 5 * DEVICES), sends=True)
+        expect_whole(kind, [(P(None, ("processes", "local")), NOISY)], (3, 5 * DEVICES), sends=True)
 
 
 def a_key_for_each_shard() -> None:
@@ -134,7 +136,7 @@ CHECKS: tuple[Callable[[], None], ...] = (
 )
 
 
-def main(check: str, index: int, count: int, port: int) -> None:
+def main(checks: str, index: int, count: int, port: int) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(
         f"127.0.0.1:{port}",
@@ -144,8 +146,9 @@ def main(check: str, index: int, count: int, port: int) -> None:
         coordinator_bind_address=f"127.0.0.1:{port}",
     )
     assert (jax.process_count(), jax.device_count()) == (count, DEVICES)
-    {function.__name__: function for function in CHECKS}[check]()
-    print(f"{check} holds in process {index} of {count}")
+    for check in checks.split(","):
+        {function.__name__: function for function in CHECKS}[check]()
+        print(f"{check} holds in process {index} of {count}", flush=True)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,6 @@ def hits_and_misses(folder: pathlib.Path) -> tuple[int, int]:
 
 def test_a_second_process_compiles_nothing_and_is_right(tmp_path: pathlib.Path) -> None:
     _, compiled = hits_and_misses(tmp_path)
-    assert compiled > 32  # eight numerics, four programs each
+    assert compiled >= 32  # eight numerics, four programs each
     hits, misses = hits_and_misses(tmp_path)
     assert (misses, hits >= compiled) == (0, True)

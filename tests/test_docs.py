@@ -95,6 +95,7 @@ def test_the_static_report_has_kernels_beside_every_baseline_for_each_chip(chip:
 # --- docs/benchmarks.md -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.tools
 def test_the_page_of_benchmarks_is_what_the_stored_results_give(tmp_path: pathlib.Path) -> None:
     pytest.importorskip("matplotlib", reason="the report draws plots: pip install 'intnumerics[bench]'")
     page = (ROOT / "docs" / "benchmarks.md").read_text()

@@ -143,12 +143,24 @@ def test_a_program_for_a_mesh_of_auto_axes_is_exported_from_shard_map(spec: P) -
 
 
 @pytest.mark.mesh
-@pytest.mark.parametrize("function", [rounding, lambda x, g: quantize(x, ROUNDING)], ids=["both", "forward"])
-def test_outside_of_shard_map_auto_axes_cannot_be_exported(function: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    "function", [rounding, lambda x, g: quantize(x, NOISY, key=jax.random.key(42))], ids=["mask", "noise"]
+)
+def test_outside_of_shard_map_programs_that_ask_a_partitioner_cannot_be_exported(function: Callable[..., Any]) -> None:
     # The partitioner asks a Python function how to split the call, and JAX cannot store that function.
     x, g = jax.device_put((X, G), NamedSharding(mesh(AxisType.Auto), P("rows")))
     with pytest.raises(NotImplementedError, match="serialization of host_callbacks is not yet implemented"):
         export.export(jax.jit(function))(x, g)
+
+
+@pytest.mark.mesh
+@every_split
+def test_a_quantization_that_xla_splits_is_exported_for_a_mesh_of_auto_axes(spec: P) -> None:
+    sharding = NamedSharding(mesh(AxisType.Auto), spec)
+    x = jax.device_put(X, sharding)
+    program = stored(lambda x: [quantize(x, ROUNDING)], x, platforms=PLATFORMS)
+    assert program.nr_devices == 8
+    assert_split(jax.jit(program.call)(x), (QUIET,), sharding)
 
 
 # --- several devices, and shapes with symbols (the rest of those is in test_symbolic_shapes.py) -----------------------

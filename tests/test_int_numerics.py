@@ -21,7 +21,6 @@ from intnumerics import Context, IntNumerics, QNumerics
 
 FIELDS = ("bits", "preserve_zero", "preserve_max_val", "clip", "clip_gradient", "round", "noise_fn", "dtype")
 SWITCHES = list(itertools.product((False, True), repeat=3))
-every_switch = pytest.mark.parametrize(("preserve_zero", "clip", "rounds"), SWITCHES)
 
 
 # --- the fields -------------------------------------------------------------------------------------------------------
@@ -163,30 +162,29 @@ def test_qnumerics_is_abstract() -> None:
 # --- values and gradients ---------------------------------------------------------------------------------------------
 
 
-@every_switch
 @pytest.mark.parametrize("noise_fn", [None, dither], ids=["exact", "noisy"])
 @pytest.mark.parametrize(("dtype", "bits"), [("float32", 8), ("bfloat16", 9), ("float16", 1)])
-def test_forward_and_backward_are_those_of_fjformer(
-    dtype: str, bits: int, noise_fn: Any, preserve_zero: bool, clip: bool, rounds: bool
-) -> None:
-    n = numerics(bits, preserve_zero=preserve_zero, clip=clip, round=rounds, noise_fn=noise_fn)
+def test_forward_and_backward_are_those_of_fjformer_for_every_switch(dtype: str, bits: int, noise_fn: Any) -> None:
     context = Context(key=jax.random.key(bits))
-    x = numbers(n, dtype)
-    g = jnp.linspace(-3, 3, x.size).astype(x.dtype)
-    expected = original(x, n, None if noise_fn is None else noise_fn(x.shape, context.key))
 
-    def everything(x: jax.Array, g: jax.Array) -> Any:
+    def everything(n: IntNumerics, x: jax.Array, g: jax.Array) -> Any:
         y, residual = n.vjp_fwd(x, context)
         straight, nothing = n.replace(clip_gradient=False).vjp_fwd(x, context)
         gradients = n.vjp_bwd(residual, g), n.replace(clip_gradient=False).vjp_bwd(nothing, g)
         return (n.fwd(x, context), y, straight), gradients
 
-    results, gradients = (everything if noise_fn is None and dtype == "float32" else jax.jit(everything))(x, g)
-    for result in results:
-        assert_same_bits(result, expected)
-    for (gradient, of_context), wanted in zip(gradients, (original_gradient(x, g, n), g), strict=True):
-        assert_same_bits(gradient, wanted)
-        assert of_context is None
+    several = [numerics(bits, preserve_zero=z, clip=c, round=r, noise_fn=noise_fn) for z, c, r in SWITCHES]
+    arrays = [numbers(n, dtype) for n in several]
+    cotangents = [np.linspace(-3, 3, x.size, dtype=np.float32).astype(x.dtype) for x in arrays]
+    run = lambda *arguments: [everything(n, x, g) for n, x, g in zip(several, *arguments, strict=True)]  # noqa: E731
+    found = (run if noise_fn is None and dtype == "float32" else jax.jit(run))(arrays, cotangents)
+    for n, x, g, (results, gradients) in zip(several, arrays, cotangents, found, strict=True):
+        expected = original(x, n, None if noise_fn is None else noise_fn(x.shape, context.key))
+        for result in results:
+            assert_same_bits(result, expected)
+        for (gradient, of_context), wanted in zip(gradients, (original_gradient(x, jnp.asarray(g), n), g), strict=True):
+            assert_same_bits(gradient, wanted)
+            assert of_context is None
 
 
 def as_an_argument(n: IntNumerics, context: Context) -> Callable[[jax.Array], jax.Array]:

@@ -80,25 +80,23 @@ def expected(x: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return y, np.where(np.abs(x) <= 127, np.float32(3), np.float32(0))
 
 
-def check(function: Any, x: jax.Array, wanted: Any) -> None:
-    """Compiles, and looks at what is sent, where the results lie, and their bits."""
-    compiled = jax.jit(function).lower(x).compile()
+def check(function: Any, arrays: Any, wanted: Any) -> None:
+    """Compiles for one array, or several in one program; looks at what is sent, where results lie, and their bits."""
+    arrays = arrays if isinstance(arrays, list) else [arrays]
+    compiled = jax.jit(lambda *arrays: [function(x) for x in arrays]).lower(*arrays).compile()
     assert not collectives(compiled)
-    results = compiled(x)
-    assert_sharded_like(results, x)
-    jax.tree.map(assert_same_bits, results, wanted)
+    for x, results in zip(arrays, compiled(*arrays), strict=True):
+        assert_sharded_like(results, x)
+        jax.tree.map(assert_same_bits, results, wanted)
 
 
 @every_kind
 @every_noise
-@pytest.mark.parametrize("split", [("rows", None, "lanes"), (None, ("lanes", "rows"))], ids=str)
-def test_forward_backward_and_both_need_no_collective(noise: Noise, split: tuple[Any, ...], kind: AxisType) -> None:
+def test_forward_backward_and_both_need_no_collective(noise: Noise, kind: AxisType) -> None:
     n, (y, gradient) = noise.numerics(), expected(X, noise.array(SHAPE))
     with jax.set_mesh(mesh(kind)):
-        x = placed(X, mesh(kind), *split)
-        check(lambda x: forward(x, n), x, y)
-        check(lambda x: backward(x, n), x, gradient)
-        check(lambda x: both(x, n), x, (y, gradient))
+        arrays = [placed(X, mesh(kind), *split) for split in (("rows", None, "lanes"), (None, ("lanes", "rows")))]
+        check(lambda x: (forward(x, n), backward(x, n), both(x, n)), arrays, (y, gradient, (y, gradient)))
 
 
 @every_kind
@@ -115,18 +113,17 @@ def test_every_split_over_every_mesh_gives_the_bits_of_one_device(
     wanted = expected(x, streams.uniform(shape, (0, 42)))
     on = mesh(kind, sizes=sizes, names=names)
     with jax.set_mesh(on):
-        for split in every_split(len(shape), names):
-            check(lambda x: both(x, PHILOX), placed(x, on, *split), wanted)
+        splits = every_split(len(shape), names, few=sizes in [(2, 2, 2), (3, 2)])
+        check(lambda x: both(x, PHILOX), [placed(x, on, *split) for split in splits], wanted)
 
 
 @every_kind
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize("split", [("rows", "lanes"), (None, "lanes", "rows")], ids=str)
-def test_a_kernel_is_given_its_shard_alone(split: tuple[Any, ...], platform: str, kind: AxisType) -> None:
-    how = {"implementation": "pallas", "interpret": platform}
+def test_a_kernel_is_given_its_shard_alone(platform: str, kind: AxisType) -> None:
+    how, wanted = {"implementation": "pallas", "interpret": platform}, expected(X, streams.uniform(SHAPE, (0, 42)))
     with jax.set_mesh(mesh(kind)):
-        x = placed(X, mesh(kind), *split)
-        check(lambda x: both(x, PHILOX, **how), x, expected(X, streams.uniform(SHAPE, (0, 42))))
+        arrays = [placed(X, mesh(kind), *split) for split in (("rows", "lanes"), (None, "lanes", "rows"))]
+        check(lambda x: both(x, PHILOX, **how), arrays, wanted)
 
 
 @every_kind
@@ -170,11 +167,11 @@ def test_an_array_of_noise_follows_x(kind: AxisType) -> None:
 
 
 @every_kind
-@pytest.mark.parametrize("split", [("rows", "lanes"), (None, "rows", "lanes"), ("lanes", None, "rows")], ids=str)
-def test_under_vmap_the_batch_and_the_examples_may_be_sharded(split: tuple[Any, ...], kind: AxisType) -> None:
+def test_under_vmap_the_batch_and_the_examples_may_be_sharded(kind: AxisType) -> None:
+    splits = [("rows", "lanes"), (None, "rows", "lanes"), ("lanes", None, "rows")]
     wanted = expected(X, streams.uniform(SHAPE[1:], (0, 42))[None])
     with jax.set_mesh(mesh(kind)):
-        check(jax.vmap(lambda x: both(x, PHILOX)), placed(X, mesh(kind), *split), wanted)
+        check(jax.vmap(lambda x: both(x, PHILOX)), [placed(X, mesh(kind), *split) for split in splits], wanted)
 
 
 @pytest.mark.parametrize(("kind", "is_set"), [(Auto, True), (Explicit, True), (Explicit, False)])
@@ -192,8 +189,7 @@ def test_the_derivative_of_fwd_is_sharded(kind: AxisType) -> None:
     smooth = PHILOX.replace(round=False)
     with jax.set_mesh(mesh(kind)):
         x = placed(X, mesh(kind), "rows", None, "lanes")
-        sum_ = X + streams.uniform(SHAPE, (0, 42))
-        tangent = np.where(np.abs(sum_) < 127.5, np.float32(1), np.float32(0))
+        tangent = np.where(np.abs(X + streams.uniform(SHAPE, (0, 42))) < 127.5, np.float32(1), np.float32(0))
         check(lambda x: jax.jvp(lambda x: smooth.fwd(x, Context(KEY)), (x,), (jnp.ones_like(x),))[1], x, tangent)
 
 
@@ -286,19 +282,18 @@ def test_a_type_that_says_so_keeps_a_byte_an_element_where_bytes_would_be_cut(
     shape: tuple[int, ...], split: tuple[Any, ...]
 ) -> None:
     x = (np.random.default_rng(1).normal(size=shape) * 90).astype(np.float32)
+    wanted = expected(x, streams.uniform(shape, (0, 42)))
     with jax.set_mesh(mesh(Explicit)):
-        check(
-            lambda x: both(x, PHILOX), placed(x, mesh(Explicit), *split), expected(x, streams.uniform(shape, (0, 42)))
-        )
+        check(lambda x: both(x, PHILOX), placed(x, mesh(Explicit), *split), wanted)
 
 
 @pytest.mark.parametrize(("shape", "split"), CUT, ids=str)
 def test_otherwise_the_mask_is_gathered_and_nothing_else(shape: tuple[int, ...], split: tuple[Any, ...]) -> None:
     x = (np.random.default_rng(1).normal(size=shape) * 90).astype(np.float32)
-    sharded = placed(x, mesh(Auto), *split)
+    sharded, wanted = placed(x, mesh(Auto), *split), expected(x, streams.uniform(shape, (0, 42)))
     compiled = jax.jit(lambda x: both(x, PHILOX)).lower(sharded).compile()
     lines = collective_lines(compiled)
     assert lines
     assert all(" u8[" in line or " pred[" in line for line in lines), lines
-    jax.tree.map(assert_same_bits, compiled(sharded), expected(x, streams.uniform(shape, (0, 42))))
-    check(lambda x: forward(x, PHILOX), sharded, expected(x, streams.uniform(shape, (0, 42)))[0])
+    jax.tree.map(assert_same_bits, compiled(sharded), wanted)
+    check(lambda x: forward(x, PHILOX), sharded, wanted[0])

@@ -10,7 +10,7 @@ import oracle
 import pytest
 import streams
 from test_kernels import PARAMETERS, Where, assert_is_formula
-from test_stream_kernels import FORMS, KEY, NEAREST, numbers
+from test_stream_kernels import FORMS, KEY, NEAREST, check_each, numbers
 
 from intnumerics.kernels import Draw, generators
 
@@ -49,15 +49,14 @@ def window(array: np.ndarray, part: tuple[int, ...], offset: tuple[int, ...]) ->
 
 
 @every_implementation
-@pytest.mark.parametrize(("whole", "part", "offset"), [*PARTS, *OFF_THE_BLOCKS], ids=str)
-def test_philox_noise_of_a_part_is_that_of_the_whole(
-    where: Where, whole: tuple[int, ...], part: tuple[int, ...], offset: tuple[int, ...]
-) -> None:
-    first = begin(whole, offset)
-    x = numbers(part, oracle.DTYPES[len(part) % 2])
-    spec = dataclasses.replace(NEAREST, draw=Draw("philox", part, whole, aligned=first % 8 == 0), with_mask=True)
-    result = where.run(lambda x, seed: where.operations().quantize(x, seed, spec), x, streams.seed(KEY, first))
-    assert_is_formula(result, x, window(streams.uniform(whole, KEY), part, offset), spec)
+@pytest.mark.parametrize("parts", [PARTS, OFF_THE_BLOCKS], ids=["on the blocks", "off the blocks"])
+def test_philox_noise_of_a_part_is_that_of_the_whole(where: Where, parts: list[tuple[tuple[int, ...], ...]]) -> None:
+    calls = []
+    for whole, part, offset in parts:
+        x, first = numbers(part, oracle.DTYPES[len(part) % 2]), begin(whole, offset)
+        spec = dataclasses.replace(NEAREST, draw=Draw("philox", part, whole, aligned=first % 8 == 0), with_mask=True)
+        calls.append((x, streams.seed(KEY, first), spec, window(streams.uniform(whole, KEY), part, offset)))
+    check_each(where, calls)
 
 
 @every_implementation
@@ -73,14 +72,14 @@ def test_parts_of_a_batch_begin_each_at_its_own_element(where: Where) -> None:
 
 
 @every_implementation
-@pytest.mark.parametrize("first", [2**32 - 96, 2**35 - 64, 2**60 + 8])
-def test_a_part_may_lie_beyond_what_32_bits_count(where: Where, first: int) -> None:
+def test_a_part_may_lie_beyond_what_32_bits_count(where: Where) -> None:
     """Rows 96 numbers apart: the low word of the number, or of the Philox block's, carries between two of them."""
     x = numbers((3, 16), np.dtype(np.float32))
     spec = dataclasses.replace(NEAREST, draw=Draw("philox", (3, 16), (2**40, 96)))
-    rows = [streams.uniform((16,), KEY, (first + 96 * row) // 8) for row in range(3)]
-    result = where.run(lambda x, seed: where.operations().quantize(x, seed, spec), x, streams.seed(KEY, first))
-    assert_is_formula(result, x, np.stack(rows), spec)
+    run = jax.jit(lambda x, seed: where.operations().quantize(x, seed, spec))
+    for first in (2**32 - 96, 2**35 - 64, 2**60 + 8):
+        rows = [streams.uniform((16,), KEY, (first + 96 * row) // 8) for row in range(3)]
+        assert_is_formula(where.run(run, x, streams.seed(KEY, first)), x, np.stack(rows), spec)
 
 
 @every_implementation
@@ -98,10 +97,8 @@ def test_threefry_noise_of_a_part_is_that_of_jax_random(
 ) -> None:
     key, first = jax.random.key(7, impl="threefry2x32"), begin(whole, offset)
     seed = jnp.asarray(streams.seed(tuple(jax.random.key_data(key).tolist()), first))
-    found = [
-        generators.drawn(Draw(name, part, whole, first % 8 == 0), seed)
-        for name in ("threefry_23_bits", "threefry_16_bits")
-    ]
+    draws = [Draw(name, part, whole, first % 8 == 0) for name in ("threefry_23_bits", "threefry_16_bits")]
+    found = jax.jit(lambda seed: [generators.drawn(draw, seed) for draw in draws])(seed)
     uniform = jax.random.uniform(key, whole) - 0.5
     centered = jax.random.bits(key, whole, jnp.uint16) * 2.0**-16 + 2.0**-17 - 0.5
     for ours, theirs in zip(found, (uniform, centered), strict=True):

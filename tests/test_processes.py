@@ -12,10 +12,23 @@ import pytest
 
 TESTS = pathlib.Path(__file__).resolve().parent
 DEVICES = 8
-TIMEOUT = 120  # seconds for all processes of a test; they take about ten
+TIMEOUT = 240  # seconds for all checks; they take about twenty
 CANNOT_BIND = "Failed to add port to server"  # what gRPC says where another program has the port
 
 pytestmark = pytest.mark.xdist_group("processes")
+
+# The checks of `process.py` that so many processes make, one after the other.
+CHECKS = {
+    2: [
+        "shards_of_the_whole",
+        "shards_that_are_no_whole_bytes",
+        "a_key_for_each_shard",
+        "shards_that_say_where_they_are",
+    ],
+    4: ["shards_of_the_whole", "shards_that_are_no_whole_bytes"],
+}
+
+Results = tuple[list[int | None], list[str]]
 
 
 def free_port() -> int:
@@ -39,7 +52,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def outcome(command: list[str], count: int, port: int, folder: pathlib.Path) -> tuple[list[int | None], list[str]]:
+def outcome(command: list[str], count: int, port: int, folder: pathlib.Path) -> Results:
     """Runs the processes until all end, one fails or time is up, and then none of them; exit codes and outputs.
 
     A process that was still running has no exit code.
@@ -68,36 +81,49 @@ def outcome(command: list[str], count: int, port: int, folder: pathlib.Path) -> 
     return codes, [path.read_text(errors="replace") for path in paths]
 
 
-def run(check: str, count: int, folder: pathlib.Path) -> None:
-    """Runs a check of `process.py` in `count` processes, all of which must find that it holds."""
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Exit codes and outputs of as many processes as the parameter says."""
+    count, folder = request.param, tmp_path_factory.mktemp("processes")
     for attempt in range(2):
-        codes, outputs = outcome([str(TESTS / "process.py"), check], count, free_port(), folder / str(attempt))
+        command = [str(TESTS / "process.py"), ",".join(CHECKS[count])]
+        codes, outputs = outcome(command, count, free_port(), folder / str(attempt))
         # Someone else may have taken the port before the first process did.
         if not any(codes) or not any(CANNOT_BIND in text for text in outputs):
             break
-    for i, (code, text) in enumerate(zip(codes, outputs, strict=True)):
-        if any(codes) and not code:
+    return codes, outputs
+
+
+def assert_holds(check: str, results: Results) -> None:
+    count = len(results[0])
+    for i, (code, text) in enumerate(zip(*results, strict=True)):
+        if f"{check} holds in process {i} of {count}" in text:
+            continue
+        if any(results[0]) and not code:
             continue  # it was stopped because another failed
         ended = f"did not end in {TIMEOUT} s" if code is None else f"ended with {code}"
-        assert code == 0, f"process {i} of {count} {ended}:\n{text[-6000:]}"
-        assert f"{check} holds in process {i} of {count}" in text
+        pytest.fail(f"process {i} of {count} {ended}:\n{text[-6000:]}")
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_each_process_has_the_bits_of_its_part_of_the_whole_and_sends_nothing(
-    count: int, tmp_path: pathlib.Path
-) -> None:
-    run("shards_of_the_whole", count, tmp_path)
+two_processes = pytest.mark.parametrize("results", [2], indirect=True)
+two_processes_and_four = pytest.mark.parametrize("results", [2, 4], indirect=True)
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_bytes_of_the_mask_that_lie_on_two_processes(count: int, tmp_path: pathlib.Path) -> None:
-    run("shards_that_are_no_whole_bytes", count, tmp_path)
+@two_processes_and_four
+def test_each_process_has_the_bits_of_its_part_of_the_whole_and_sends_nothing(results: Results) -> None:
+    assert_holds("shards_of_the_whole", results)
 
 
-def test_each_process_has_the_noise_of_the_keys_that_it_gives_its_shards(tmp_path: pathlib.Path) -> None:
-    run("a_key_for_each_shard", 2, tmp_path)
+@two_processes_and_four
+def test_bytes_of_the_mask_that_lie_on_two_processes(results: Results) -> None:
+    assert_holds("shards_that_are_no_whole_bytes", results)
 
 
-def test_each_process_has_the_noise_of_the_whole_if_its_shards_say_where_they_are(tmp_path: pathlib.Path) -> None:
-    run("shards_that_say_where_they_are", 2, tmp_path)
+@two_processes
+def test_each_process_has_the_noise_of_the_keys_that_it_gives_its_shards(results: Results) -> None:
+    assert_holds("a_key_for_each_shard", results)
+
+
+@two_processes
+def test_each_process_has_the_noise_of_the_whole_if_its_shards_say_where_they_are(results: Results) -> None:
+    assert_holds("shards_that_say_where_they_are", results)

@@ -1,4 +1,4 @@
-"""What the README promises in numbers and tables is so; its first examples are in test_quick_start.py.
+"""What the README and docs/implementations.md say in numbers and tables is so.
 
 Its sentences are not held: a number is looked for in the paragraphs of a section, and what has no number is a fact that
 a test is named for. Whoever changes what a sentence says looks here for the fact.
@@ -22,7 +22,13 @@ from tools import bias, readme_tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+IMPLEMENTATIONS = (ROOT / "docs" / "implementations.md").read_text()
 TPUS = ("v5e", "v5p", "v6e")  # on a v4 the compiler cuts XLA's Philox into programs that cannot be counted
+CHOICE = "What `None` chooses"
+NOISY = f"{report.INT8} with"  # a quantization to int8, with the noise that follows
+PLATFORMS = {None: "any", "cpu": "CPU", "cuda": "CUDA", "tpu": "TPU"}
+CHOICE_HEADS = ["| platform and case", "`None` picks", "why |"]
+ON_V4 = (f"pallas: {NOISY} Philox", f"formula: {NOISY} threefry", f"formula: {NOISY} hash")
 
 
 @pytest.mark.parametrize(
@@ -51,18 +57,17 @@ def test_numbers_are_looked_for_in_one_paragraph_of_one_section() -> None:
 
 
 @pytest.mark.parametrize(
-    "table",
+    ("page", "table"),
     [
-        readme_tables.instructions,
-        readme_tables.measured,
-        readme_tables.counted,
-        readme_tables.fusion,
-        lambda: bias.table(bias.stored()),
+        pytest.param(README, readme_tables.measured, id="noise measured"),
+        pytest.param(README, readme_tables.counted, id="noise counted"),
+        pytest.param(IMPLEMENTATIONS, readme_tables.instructions, id="counts"),
+        pytest.param(IMPLEMENTATIONS, readme_tables.fusion, id="fusion"),
+        pytest.param(IMPLEMENTATIONS, lambda: bias.table(bias.stored()), id="bias"),
     ],
-    ids=["counts", "noise measured", "noise counted", "fusion", "bias"],
 )
-def test_the_numbers_shown_are_those_stored(table: Callable[[], str]) -> None:
-    assert table() in README
+def test_the_numbers_shown_are_those_stored(page: str, table: Callable[[], str]) -> None:
+    assert table() in page
 
 
 def test_the_machine_and_the_plot_that_it_shows_are_those_of_the_newest_run_on_a_cpu() -> None:
@@ -84,20 +89,32 @@ def test_on_a_cpu_a_hash_is_the_quickest_noise_for_float32_and_not_by_much_if_at
     assert max(in_bfloat16(*row) for row in ours) > 0.75 * in_bfloat16(*hashed)
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:|#)([^)#]+)", README))))
-def test_links_lead_somewhere(link: str) -> None:
-    assert (ROOT / link).exists()
+def links(page: pathlib.Path) -> list[tuple[pathlib.Path, str, str]]:
+    """The links of a page to files: the folder of the page, the file if not the page itself, and the heading if any."""
+    found = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text())
+    return [(page, name, heading) for name, heading in sorted(set(found))]
+
+
+@pytest.mark.parametrize(
+    ("page", "name", "heading"), links(ROOT / "README.md") + links(ROOT / "docs" / "implementations.md")
+)
+def test_links_lead_somewhere(page: pathlib.Path, name: str, heading: str) -> None:
+    target = page.parent / name if name else page
+    assert target.exists()
+    if heading:
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+        assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in headings}
 
 
 def test_what_it_says_of_dieharder_is_in_the_report() -> None:
-    [path] = set(re.findall(r"\((tools/results/dieharder-[\d-]+\.txt)\)", README))
+    [path] = set(re.findall(r"\(\.\./(tools/results/dieharder-[\d-]+\.txt)\)", IMPLEMENTATIONS))
     first, again = (ROOT / path).read_text().split("bytes (", 1)[0], (ROOT / path).read_text().split(" written", 1)[1]
     results = re.findall(r"\|(0\.\d+)\|\s+(\w+)$", first, re.MULTILINE)
     [weak] = [float(p) for p, assessment in results if assessment == "WEAK"]
     assert all(assessment in ("PASSED", "WEAK") for _, assessment in results)
     assert set(re.findall(r"\|\s+(\w+)$", again, re.MULTILINE)) == {"PASSED"}
     gib = int(re.findall(r"^(\d+) bytes", (ROOT / path).read_text(), re.MULTILINE)[0]) // 2**30
-    assert prose.says(README, "Stochastic rounding", path, gib, len(results), round(weak, 3))
+    assert prose.says(IMPLEMENTATIONS, "Quality of the noise", path, gib, len(results), round(weak, 3))
 
 
 def counted(case: str, chip: str) -> float:
@@ -109,8 +126,8 @@ def moved(case: str, chip: str) -> float:
 
 
 def test_what_memory_speed_allows_follows_from_the_chips() -> None:
-    h100, v5e, v6e = (report.allows(chip) for chip in ("h100", "v5e", "v6e"))
-    assert prose.says(README, "Stochastic rounding", round(h100), round(v5e, 1), round(v6e, 1))
+    h100, *tpus = (report.allows(chip) for chip in readme_tables.CHIPS)
+    assert prose.says(README, "Stochastic rounding", round(h100), *(round(tpu, 1) for tpu in tpus))
 
 
 def test_noise_of_rbg_keys_moves_the_bytes_it_says() -> None:
@@ -146,10 +163,10 @@ def test_what_it_says_of_times_on_a_gpu_is_so_in_those_stored() -> None:
         for dtype in ("bfloat16", "float32")
         for name in ("pallas", "xla")
     ]
-    assert prose.says(README, "Implementations", round(chains[0] / chains[1], 2), round(chains[2] / chains[3], 2))
+    assert prose.says(IMPLEMENTATIONS, CHOICE, round(chains[0] / chains[1], 2), round(chains[2] / chains[3], 2))
     tables = (path.with_suffix(".txt").read_text() for path, run in results.load() if run["platform"] == "cuda")
     passed = [int(n) for text in tables for n in re.findall(r"\| (\d+) of \d+ tests", text)]
-    assert prose.says(README, "Implementations", *passed, "H200", "H100")
+    assert prose.says(IMPLEMENTATIONS, "How each implementation was verified", *passed, "H200", "H100")
 
 
 @pytest.mark.parametrize(("chip", "noise"), [("h100", "Philox"), *((chip, "hardware noise") for chip in TPUS)])
@@ -157,9 +174,9 @@ def test_a_kernels_noise_is_free_by_the_count_on_an_h100_and_the_hardwares_on_ne
     assert counted(f"pallas: {report.INT8} with {noise}", chip) < report.allows(chip)
 
 
-# A fact: the ratios of counts, what they are between, and the numbers that a section says of them, if any, with a name
-# that tells which paragraph.
-FACTS: dict[str, tuple[list[float], float, float, tuple[str, tuple[float | str, ...]] | None]] = {
+# A fact: the ratios of counts, what they are between, and the numbers that a section of a page says of them, if any,
+# with a name that tells which paragraph.
+FACTS: dict[str, tuple[list[float], float, float, tuple[str, str, tuple[float | str, ...]] | None]] = {
     "a kernel draws Philox noise on an H100 in about half of XLA's instructions": (
         [
             counted(f"pallas: {case} with Philox", "h100") / counted(f"xla: {case} with Philox", "h100")
@@ -186,7 +203,7 @@ FACTS: dict[str, tuple[list[float], float, float, tuple[str, tuple[float | str, 
         ],
         2.5,
         4.5,
-        ("Implementations", (3, 4, "mask")),
+        (IMPLEMENTATIONS, CHOICE, (3, 4, "mask")),
     ),
     "on a TPU Philox takes XLA twice the instructions of threefry": (
         [
@@ -195,7 +212,7 @@ FACTS: dict[str, tuple[list[float], float, float, tuple[str, tuple[float | str, 
         ],
         1.5,
         2.5,
-        ("Limits", (2, "threefry")),
+        (README, "Limits", (2, "threefry")),
     ),
     "on an H100 no noise that a user can draw is a match for a kernel": (
         [
@@ -210,11 +227,36 @@ FACTS: dict[str, tuple[list[float], float, float, tuple[str, tuple[float | str, 
     "on a TPU a hash of the index costs less than Philox": (
         [
             counted(f"formula: {report.INT8} with hash", chip) / counted(f"pallas: {report.INT8} with Philox", chip)
-            for chip in TPUS
+            for chip in ("v4", *TPUS)
         ],
         0.1,
         1,
         None,
+    ),
+    "on a v4 a kernel's Philox takes more bundles than threefry, and more than twice those of a hash": (
+        [
+            counted(f"pallas: {report.INT8} with Philox", "v4") / (least * counted(f"formula: {NOISY} {noise}", "v4"))
+            for noise, least in (("threefry", 1), ("hash", 2))
+        ],
+        1,
+        2,
+        (IMPLEMENTATIONS, CHOICE, tuple(counted(case, "v4") for case in ON_V4)),
+    ),
+    "on a v4 without noise XLA takes fewer bundles than a kernel": (
+        [counted(f"pallas: {report.INT8}", "v4") / counted(f"xla: {report.INT8}", "v4")],
+        1,
+        2,
+        (IMPLEMENTATIONS, CHOICE, tuple(counted(f"{name}: {report.INT8}", "v4") for name in ("pallas", "xla"))),
+    ),
+    "on a v4 the hardware's noise is the cheapest": (
+        [
+            counted(f"pallas: {NOISY} hardware noise", "v4") / count(row)
+            for (case, chip), row in counts().items()
+            if chip == "v4" and NOISY in case and "hardware" not in case and "error" not in row
+        ],
+        0.1,
+        1,
+        (IMPLEMENTATIONS, CHOICE, (counted(f"pallas: {NOISY} hardware noise", "v4"),)),
     ),
 }
 
@@ -225,18 +267,47 @@ def test_what_it_says_of_counts_is_so_in_those_stored(fact: str) -> None:
     assert low < min(ratios)
     assert max(ratios) < high
     if said:
-        title, wanted = said
-        assert prose.says(README, title, *wanted)
+        page, title, wanted = said
+        assert prose.says(page, title, *wanted)
 
 
 def test_the_support_table_lists_every_implementation() -> None:
-    rows = re.findall(r'^\| `"(\w+)"` \| (\w+) \| (\w+) \| (\w+) \|', README, re.MULTILINE)
-    platforms = {None: "any", "cpu": "CPU", "cuda": "CUDA", "tpu": "TPU"}
+    rows = re.findall(r'^\| `"(\w+)"` \| (\w+) \| (\w+) \| (\w+) \|', IMPLEMENTATIONS, re.MULTILINE)
     expected = [
-        (row.name, platforms[row.platform], "yes", "yes" if "float64" in row.dtypes else "no") for row in kernels.TABLE
+        (row.name, PLATFORMS[row.platform], "yes", "yes" if "float64" in row.dtypes else "no") for row in kernels.TABLE
     ]
     assert rows == expected
     assert all(set(kernels.KERNEL_DTYPES) <= set(row.dtypes) for row in kernels.TABLE)
+
+
+def test_the_readme_names_every_implementation_and_its_platforms() -> None:
+    shown = re.findall(r'^\| `"(\w+)"` \| ([\w, ]+) \| ', prose.section(README, "Implementations"), re.MULTILINE)
+    platforms = {
+        name: [PLATFORMS[row.platform] for row in kernels.TABLE if row.name == name]
+        for name in dict.fromkeys(row.name for row in kernels.TABLE)
+    }
+    assert shown == [(name, "any" if "any" in on else ", ".join(on)) for name, on in platforms.items()]
+
+
+def test_the_table_of_what_none_picks_has_the_stored_numbers() -> None:
+    rows = [row.split(" | ") for row in prose.section(README, "Implementations").splitlines() if row.startswith("| ")]
+    why = {case.strip("| "): text for case, *_, text in rows[rows.index(CHOICE_HEADS) + 1 :]}
+    us = functools.partial(readme_tables.gpu_seconds, dtype="bfloat16")
+    ours = [f"{readme_tables.OURS}, {name}" for name in ("pallas", "xla")]
+    drawn, fused = (
+        [round(1e6 * us(operation, name)) for name in ours]
+        for operation in (readme_tables.DRAWN, readme_tables.CHAINS["after layer norm"])
+    )
+    on_cpu = readme_tables.speed(readme_tables.shown(), readme_tables.PHILOX, readme_tables.OURS, "float32")
+    on_v5e = [counted(f"{name}: {NOISY} Philox", "v5e") for name in ("pallas", "xla")]
+    on_v4 = [counted(case, "v4") for case in ON_V4 if "threefry" not in case]
+    wanted = {"CPU": [round(on_cpu, 1)], "CUDA GPU, Philox": drawn, "CUDA GPU, other": fused, "TPU": on_v5e + on_v4}
+    assert len(why) == len(wanted)
+    for case, numbers in wanted.items():
+        [text] = [text for shown, text in why.items() if shown.startswith(case)]
+        assert set(numbers) <= prose.numbers(text), case
+    by_itself = [round(1e6 * us(readme_tables.TO_INT8, name)) for name in ours]
+    assert prose.says(README, "Implementations", *by_itself)
 
 
 @pytest.mark.parametrize(
@@ -245,5 +316,5 @@ def test_the_support_table_lists_every_implementation() -> None:
 )
 def test_the_make_targets_it_names_exist(target: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    assert f"make {target}" in README
+    assert f"make {target}" in README + IMPLEMENTATIONS
     assert re.search(rf"^{target}:", makefile, re.MULTILINE)

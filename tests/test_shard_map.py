@@ -40,22 +40,23 @@ SPLITS = [("rows", None, "lanes"), (None, ("lanes", "rows"), None)]
 @each_check
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("split", SPLITS, ids=str)
-@every_noise
-def test_a_shard_has_the_noise_of_the_whole(
-    noise: Noise, split: tuple[Any, ...], kind: AxisType, check_vma: bool
-) -> None:
-    n, (y, gradient) = noise.numerics(), expected(X, noise.array(SHAPE))
-    spec = P(*split)
+def test_a_shard_has_the_noise_of_the_whole(split: tuple[Any, ...], kind: AxisType, check_vma: bool) -> None:
+    """In one program for all noise functions."""
+    on, spec = mesh(kind), P(*split)
 
     def on_shard(x: jax.Array) -> Any:
-        return both(x, n, **where(x, split)), quantize_to_int(x, n, key=KEY, **where(x, split))
+        place = where(x, split)
+        several = [noise.numerics() for noise in NOISES.values()]
+        return [(both(x, n, **place), quantize_to_int(x, n, key=KEY, **place)) for n in several]
 
-    mapped = jax.shard_map(on_shard, mesh=mesh(kind), in_specs=spec, out_specs=spec, check_vma=check_vma)
-    x = placed(X, mesh(kind), *split)
-    with jax.set_mesh(mesh(kind)):
+    mapped = jax.shard_map(on_shard, mesh=on, in_specs=spec, out_specs=spec, check_vma=check_vma)
+    x = placed(X, on, *split)
+    with jax.set_mesh(on):
         compiled = jax.jit(mapped).lower(x).compile()
         assert not collectives(compiled)
-        jax.tree.map(assert_same_bits, compiled(x), ((y, gradient), y.astype(np.int8)))
+        for noise, results in zip(NOISES.values(), compiled(x), strict=True):
+            y, gradient = expected(X, noise.array(SHAPE))
+            jax.tree.map(assert_same_bits, results, ((y, gradient), y.astype(np.int8)))
 
 
 @pytest.mark.parametrize("axes", [(0,), (2,), (0, 1, 2)], ids=str)
@@ -113,16 +114,16 @@ def test_noise_that_varies_along_fewer_mesh_axes_than_x() -> None:
 # --- the offset of any part -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("offset", [(0, 0, 0), (3, 0, 0), (1, 8, 0), (0, 0, 8), (2, 5, 3), (12, 24, 56)], ids=str)
 @every_noise
-def test_any_window_of_an_array_can_be_quantized_alone(noise: Noise, offset: tuple[int, ...]) -> None:
-    window = tuple(slice(at, at + size) for at, size in zip(offset, (4, 8, 8), strict=True))
+def test_any_window_of_an_array_can_be_quantized_alone(noise: Noise) -> None:
     n, drawn = noise.numerics(), np.broadcast_to(noise.array(SHAPE), SHAPE)
-    for at in (offset, jnp.asarray(offset), [np.int64(i) for i in offset]):
-        y = quantize(X[window], n, key=KEY, offset=at, global_shape=SHAPE)
-        assert_same_bits(y, expected(X[window], drawn[window])[0])
     traced = jax.jit(lambda x, *at: quantize(x, n, key=KEY, offset=at, global_shape=SHAPE))
-    assert_same_bits(traced(X[window], *offset), expected(X[window], drawn[window])[0])
+    for offset in ((0, 0, 0), (3, 0, 0), (1, 8, 0), (0, 0, 8), (2, 5, 3), (12, 24, 56)):
+        window = tuple(slice(at, at + size) for at, size in zip(offset, (4, 8, 8), strict=True))
+        wanted = expected(X[window], drawn[window])[0]
+        for at in (offset, jnp.asarray(offset), [np.int64(i) for i in offset]):
+            assert_same_bits(quantize(X[window], n, key=KEY, offset=at, global_shape=SHAPE), wanted)
+        assert_same_bits(traced(X[window], *offset), wanted)
 
 
 def test_under_vmap_an_example_is_the_part_and_offsets_may_be_batched() -> None:

@@ -32,6 +32,18 @@ def numbers(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return x
 
 
+def check_each(where: Where, calls: list[tuple[np.ndarray, np.ndarray, QuantSpec, np.ndarray]]) -> None:
+    """Runs an implementation for each x, seed and spec, in one program, and expects the formula with the noise."""
+    quantize, specs = where.operations().quantize, [spec for _, _, spec, _ in calls]
+
+    def run(arrays: list[tuple[jax.Array, jax.Array]]) -> list[object]:
+        return [quantize(x, seed, spec) for (x, seed), spec in zip(arrays, specs, strict=True)]
+
+    results = where.run(run, [(x, seed) for x, seed, _, _ in calls])
+    for (x, _, spec, noise), result in zip(calls, results, strict=True):
+        assert_is_formula(result, x, np.broadcast_to(noise, x.shape), spec)
+
+
 @every_implementation
 @every_dtype
 @pytest.mark.parametrize("noise_dtype", [None, np.dtype(np.float32)], ids=["in x.dtype", "in float32"])
@@ -39,29 +51,22 @@ def test_the_noise_is_drawn_in_the_pass_for_every_switch_and_result(
     where: Where, dtype: np.dtype, noise_dtype: np.dtype | None
 ) -> None:
     x = numbers((3, 1032), dtype)
-    noise, seed = streams.uniform(x.shape, KEY), streams.seed(KEY)
-    specs = [drawing(s, x.shape, noise_dtype=noise_dtype) for s in oracle.specs(8) if s.clip]
-    for spec in (NEAREST, HALVES):
-        to_int = drawing(spec, x.shape, noise_dtype=noise_dtype, integer_dtype=np.dtype(np.int8))
-        specs += [to_int, dataclasses.replace(to_int, with_mask=True)]
-    quantize = where.operations().quantize
-    results = where.run(lambda x, seed: [quantize(x, seed, spec) for spec in specs], x, seed)
-    for spec, result in zip(specs, results, strict=True):
-        assert_is_formula(result, x, noise, spec)
+    specs = [s for s in oracle.specs(8) if s.clip and s.rounding] + [QuantSpec(127.5, clip=True, rounding=None)]
+    specs.append(dataclasses.replace(NEAREST, integer_dtype=np.dtype(np.int8), with_mask=True))
+    specs.append(dataclasses.replace(HALVES, integer_dtype=np.dtype(np.int8)))
+    drawn = [drawing(spec, x.shape, noise_dtype=noise_dtype) for spec in specs]
+    check_each(where, [(x, streams.seed(KEY), spec, streams.uniform(x.shape, KEY)) for spec in drawn])
 
 
 SHAPES = [(1,), (7,), (8,), (9,), (1024,), (4099,), (3, 5), (2, 3, 130), (5, 1024), (2, 4099), (2, 40, 256), (0, 8)]
 
 
 @every_implementation
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_noise_of_an_element_hangs_on_its_index_alone_whatever_the_shape(
-    where: Where, shape: tuple[int, ...]
-) -> None:
-    x = numbers(shape, oracle.DTYPES[len(shape) % 2])  # float32, or bfloat16 for odd ranks
-    spec = drawing(NEAREST, shape, with_mask=True)
-    result = where.run(lambda x, seed: where.operations().quantize(x, seed, spec), x, streams.seed(KEY))
-    assert_is_formula(result, x, streams.uniform(shape, KEY), spec)
+def test_the_noise_of_an_element_hangs_on_its_index_alone_whatever_the_shape(where: Where) -> None:
+    arrays = [numbers(shape, oracle.DTYPES[len(shape) % 2]) for shape in SHAPES]  # float32, or bfloat16 for odd ranks
+    specs = [drawing(NEAREST, shape, with_mask=True) for shape in SHAPES]
+    noises = [streams.uniform(shape, KEY) for shape in SHAPES]
+    check_each(where, [(x, streams.seed(KEY), *rest) for x, *rest in zip(arrays, specs, noises, strict=True)])
 
 
 def test_more_elements_than_a_large_block_of_every_kernel_has() -> None:
@@ -87,30 +92,32 @@ def test_a_part_of_a_larger_array_begins_at_its_own_block(where: Where) -> None:
         assert_is_formula(result, x, streams.uniform(x.shape, KEY, first), spec)
 
 
+BATCHES = [((2,), (2,)), ((2,), (1,)), ((3, 2), (3, 1)), ((2, 2), (1, 1))]  # of x, and of seeds
+
+
 @every_implementation
 @pytest.mark.parametrize("inner", [(3, 7), (2, 1024)], ids=str)
-@pytest.mark.parametrize(("batch", "seeds"), [((2,), (2,)), ((2,), (1,)), ((3, 2), (3, 1)), ((2, 2), (1, 1))], ids=str)
-def test_each_example_of_a_batch_has_the_noise_of_its_own_seed(
-    where: Where, batch: tuple[int, ...], seeds: tuple[int, ...], inner: tuple[int, ...]
-) -> None:
-    keys = [(i, 7 * i + 1) for i in range(int(np.prod(seeds)))]
-    seed = np.stack([streams.seed(key) for key in keys]).reshape(*seeds, 4)
-    noise = np.stack([streams.uniform(inner, key) for key in keys]).reshape(*seeds, *inner)
-    x = numbers((*batch, *inner), np.dtype(np.float32))
-    spec = drawing(NEAREST, inner, with_mask=True)
-    result = where.run(lambda x, seed: where.operations().quantize(x, seed, spec), x, seed)
-    assert_is_formula(result, x, np.broadcast_to(noise, x.shape), spec)
+def test_each_example_of_a_batch_has_the_noise_of_its_own_seed(where: Where, inner: tuple[int, ...]) -> None:
+    calls = []
+    for batch, seeds in BATCHES:
+        keys = [(i, 7 * i + 1) for i in range(int(np.prod(seeds)))]
+        seed = np.stack([streams.seed(key) for key in keys]).reshape(*seeds, 4)
+        noise = np.stack([streams.uniform(inner, key) for key in keys]).reshape(*seeds, *inner)
+        calls.append(
+            (numbers((*batch, *inner), np.dtype(np.float32)), seed, drawing(NEAREST, inner, with_mask=True), noise)
+        )
+    check_each(where, calls)
 
 
 @every_implementation
-@pytest.mark.parametrize("shared", [(1, 24), (5, 1), (1, 1)], ids=str)
-def test_a_draw_may_be_shared_along_an_axis(where: Where, shared: tuple[int, ...]) -> None:
+def test_a_draw_may_be_shared_along_an_axis(where: Where) -> None:
     x = numbers((2, 5, 24), np.dtype(np.float32))
     seed = np.stack([streams.seed(KEY), streams.seed((1, 2))])
-    noise = np.stack([streams.uniform(shared, KEY), streams.uniform(shared, (1, 2))])
-    spec = drawing(NEAREST, shared, with_mask=True)
-    result = where.run(lambda x, seed: where.operations().quantize(x, seed, spec), x, seed)
-    assert_is_formula(result, x, np.broadcast_to(noise, x.shape), spec)
+    calls = []
+    for shared in ((1, 24), (5, 1), (1, 1)):
+        noise = np.stack([streams.uniform(shared, KEY), streams.uniform(shared, (1, 2))])
+        calls.append((x, seed, drawing(NEAREST, shared, with_mask=True), noise))
+    check_each(where, calls)
 
 
 def test_the_seed_of_a_kernel_is_data_so_a_new_key_compiles_nothing() -> None:

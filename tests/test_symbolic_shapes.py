@@ -11,7 +11,7 @@ import pytest
 import streams
 from jax import export
 from oracle import assert_same_bits
-from test_quantize import spec_of
+from original import spec_of
 
 from intnumerics import IntNumerics, absmax_scale, from_int, quantize, quantize_to_int
 from intnumerics.stochastic_rounding import HardwareUniform, JaxUniform, PhiloxUniform, RandomCenteredUniform
@@ -96,11 +96,6 @@ def formula(numerics: IntNumerics, x: np.ndarray, g: np.ndarray, noise: Any) -> 
     return y, np.where(mask, g, np.zeros_like(g)), integers, y + np.zeros_like(y)  # no integer is -0.0
 
 
-def assert_all(results: Any, expected: tuple[np.ndarray, ...]) -> None:
-    for result, values in zip(results, expected, strict=True):
-        assert_same_bits(result, values)
-
-
 UNBIASED = INT4.replace(noise_dtype=jnp.float32)
 CASES = [
     ("b", "philox", INT4, np.float32, [(1,), (13,), (64,)]),
@@ -129,7 +124,7 @@ def test_values_gradients_and_integers_are_the_formulas(
     program = exported(everything(numerics), (symbols, dtype), (symbols, dtype), WORDS)
     for shape in shapes:
         x, g = arrays(shape, dtype=dtype)
-        assert_all(program.call(x, g, WORDS), formula(numerics, x, g, drawn(shape)))
+        jax.tree.map(assert_same_bits, program.call(x, g, WORDS), formula(numerics, x, g, drawn(shape)))
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -155,7 +150,7 @@ def test_examples_of_a_batch_of_unknown_size_have_each_its_noise() -> None:
     words = np.asarray([[0, 42], [7, 9], [1, 2]], np.uint32)
     x, g = arrays((3, 5))
     noise = np.stack([streams.uniform((5,), (int(high), int(low))) for high, low in words])
-    assert_all(program.call(x, g, words), formula(NOISY, x, g, noise))
+    jax.tree.map(assert_same_bits, program.call(x, g, words), formula(NOISY, x, g, noise))
 
 
 def test_the_scale_and_the_second_derivative() -> None:
@@ -219,7 +214,7 @@ def test_symbols_of_one_name_in_two_programs_are_not_mixed_up() -> None:
     programs = [exported(everything(NOISY), symbols, symbols, WORDS) for symbols in ("b, 8", "b, 8")]
     for program, shape in zip(programs, [(3, 8), (5, 8)], strict=True):
         x, g = arrays(shape)
-        assert_all(program.call(x, g, WORDS), formula(NOISY, x, g, streams.uniform(shape, (0, 42))))
+        jax.tree.map(assert_same_bits, program.call(x, g, WORDS), formula(NOISY, x, g, streams.uniform(shape, (0, 42))))
 
 
 # --- parts of larger arrays -------------------------------------------------------------------------------------------

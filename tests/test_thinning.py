@@ -1,22 +1,54 @@
-"""What `--thin` leaves out of a test with many cases: about half of them, and no value of a parameter."""
+"""What `--thin` leaves out of the cases of a test: most of them, and no value of a parameter and no row of a table."""
 
 import itertools
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+FIXTURE = ["of a fixture", "another"]
 
-def test_every_value_of_every_parameter_stays_and_about_half_of_the_cases(request: pytest.FixtureRequest) -> None:
+
+class Case:
+    """A case of a test with a table of two columns, a parameter and a fixture with parameters; some are skipped."""
+
+    def __init__(self, n: int, row: tuple[str, bool], size: int, fixture: str, reason: str | None = None) -> None:
+        self.nodeid = f"test_{n}[{row}-{size}-{fixture}]"
+        self.reason_to_skip = reason
+        params = {"name": row[0], "flag": row[1], "size": size, "fixture": fixture}
+        self.callspec = SimpleNamespace(params=params)
+
+    def iter_markers(self, name: str) -> Any:
+        assert name == "parametrize"
+        return [SimpleNamespace(args=("name, flag", [])), SimpleNamespace(args=(["size"], []))]
+
+    def choices(self) -> list[Any]:
+        (name, flag, size, fixture) = self.callspec.params.values()
+        return [(name, flag), size, fixture]
+
+
+@pytest.fixture
+def thinned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     [conftest] = [plugin for plugin in request.config.pluginmanager.get_plugins() if hasattr(plugin, "thinned")]
-    rare = [("b", 0, "rare")]  # a value that one case alone has
-    for seed in range(20):
-        values = [*itertools.product("ab", range(12), ("often", "also")), *rare]
-        cases = [
-            SimpleNamespace(nodeid=f"test_{seed}[{v}]", callspec=SimpleNamespace(params=dict(enumerate(v))))
-            for v in values
-        ]
-        kept = conftest.thinned(cases)
-        assert len(set(map(id, kept))) == len(kept)
-        assert 0.25 < len(kept) / len(cases) < 0.75
+    monkeypatch.setattr(conftest, "reason_to_skip", lambda case: case.reason_to_skip)
+    return conftest.thinned
+
+
+ROWS = [("a", True), ("a", False), ("b", True)]
+
+
+def test_every_row_and_value_stays_and_no_case_that_adds_none(thinned: Any) -> None:
+    for n in range(20):
+        cases = [Case(n, *values) for values in itertools.product(ROWS, range(12), FIXTURE)]
+        cases.append(Case(n, ROWS[0], 99, FIXTURE[0]))  # a value that one case alone has
+        kept = thinned(cases)
+        assert len(kept) == 13
         for place in range(3):
-            assert {c.callspec.params[place] for c in kept} == {v[place] for v in values}
+            assert {case.choices()[place] for case in kept} == {case.choices()[place] for case in cases}
+
+
+def test_a_case_that_is_skipped_stands_for_no_other(thinned: Any) -> None:
+    skipped = [Case(0, row, size, FIXTURE[0], reason="needs a TPU") for row, size in itertools.product(ROWS, range(4))]
+    run = [Case(0, row, 0, FIXTURE[0]) for row in ROWS]
+    assert set(thinned(skipped + run)) == set(run)
+    assert thinned(skipped) == skipped[:1], "one is left to say why none runs"

@@ -1,4 +1,4 @@
-"""The tables of the README that come from stored results, in Markdown.
+"""The tables of the README and of docs/implementations.md that come from stored results, in Markdown.
 
     python -m tools.readme_tables
 
@@ -43,6 +43,7 @@ COUNTED = {
 }
 H100 = {"`pallas`": ("pallas", "h100"), "`jax_triton`": ("jax_triton", "h100"), "`xla`": ("xla", "h100")}
 TPUS = {chip: ("pallas", chip) for chip in ("v4", "v5e", "v5p", "v6e")}
+CHIPS = ("h100", "v4", "v5e", "v6e")
 CHAINS = {
     "by itself": TO_INT8,
     "after gelu, and before a dot": f"gelu, {TO_INT8}, dot",
@@ -106,9 +107,9 @@ def measured() -> str:
 def counted() -> str:
     """What noise costs by the count, for bfloat16 to int8."""
     rows = counts()
-    heads = ("noise", "H100, instructions per element", *(f"{c}, bundles per 1,024 elements" for c in ("v5e", "v6e")))
+    heads = ("noise", "H100, instructions per element", *(f"{chip}, bundles per 1,024 elements" for chip in CHIPS[1:]))
     return markdown(heads, [
-        (title, *(cell(rows.get((name, chip))) for chip in ("h100", "v5e", "v6e"))) for title, name in COUNTED.items()
+        (title, *(cell(rows.get((name, chip))) for chip in CHIPS)) for title, name in COUNTED.items()
     ])  # fmt: skip
 
 
@@ -122,7 +123,7 @@ def instructions() -> str:
 
 
 def fusion() -> str:
-    """What fusion is worth on a GPU."""
+    """What fusion is worth on a GPU, for docs/implementations.md."""
     exponent, names = GPU_ELEMENTS.bit_length() - 1, ("xla", "pallas")
     heads = (f"H200, 2^{exponent} elements of bfloat16 to int8", *(f'`"{name}"`, us' for name in names))
     return markdown(heads, [
