@@ -65,11 +65,11 @@ bench: $(VENV)/.bench ## measure speed on the device that JAX finds: a table, an
 bench-report: $(VENV)/.bench ## write docs/benchmarks.md and its plots from bench/results
 	$(VENV)/bin/python -m bench.report
 
-static-report: $(AOT)/.aot $(VENV)/.bench ## compile for GPUs and TPUs, and write docs/static-report.md (half an hour)
+static-report: $(AOT)/.aot ## compile for GPUs and TPUs, and write docs/static-report.md (half an hour)
 	$(AOT)/bin/python -m bench.aot cuda --store >/dev/null
 	$(AOT)/bin/python -m bench.aot jax_triton --store >/dev/null
 	$(AOT)/bin/python -m bench.aot tpu --store >/dev/null
-	$(VENV)/bin/python -m bench.aot.report
+	$(AOT)/bin/python -m bench.aot.report
 
 lint: $(VENV)/.lint ## check style and format, changing nothing
 	$(VENV)/bin/ruff check --no-fix .

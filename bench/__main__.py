@@ -5,10 +5,7 @@
     python -m bench --only Philox int8 --sizes 24 27 # operations by words in their names, sizes as powers of 2
     python -m bench --only overhead                  # calls on few elements, and compilation, beside the formula's
 
-Calls take turns. Their inputs are not in the cache, and their results go to memory that was allocated before. Times
-are medians; GB/s are the least bytes that an operation must move, divided by the time; a copy moves as many bytes; and
-ratios are to the speed of FJFormer's formula under jit. If a profiler measures the device's own time, GB/s and ratios
-use it, and the wall time is shown beside it. The results are checked against NumPy, and are kept as JSON. The run ends
+The results are checked against NumPy, and are kept as JSON; docs/benchmarks.md says how times are taken. The run ends
 with one line per case.
 """
 
@@ -54,15 +51,6 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def new_path(out: pathlib.Path, device: str) -> pathlib.Path:
-    path = results.new_path(out, machine.slug(device))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # better now than when there is something to lose
-        sys.exit(f"--out {out}: {error.strerror}; give a folder that can be written to")
-    return path
-
-
 def main() -> None:
     """Runs the command line; ends with status 1 if a result is wrong."""
     options, begin = arguments(), time.perf_counter()
@@ -77,7 +65,11 @@ def main() -> None:
         there = "\n  ".join([*names, "overhead"])
         sys.exit(f"--only {' '.join(options.only)}: no operation has all these words in its name; there are\n  {there}")
     report = about | {"settings": vars(patience) | {"quick": options.quick}, "cases": []}
-    path = new_path(options.out, about["device"])
+    path = results.new_path(options.out, machine.slug(about["device"]))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # better now than when there is something to lose
+        sys.exit(f"--out {options.out}: {error.strerror}; give a folder that can be written to")
     print(f"{about['device']}; {', '.join(f'{name} {v}' for name, v in about['versions'].items())}")
     if of_calls:
         report["overhead"] = overhead.measured()

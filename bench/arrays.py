@@ -62,7 +62,7 @@ def types(names: Names, shape: Shape, dtype: str) -> Mapping[str, Any]:
 
 
 def sets(types: Any, cache: int) -> int:
-    """How many of each array it takes for them to be four times as large as the cache; of small ones, `MOST_SETS`."""
+    """How many of each array are four times as large as the cache; of small ones, `MOST_SETS`."""
     return max(1, min(MOST_SETS, -(-4 * cache // size_in_bytes(types))))
 
 

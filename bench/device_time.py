@@ -5,7 +5,6 @@ of a long queue: many calls are begun one after the other and awaited once, and 
 CPU has no time of its own, only the wall time.
 """
 
-import dataclasses
 import glob
 import statistics
 import tempfile
@@ -22,57 +21,37 @@ CALLS = 7
 QUEUE_SECONDS, QUEUE_CALLS = 0.05, (10, 200)  # how long a queue is
 NS = 1e-9
 PROFILER, QUEUE = "profiler", "queue"
-MORE_THAN_A_QUEUE, PART_OF_A_QUEUE = (
-    1.2,
-    0.7,
-)  # times that a profiler cannot measure, as parts of a call's time in a queue
+POSSIBLE = (0.7, 1.2)  # what a profiler can say, as a part of the time in a queue
 BOUND_BY_STARTS = 2e-4  # seconds: calls that are shorter wait for the next to be begun
 
 _broken: list[str] = []  # why the profiler is not used again in this process
 
 
-@dataclasses.dataclass
-class Times:
-    """What was found, by the name of the variant; and why some of it is not from the profiler, a line each."""
-
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-    how: dict[str, str] = dataclasses.field(default_factory=dict)  # `PROFILER` or `QUEUE`
-    queued: dict[str, float] = dataclasses.field(default_factory=dict)  # seconds of one call in a queue
-    why: list[str] = dataclasses.field(default_factory=list)
-
-
-def of(prepared: Sequence[Prepared], on_cpu: bool = False) -> Times:
-    """The time of one call of each on the device.
+def of(prepared: Sequence[Prepared], on_cpu: bool = False) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The time of one call of each on the device, by name, and why some of it is not the profiler's.
 
     A CPU has no time of its own; `on_cpu` times a queue there, to try it out.
     """
-    found, platform = Times(), jax.devices()[0].platform
+    platform = jax.devices()[0].platform
     if not (platform in ("gpu", "tpu") or on_cpu):
-        return found
+        return {}, []
     queues = [one for one in prepared if isinstance(one, Jitted | Torch)]
-    programs = [one for one in queues if isinstance(one, Jitted)]
-    profiled = {} if platform == "cpu" or not programs else by_profiler(programs)
-    found.why += _broken or (["a CPU has no time of its own"] if platform == "cpu" else [])
+    profiled = by_profiler([one for one in queues if isinstance(one, Jitted)]) if platform != "cpu" else {}
+    found, why = {}, [*_broken]
     for one in queues:
         queued, told = in_a_queue(one), profiled.get(one.label) if isinstance(one, Jitted) else None
         is_used = told is not None and is_possible(told, queued)
-        found.queued[one.name] = queued
-        found.seconds[one.name], found.how[one.name] = (told, PROFILER) if told and is_used else (queued, QUEUE)
-        if told and not is_used:
-            found.why.append(f"{one.name}: the profiler says {told:.3g} s per call, a queue {queued:.3g} s")
-        elif profiled and isinstance(one, Jitted) and not told:
-            found.why.append(f"{one.name}: the profiler does not name its kernels")
-    return found
+        how = {"device_s": told, "device_by": PROFILER} if is_used else {"device_s": queued, "device_by": QUEUE}
+        found[one.name] = how | {"queue_s": queued}
+        if profiled and isinstance(one, Jitted) and not is_used:
+            why.append(f"{one.name}: the profiler says {told} s per call, a queue {queued:.3g} s")
+    return found, why
 
 
 def is_possible(profiled: float, queued: float) -> bool:
-    """Whether a profiler's time of a call can be right: it is no more than a queue's, and most of it.
-
-    In a queue there is time between calls that are short, so their time may be any part of it.
-    """
-    if profiled > MORE_THAN_A_QUEUE * queued:
-        return False
-    return profiled >= PART_OF_A_QUEUE * queued or queued < BOUND_BY_STARTS
+    """Whether a profiler's time of a call can be right: it is about a queue's, or less if calls are short."""
+    least, most = POSSIBLE
+    return profiled <= most * queued and (profiled >= least * queued or queued < BOUND_BY_STARTS)
 
 
 def in_a_queue(one: Jitted | Torch) -> float:
@@ -103,17 +82,11 @@ def by_profiler(programs: Sequence[Jitted]) -> dict[str, float]:
             paths = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
             found = of_programs(jax.profiler.ProfileData.from_file(path) for path in paths)
     except Exception as error:  # as if CUPTI is not installed, or not allowed
-        leave_out(f"the profiler failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        _broken.append(f"the profiler failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
         return {}
     if not any(one.label in found for one in programs):
-        leave_out("the profiler saw none of the kernels")
+        _broken.append("the profiler saw none of the kernels")
     return found
-
-
-def leave_out(why: str) -> None:
-    """Stops using the profiler in this process."""
-    _broken.append(why)
-    print(f"times of the device are those of long queues: {why}", flush=True)
 
 
 def of_programs(profiles: Iterable[Any]) -> dict[str, float]:

@@ -14,45 +14,31 @@ import jax.numpy as jnp
 
 from bench import baselines
 from bench.names import COMPILED
-from bench.variant import Variant, close, other_draws, within_a_bucket
+from bench.variant import Variant, other_draws, same_values, within_a_bucket
 
 # What is imported, and how to install it; `torch._dynamo` is imported later, and may fail by itself.
 PACKAGES = {"AQT": ("aqt",), "Qwix": ("qwix",), "PyTorch": ("torch", "torch._dynamo")}
 INSTALL = {"AQT": "pip install aqtp", "Qwix": "pip install qwix", "PyTorch": "pip install torch"}
 
-_left_out: dict[str, str] = {}  # packages that are not measured in this process, and why
 torch_on = ["gpu"]  # the platforms, as JAX names its devices', where PyTorch is measured; a rehearsal adds "cpu"
 
 Function = Callable[..., Any]
 Named = Iterator[tuple[str, Variant]]
 
 
-def leave_out(package: str, why: str) -> None:
-    """Stops measuring a package in this process."""
-    _left_out[package] = why
-    print(f"{package}: {why}", flush=True)
-
-
 @functools.cache
-def _broken(package: str) -> str:
-    """Why a package that is installed cannot be imported, or nothing."""
+def _absent(package: str) -> str:
+    """Why a package is not measured, or nothing."""
+    if package == "PyTorch" and jax.devices()[0].platform not in torch_on:
+        return "measured on a GPU only"
+    if importlib.util.find_spec(PACKAGES[package][0]) is None:
+        return f"not installed ({INSTALL[package]})"
     try:
         for name in PACKAGES[package]:
             importlib.import_module(name)
     except Exception as error:  # whatever its own import raises
         return f"its import failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
     return ""
-
-
-def _absent(package: str) -> str:
-    """Why a package is not measured, or nothing."""
-    if package in _left_out:
-        return _left_out[package]
-    if package == "PyTorch" and jax.devices()[0].platform not in torch_on:
-        return "measured on a GPU only"
-    if importlib.util.find_spec(PACKAGES[package][0]) is None:
-        return f"not installed ({INSTALL[package]})"
-    return _broken(package)
 
 
 def missing() -> list[str]:
@@ -73,8 +59,7 @@ def backward() -> dict[str, Variant]:
     if not _absent("AQT"):
         numerics = _aqt_numerics("same")
         found["AQT's IntSymmetric"] = Variant(lambda g, x: numerics.vjp_bwd((x,), g)[0], ("g", "x"))
-    bound = baselines.BOUND
-    with_torch = lambda g, x: g * ((x >= -bound) & (x <= bound))  # noqa: E731
+    with_torch = lambda g, x: g * ((x >= -baselines.BOUND) & (x <= baselines.BOUND))  # noqa: E731
     return found if _absent("PyTorch") else found | _torch(with_torch, ("g", "x"))
 
 
@@ -112,22 +97,17 @@ def _qwix(noisy: bool) -> Named:
         yield f"Qwix's convert_to, {name}", Variant(function, ("x", "key"), agrees=other_draws)
 
 
-@functools.cache
-def compiled(function: Function) -> Function:
+def _torch(function: Function, takes: tuple[str, ...], noisy: bool = False) -> dict[str, Variant]:
     """`torch.compile`, for each shape anew; it raises where it would fall back to running operation by operation."""
     import torch
 
     config = torch._dynamo.config
     config.recompile_limit = config.accumulated_recompile_limit = 1 << 16  # after these it would no longer compile
-    return torch.compile(function, dynamic=False, fullgraph=True)
+    fast = torch.compile(function, dynamic=False, fullgraph=True)
+    name, agrees = COMPILED + (", rand_like" if noisy else ""), other_draws if noisy else same_values
+    return {name: Variant(fast, takes, "torch", agrees)}
 
 
-def _torch(function: Function, takes: tuple[str, ...], noisy: bool = False, **fields: Any) -> dict[str, Variant]:
-    fields = {"agrees": other_draws} | fields if noisy else fields
-    return {COMPILED + (", rand_like" if noisy else ""): Variant(compiled(function), takes, "torch", **fields)}
-
-
-@functools.cache
 def formula(result: str, noisy: bool) -> Function:
     """Noise if any, clip and round, to the dtype of x (`"same"`) or to int8, for PyTorch."""
     import torch
@@ -138,25 +118,3 @@ def formula(result: str, noisy: bool) -> Function:
         return y.to(torch.int8) if result == "int8" else y
 
     return quantize
-
-
-def chained(name: str, scale: float, noisy: bool) -> dict[str, Variant]:
-    """The chains of `operations.py`, by their names: gelu and a product with int8 weights, or a layer norm before."""
-    if _absent("PyTorch"):
-        return {}
-    from torch import _int_mm, float32, nn
-
-    quantize = formula("int8", noisy)
-
-    def into_dot(activation: Any, w: Any) -> Any:
-        q = quantize(nn.functional.gelu(activation, approximate="tanh") * scale)
-        return _int_mm(q.reshape(-1, q.shape[-1]), w).reshape(*q.shape[:-1], w.shape[-1])
-
-    def after_norm(activation: Any) -> Any:
-        wide = activation.to(float32)
-        norm = nn.functional.layer_norm(wide, wide.shape[-1:], eps=1e-6)
-        return quantize((norm * scale).to(activation.dtype))
-
-    if name.startswith("gelu"):
-        return _torch(into_dot, ("activation", "w"), noisy, agrees=close)
-    return _torch(after_norm, ("activation",), noisy, agrees=other_draws if noisy else within_a_bucket)

@@ -63,7 +63,7 @@ def free_memory() -> int:
 
 def description() -> dict[str, Any]:
     """The device, its driver and clocks as found, the versions of packages, and the commit of the code."""
-    installed = {name: version for name in PACKAGES if (version := _version(name))}
+    installed = {name: version for name in PACKAGES for version in _versions(name)}
     return {
         "device": device_name(),
         "platform": platform_name(),
@@ -75,11 +75,8 @@ def description() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _versions(package: str) -> list[str]:
+    return [found.version for found in importlib.metadata.distributions(name=package)][:1]
 
 
 def _clocks() -> dict[str, str]:

@@ -16,7 +16,10 @@ import numpy as np
 from bench import baselines, libraries, variant
 from bench.names import FORMULA, INTERPRETED, OURS
 from bench.variant import Variant
-from intnumerics import IntNumerics, _operations, quantize, quantize_to_int
+from intnumerics import IntNumerics, quantize, quantize_to_int
+
+# Not public: the passes by themselves, without a gradient around them.
+from intnumerics._operations import clip_gradient_from_mask, clip_gradient_from_x, quantize_with_mask
 from intnumerics.stochastic_rounding import HardwareUniform, JaxUniform, PhiloxUniform, RandomCenteredUniform
 
 NEAREST = IntNumerics(8, True, True, True, True, True, None)
@@ -28,11 +31,6 @@ SCALE = 40.0  # from an activation to buckets: a few are clipped
 
 Arrays = Mapping[str, Any]
 Function = Callable[..., Any]
-
-# The only functions of ours that are not public: the passes by themselves, without a gradient around them.
-quantize_with_mask = _operations.quantize_with_mask
-clip_gradient_from_mask = _operations.clip_gradient_from_mask
-clip_gradient_from_x = _operations.clip_gradient_from_x
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,16 +124,10 @@ def floor_plus_half() -> Operation:
 def keeping_the_mask(noise: str | None = None) -> Operation:
     """The forward of a training step: the result, and one bit per element for the backward."""
     numerics = NEAREST.replace(noise_fn=NOISE[noise] if noise else None)
-
-    def ours(name: str | None, x: jax.Array, key: jax.Array | None = None) -> Any:
-        return quantize_with_mask(x, *numerics.noise_and_spec(x, key), **how(name))
-
-    return dataclasses.replace(
-        forward("same", noise),
-        name=f"quantize{f' with {noise}' if noise else ''}, keeping the mask",
-        ours=lambda name: functools.partial(ours, name),
-        others=formula("same", noise is not None),
-    )
+    ours = lambda name: lambda x, key=None: quantize_with_mask(x, *numerics.noise_and_spec(x, key), **how(name))  # noqa: E731
+    name = f"quantize{f' with {noise}' if noise else ''}, keeping the mask"
+    others = formula("same", noise is not None)
+    return dataclasses.replace(forward("same", noise), name=name, ours=ours, others=others)
 
 
 def masked(arrays: Arrays) -> np.ndarray:
@@ -157,13 +149,8 @@ def from_mask() -> Operation:
 
 def from_x() -> Operation:
     """The backward from x, as a caller without a mask has it."""
-    spec = NEAREST.spec()
-    return dataclasses.replace(
-        from_mask(),
-        name="backward from x",
-        takes=("g", "x"),
-        ours=lambda name: lambda g, x: clip_gradient_from_x(g, x, spec, **how(name)),
-    )
+    ours = lambda name: lambda g, x: clip_gradient_from_x(g, x, NEAREST.spec(), **how(name))  # noqa: E731
+    return dataclasses.replace(from_mask(), name="backward from x", takes=("g", "x"), ours=ours)
 
 
 # --- in a chain: a kernel is a barrier to XLA's fusion ----------------------------------------------------------------
@@ -205,8 +192,7 @@ def chain(name: str, before: Function, after: Function, takes: tuple[str, ...], 
         name=f"{name}{f' with {noise}' if noise else ''}",
         takes=("activation", *alone.takes[1:], *takes),
         ours=lambda name: of(Variant(alone.ours(name), alone.takes)).function,
-        others={name: of(other) for name, other in alone.others.items() if other.kind == "jit"}
-        | libraries.chained(name, SCALE, noise is not None),
+        others={name: of(other) for name, other in alone.others.items() if other.kind == "jit"},
         expected=expected,
         agrees=agrees,
         rank=3,

@@ -4,6 +4,7 @@ The first table is the time of a call on 8 elements, beside the formula under `j
 the time to compile a small training step, beside the same step with the formula, on one device and on eight.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -52,11 +53,13 @@ def calls() -> Calls:
     }
 
 
+@dataclasses.dataclass
 class Several:
     """Calls of one function, one after the other; see `timing.Prepared`."""
 
-    def __init__(self, name: str, function: Function, arguments: tuple[Any, ...]) -> None:
-        self.name, self.function, self.arguments = name, function, arguments
+    name: str
+    function: Function
+    arguments: tuple[Any, ...]
 
     def call(self, turn: int) -> None:
         for _ in range(CALLS):

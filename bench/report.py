@@ -7,9 +7,9 @@ python -m bench.report --results out/bench --docs out/bench
 import argparse
 import pathlib
 import sys
+from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -32,15 +32,14 @@ the quicker of two. A *ratio* above 1 means that ours is faster.
 less than the others': the keys `key(0)` to `key(255)` differ in the low 8 bits of a hash alone, and the noise is the
 upper 24 bits, so all of these keys give the same noise.
 """
-# Okabe and Ito's palette, which colour-blind eyes tell apart, and a mark of each.
-STYLES = {
-    OURS: {"color": "#0072B2", "marker": "o", "linewidth": 2.2},
-    FORMULA: {"color": "#D55E00", "marker": "s"},
-    SEED: {"color": "#D55E00", "marker": "s"},
-    f"{FORMULA}, philox4x32": {"color": "#CC79A7", "marker": "^"},
-    f"{FORMULA}, hash": {"color": "#009E73", "marker": "v"},
+BLUE, ORANGE, PURPLE, GREEN, GREY = "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#888888"  # Okabe and Ito's palette
+STYLES = {  # of lines
+    OURS: {"color": BLUE, "marker": "o", "linewidth": 2.2},
+    FORMULA: {"color": ORANGE, "marker": "s"},
+    SEED: {"color": ORANGE, "marker": "s"},
+    f"{FORMULA}, philox4x32": {"color": PURPLE, "marker": "^"},
+    f"{FORMULA}, hash": {"color": GREEN, "marker": "v"},
 }
-GREY = "#888888"
 SHOWN = (
     "quantize to int8",
     "quantize to int8 with PhiloxUniform",
@@ -64,56 +63,37 @@ def largest(report: Report) -> list[Measured]:
     return [cases[-1] for cases in found if cases]
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def by_size(report: Report) -> str:
-    """Ratios to FJFormer's formula, a column for each size."""
-    rows = {
-        (case["operation"], case["dtype"]): {
-            results.elements(c): f"{value:.2f}"
-            for c in series(report, case["operation"], case["dtype"])
-            if (value := results.ratio(c, OURS))
-        }
-        for case in report["cases"]
-    }
-    sizes = sorted({size for row in rows.values() for size in row})
-    heads = ("operation", "dtype", *(f"2^{n.bit_length() - 1}" for n in sizes))
-    return markdown(heads, ((*key, *(rows[key].get(n, "") for n in sizes)) for key in sorted(rows)))
-
-
-def by_implementation(report: Report) -> str:
-    """The time of each of ours beside a copy, at the largest size."""
-    cases = largest(report)
+def by_implementation(cases: list[Measured]) -> str:
+    """The time of each of ours beside a copy."""
     names = dict.fromkeys(n for case in cases for n in case["results"] if n.startswith(f"{OURS}, ") and EAGER not in n)
     heads = ("operation", "dtype", "elements", "a copy", *(name.removeprefix(f"{OURS}, ") for name in names))
-    return markdown(heads, (
-        (*results.row(case)[:3], *(results.time_text(results.best_seconds(case, n)) for n in (COPIES[0], *names)))
-        for case in cases
-    ))  # fmt: skip
+    times = [[results.time_text(results.best_seconds(case, n)) for n in (COPIES[0], *names)] for case in cases]
+    return markdown(heads, ((*results.row(case)[:3], *cells) for case, cells in zip(cases, times, strict=True)))
 
 
 # --- plots ------------------------------------------------------------------------------------------------------------
 
 
-def save(figure: Figure, path: pathlib.Path, title: str) -> None:
+def save(figure: Figure, path: pathlib.Path, title: str, handles: list[Any], names: list[str]) -> None:
     """Writes a figure under a title; the same results give the same bytes of SVG."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
     with mpl.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "none"}):
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(path, metadata={"Date": None})
 
 
 def tidy(axes: Axes, title: str, **labels: str) -> None:
     axes.set_title(title, loc="left", fontsize=10)
     axes.set(**labels)
     axes.set_axisbelow(True)
+    axes.grid(color="#DDDDDD", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def against_size(report: Report, path: pathlib.Path, dtype: str = "bfloat16") -> None:
     """GB/s against elements: a panel for each of a few operations, a line for each way to do it."""
     figure = Figure(figsize=(WIDTH, 7), layout="constrained")
-    labels: dict[str, object] = {}
+    labels: dict[str, Any] = {}
     for axes, operation in zip(figure.subplots(2, 2, sharex=True).flat, SHOWN, strict=True):
         cases = [c for c in series(report, operation, dtype) if results.seconds(c, COPIES[0])]
         for name, style in STYLES.items():
@@ -124,42 +104,30 @@ def against_size(report: Report, path: pathlib.Path, dtype: str = "bfloat16") ->
             labels["a copy"] = axes.plot(*zip(*copies, strict=True), color=GREY, linestyle="--")[0]
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        axes.grid(color="#DDDDDD", linewidth=0.8)
         tidy(axes, operation, xlabel="elements", ylabel="GB/s of the least bytes")
     names = [f"{name}, threefry where there is noise" if name == FORMULA else name for name in labels]
-    figure.legend(list(labels.values()), names, loc="outside lower center", ncols=3, frameon=False)
-    save(figure, path, f"Speed against size: {report['device']}, {dtype}")
+    save(figure, path, f"Speed against size: {report['device']}, {dtype}", list(labels.values()), names)
 
 
 def roofline(report: Report, path: pathlib.Path) -> None:
     """A panel for each dtype, a row for each operation: the share of the speed of a copy, ours and the formula's."""
     cases = largest(report)
-    dtypes = sorted({case["dtype"] for case in cases})
-    names = sorted({case["operation"] for case in cases}, key=kind)
+    dtypes, names = (sorted({case[key] for case in cases}) for key in ("dtype", "operation"))
     figure = Figure(figsize=(WIDTH, 0.36 * len(names) + 1.5), layout="constrained")
     panels = figure.subplots(1, len(dtypes), sharey=True, sharex=True, squeeze=False)[0]
     for axes, dtype in zip(panels, dtypes, strict=True):
-        found = {case["operation"]: case for case in cases if case["dtype"] == dtype}
-        y = np.asarray([i for i, name in enumerate(names) if name in found])
-        for offset, who in ((-0.2, OURS), (0.2, FORMULA)):
-            by_row = (found[name] for name in names if name in found)
-            shares = [100 * (results.of_copy(c, OURS if who == OURS else c["baseline"]) or 0.0) for c in by_row]
-            axes.barh(y + offset, shares, 0.38, color=STYLES[who]["color"], label=who)
-        for i in set(range(len(names))) - set(y):
-            axes.text(1, i, "not measured", va="center", fontsize=8, color=GREY)
+        found = [case for case in cases if case["dtype"] == dtype]
+        for offset, who, colour in ((-0.2, OURS, BLUE), (0.2, FORMULA, ORANGE)):
+            shares = [100 * (results.of_copy(c, who if who == OURS else c["baseline"]) or 0.0) for c in found]
+            axes.barh([names.index(c["operation"]) + offset for c in found], shares, 0.38, color=colour, label=who)
         axes.axvline(100, color=GREY, linestyle="--", label="a copy of as many bytes")
-        axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
         tidy(axes, dtype, xlabel="% of the speed of a copy")
-    panels[0].set_yticks(np.arange(len(names)), names, fontsize=9)
+        axes.yaxis.grid(visible=False)
+    panels[0].set_yticks(range(len(names)), names, fontsize=9)
     panels[0].invert_yaxis()
     panels[0].margins(y=0.01)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    save(figure, path, f"How near to the speed of memory, each under jit: {report['device']}")
-
-
-def kind(operation: str) -> tuple[bool, bool, bool, str]:
-    """Sorts forwards without noise, forwards with noise, chains, and backwards."""
-    return "backward" in operation, "," in operation.split("quantize")[0], " with " in operation, operation
+    title = f"How near to the speed of memory, each under jit: {report['device']}"
+    save(figure, path, title, *panels[0].get_legend_handles_labels())
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -185,11 +153,10 @@ def section(path: pathlib.Path, report: Report, docs: pathlib.Path) -> str:
             f"![The share of the speed of a copy](benchmarks/{stem}-roofline.svg)\n",
         ]
         if report["platform"] != "cpu":
-            texts += ["### Each implementation\n", by_implementation(report)]
+            texts += ["### Each implementation\n", by_implementation(cases)]
         if len({results.elements(case) for case in report["cases"]}) > 2:
             against_size(report, folder / f"{stem}-size.svg")
             texts += [f"![Speed against size](benchmarks/{stem}-size.svg)\n"]
-        texts += ["### How many times the speed of FJFormer's formula under jit\n", by_size(report)]
     if "overhead" in report:
         texts += ["### Overhead\n", overhead.tables(report["overhead"])]
     return "\n".join(texts)
@@ -205,9 +172,7 @@ def page(folder: pathlib.Path, docs: pathlib.Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="python -m bench.report")
     parser.add_argument("--results", type=pathlib.Path, default=results.STORED, metavar="FOLDER")
     parser.add_argument("--docs", type=pathlib.Path, default=DOCS, metavar="FOLDER")
     options = parser.parse_args()

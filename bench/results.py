@@ -75,11 +75,10 @@ def of_copy(case: Measured, name: str) -> float | None:
 def best_other(case: Measured) -> str | None:
     """The quickest of the baselines whose result is right; None if none was measured."""
     found = case["results"]
-    others = [n for n in found if not n.startswith(OURS) and n not in COPIES and "wrong" not in found[n]]
     # If ours has no time there is no ratio, and the baselines are compared with the first of them.
     against = OURS if seconds(case, OURS) else case["baseline"]
-    speeds = {n: speed for n in others if (speed := ratio(case, n, against))}
-    return max(speeds, key=lambda name: speeds[name], default=None)
+    others = (n for n in found if not n.startswith(OURS) and n not in COPIES and "wrong" not in found[n])
+    return max(((speed, n) for n in others if (speed := ratio(case, n, against))), default=(0.0, None))[1]
 
 
 def elements(case: Measured) -> int:
@@ -126,19 +125,18 @@ def table(case: Measured) -> str:
     rows, failed = [COLUMNS], []
     for name, found in case["results"].items():
         if why := found.get("left_out") or found.get("error"):
-            failed.append(f"{name}  {'left out' if 'left_out' in found else 'failed'}: {why}")
+            failed.append(f"  {name}  {'left out' if 'left_out' in found else 'failed'}: {why}")
             continue
         speed, share, compared = gb_per_s(case, name), of_copy(case, name), times(case, name, case["baseline"])
-        other_clock = f" ({compared[2]})" if compared and compared[2] != "device" and "device_s" in found else ""
         rows.append((
             f"{name}: WRONG, {found['wrong']}" if "wrong" in found else name,
             time_text(found["median_s"]),
             time_text(found.get("device_s")),
             f"{speed:.2f}" if speed else "",
             f"{share:.0%}" if share else "",
-            f"{compared[1] / compared[0]:.2f}x{other_clock}" if compared and name not in COPIES else "",
+            f"{compared[1] / compared[0]:.2f}x by {compared[2]}" if compared and name not in COPIES else "",
         ))  # fmt: skip
-    return "\n".join([title(case), *(f"  {line}" for line in (*columns(rows, left=(0,)), *failed))])
+    return "\n".join([title(case), *(f"  {line}" for line in columns(rows, left=(0,))), *failed])
 
 
 def row(case: Measured) -> tuple[str, ...]:
@@ -170,25 +168,24 @@ def summary(report: Report) -> str:
 # --- as files ---------------------------------------------------------------------------------------------------------
 
 
-def as_text(report: Report) -> str:
-    """A run as JSON, one line per case."""
-    head = {key: value for key, value in report.items() if key != "cases"}
-    cases = ",\n".join(f"  {json.dumps(case)}" for case in report["cases"])
-    return f'{json.dumps(head)[:-1]}, "cases": [\n{cases}\n]}}\n'
+def as_text(document: dict[str, Any]) -> str:
+    """JSON with a line for each key, and for each item of a list."""
+    many = {key: ",\n  ".join(map(json.dumps, value)) for key, value in document.items() if isinstance(value, list)}
+    parts = (f"[\n  {many[key]}\n]" if many.get(key) else json.dumps(value) for key, value in document.items())
+    return "{" + ",\n".join(f"{json.dumps(key)}: {part}" for key, part in zip(document, parts, strict=True)) + "}\n"
 
 
 def new_path(folder: pathlib.Path, device: str) -> pathlib.Path:
     """Where a run of today goes: a file that is not there yet."""
     today = datetime.date.today().isoformat()
-    names = [today, *(f"{today}-{n}" for n in range(2, 100))]
-    paths = (folder / device / f"{name}.json" for name in names)
+    paths = (folder / device / f"{today}{more}.json" for more in ("", *(f"-{n}" for n in range(2, 100))))
     return next(path for path in paths if not path.exists())
 
 
-def write(path: pathlib.Path, report: Report) -> None:
-    """Writes a run as it is so far, all of it or nothing."""
-    new = path.with_suffix(".new")
-    new.write_text(as_text(report))
+def write(path: pathlib.Path, document: dict[str, Any] | str) -> None:
+    """Writes a document or a text, all of it or nothing."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(document if isinstance(document, str) else as_text(document))
     new.replace(path)
 
 

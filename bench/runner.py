@@ -66,15 +66,14 @@ class Runner:
         wrong = check(case, variants, ready)
         prepared = copies + ready
         times = alternate(prepared, self.patience, self.sweep)
-        on_device = device_time.of(prepared, self.queue_on_cpu)
+        on_device, why = device_time.of(prepared, self.queue_on_cpu)
         for one, seconds in zip(prepared, times, strict=True):
             result = found[one.name] = _statistics(seconds)
-            if one.name in on_device.seconds:
-                result |= {"device_s": rounded(on_device.seconds[one.name]), "device_by": on_device.how[one.name]}
-                result |= {"queue_s": rounded(on_device.queued[one.name])}
+            timed = on_device.get(one.name, {})
+            result |= {key: rounded(value) if key.endswith("_s") else value for key, value in timed.items()}
             result |= {"wrong": wrong[one.name]} if wrong.get(one.name) else {}
             self.speed[case.operation.name, case.dtype, one.name] = result["median_s"] / case.size
-        return on_device.why
+        return why
 
     def _prepared(self, variants: Variants, pool: Pool, spares: Spares, found: dict[str, Result]) -> list[Prepared]:
         """The variants, ready; one may be unable to run, and its result says why."""
@@ -90,7 +89,7 @@ class Runner:
                     one = compiled[name].result() if name in compiled else make(name, variant, pool, spares, "")
                     one.call(0)
                 except Exception as error:
-                    found[name] = {"error": _one_line(error)}
+                    found[name] = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
                 else:
                     ready.append(one)
         return ready
@@ -115,11 +114,7 @@ def check(case: Case, variants: Variants, prepared: Sequence[Prepared]) -> dict[
     expected = np.asarray(case.operation.expected(first), np.float32).reshape(-1)
     found = {}
     for one in prepared:
-        try:
-            result = arrays.rows(jax.tree.leaves(one.call(0))[0], case.shape)
-        except Exception as error:
-            found[one.name] = f"could not be compared: {_one_line(error)}"
-            continue
+        result = arrays.rows(jax.tree.leaves(one.call(0))[0], case.shape)
         found[one.name] = variants[one.name].agrees(result.astype(np.float32).reshape(-1), expected)
     return found
 
@@ -146,24 +141,17 @@ def _too_large(case: Case, types: Mapping[str, Any], sets: int) -> str:
     free = machine.free_memory()
     if need <= SHARE_OF_MEMORY * free:
         return ""
-    share, need_gib, free_gib = f"{SHARE_OF_MEMORY:.0%}", need / 2**30, free / 2**30
-    return f"would need about {need_gib:.1f} GiB, more than {share} of the {free_gib:.1f} that are free"
+    return (
+        f"would need about {need / 2**30:.1f} GiB, more than {SHARE_OF_MEMORY:.0%} of {free / 2**30:.1f} that are free"
+    )
 
 
 def _statistics(seconds: Sequence[float]) -> Result:
     low, _, high = statistics.quantiles(seconds, n=4)
-    return {
-        "median_s": rounded(statistics.median(seconds)),
-        "quartiles_s": [rounded(low), rounded(high)],
-        "rounds": len(seconds),
-    }
+    median = rounded(statistics.median(seconds))
+    return {"median_s": median, "quartiles_s": [rounded(low), rounded(high)], "rounds": len(seconds)}
 
 
 def rounded(seconds: float) -> float:
     """Four digits, of which a clock gives fewer."""
     return float(f"{seconds:.4g}")
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"

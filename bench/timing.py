@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-Arrays = tuple[Any, ...]
+Arrays, Function = tuple[Any, ...], Callable[..., Any]
 
 
 class Prepared(Protocol):
@@ -52,9 +52,7 @@ class Jitted:
     It has arrays for each turn, takes its buffers from `spares`, and is called `label` in a profile.
     """
 
-    def __init__(
-        self, name: str, function: Callable[..., Any], inputs: Sequence[Arrays], spares: Spares, label: str
-    ) -> None:
+    def __init__(self, name: str, function: Function, inputs: Sequence[Arrays], spares: Spares, label: str) -> None:
         self.name, self.inputs, self.spares, self.label = name, inputs, spares, label
         self.avals = jax.eval_shape(function, *inputs[0])
         buffers = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in jax.tree.leaves(self.avals)]
@@ -86,27 +84,24 @@ class Jitted:
 class Torch:
     """A function of PyTorch's tensors, called as its user would; its tensors are views of JAX's arrays."""
 
-    def __init__(self, name: str, function: Callable[..., Any], inputs: Sequence[Arrays]) -> None:
+    def __init__(self, name: str, function: Function, inputs: Sequence[Arrays]) -> None:
         self.name, self.function, self.torch = name, function, importlib.import_module("torch")
         self.inputs = [tuple(self.torch.from_dlpack(array) for array in arrays) for arrays in inputs]
 
     def call(self, turn: int) -> Any:
-        result = self._result(turn)
-        self._wait(result)
+        result = self._run(turn)
         return jax.dlpack.from_dlpack(result.contiguous()) if turn == 0 else None
 
     def queue(self, calls: int) -> None:
         """As that of `Jitted`."""
-        for turn in range(calls):
-            result = self._result(turn)
-        self._wait(result)
+        self._run(*range(calls))
 
-    def _result(self, turn: int) -> Any:
-        return self.function(*self.inputs[turn % len(self.inputs)])
-
-    def _wait(self, result: Any) -> None:
+    def _run(self, *turns: int) -> Any:
+        for turn in turns:
+            result = self.function(*self.inputs[turn % len(self.inputs)])
         if result.is_cuda:
             self.torch.cuda.synchronize()
+        return result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +114,7 @@ class Patience:
 
 
 def alternate(variants: Sequence[Prepared], patience: Patience, between: Callable[[], Any]) -> list[list[float]]:
-    """Wall time of each call, in seconds, by variant.
-
-    Variants take turns, in a random order in each round, each call with the next of the inputs. `between` is called
-    before each round, to empty the caches.
-    """
+    """Wall time of each call in seconds, by variant; in each round they take turns, after what empties the caches."""
     order, shuffle = list(range(len(variants))), random.Random(0).shuffle
     times: list[list[float]] = [[] for _ in variants]
     for variant in variants:

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-
-from bench.aot.shards import COLLECTIVE
+from sharded_programs import COLLECTIVE
 
 # Of one device that is described and not there.
 H100 = AbstractMesh((1,), ("x",), abstract_device=AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu"))

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.aot
 Row = dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=["cuda --sharded", "tpu --sharded"])
+@pytest.fixture(scope="module", params=["cuda sharded", "tpu sharded"])
 def report(request: pytest.FixtureRequest, compiled: Compilers) -> list[Row]:
     """What was tried."""
     return compiled.report(request.param)["cases"]

@@ -191,9 +191,9 @@ def test_a_package_whose_import_fails_is_named_with_its_reason(
     (tmp_path / "broken_package.py").write_text("raise OSError('libcudart.so.13: no such file')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(libraries.PACKAGES, "AQT", ("broken_package",))
-    libraries._broken.cache_clear()
+    libraries._absent.cache_clear()
     assert "AQT: its import failed: OSError: libcudart.so.13: no such file" in libraries.missing()
-    libraries._broken.cache_clear()
+    libraries._absent.cache_clear()
 
 
 def test_programs_that_are_compiled_side_by_side_are_measured_as_those_that_are_not() -> None:

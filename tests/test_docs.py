@@ -1,9 +1,7 @@
 """What the pages in docs/ show runs as it stands, and the tests that they name are there."""
 
 import ast
-import html
 import importlib
-import json
 import os
 import pathlib
 import re
@@ -92,11 +90,6 @@ def test_the_static_report_has_kernels_beside_every_baseline_for_each_chip(chip:
             assert found[-len(GENERATORS) :] == [f"formula, {name}" for name in GENERATORS]
     for row in table[2:]:
         assert row[-1].endswith("%") or f"- {row[0]}, {row[1]}: " in section, "neither counted nor explained"
-
-
-def test_the_plot_of_the_static_report_is_of_the_stored_counts() -> None:
-    [described] = re.findall(r"<dc:description>(.*?)</dc:description>", report.PLOT.read_text(), re.DOTALL)
-    assert json.loads(html.unescape(described)) == report.shares(), "`python -m bench.aot.report` draws it"
 
 
 # --- docs/benchmarks.md -----------------------------------------------------------------------------------------------

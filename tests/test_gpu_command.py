@@ -1,5 +1,7 @@
 """The command for a GPU loses nothing: not when a step is late, fails or crashes, nor when it is told to end itself."""
 
+import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -105,10 +107,10 @@ STEP = """
     with (task.folder.parent / "began.txt").open("a") as file:
         file.write(task.name + "\\n")
     if task.name == "headline":
-        found = {{"implementation": "xla", "operation": "quantize", "dtype": "float32"}}
-        rows = Rows(task, store.RUN, "kernels")
-        rows.list.append(found | {{"wrong": ""}})
-        rows.document["planned"] = {{"smoke": [found, found | {{"dtype": "bfloat16"}}]}}
+        found = {{"operation": "quantize", "dtype": "float32", "shape": [8], "results": {{}}}}
+        rows = Rows(task)
+        rows.add(found | {{"results": {{"intnumerics": {{"median_s": 1.0}}}}}})
+        rows.document["planned"] = {{"headline": [found, found | {{"dtype": "bfloat16"}}]}}
         rows.write()
     {body}
 """
@@ -117,12 +119,11 @@ STEP = """
 @pytest.fixture
 def call(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs the command with other steps: by name what the process of a step does."""
-    real = Task.command
 
     def run(*words: str, minutes: float = 1.0, **bodies: str) -> int:
         def step(task: Task) -> list[str]:
             source = textwrap.dedent(STEP).format(body=bodies.get(task.name, "pass"))
-            return [sys.executable, "-c", source, real(task)[-1]]
+            return [sys.executable, "-c", source, json.dumps(dataclasses.asdict(task))]
 
         monkeypatch.setattr(Task, "command", step)
         monkeypatch.setattr(command, "probe", lambda *_: ABOUT)
@@ -168,7 +169,7 @@ def test_a_late_step_is_killed_its_results_kept_and_the_whole_stays_within_the_m
     found = steps_in(tmp_path)
     assert found["headline"]["status"] == "late"
     table = (tmp_path / "out" / store.TABLE).read_text()
-    assert "| met so far | each kernel gives the bits of the reference | 1 of 2 kernels" in table
+    assert "| met so far | each result that is timed is right | 1 of 2 cases" in table
     assert "not measured | the tests marked gpu pass | step tests late: killed at its limit" in table
 
 
@@ -178,7 +179,7 @@ def test_a_step_without_time_is_not_begun_and_the_table_says_so(
     assert call(minutes=0.1) == 0
     assert began(tmp_path) == []
     table = (tmp_path / "out" / store.TABLE).read_text()
-    assert "not measured | each kernel gives the bits of the reference | step smoke not run: no time was left" in table
+    assert "not measured | the tests marked gpu pass | step tests not run: no time was left" in table
 
 
 def test_it_goes_on_from_a_step_keeps_what_is_there_and_mixes_it_with_no_other_results(

@@ -138,7 +138,6 @@ def test_the_last_outcome_of_a_test_counts_and_one_that_could_not_be_collected_h
     tmp_path: pathlib.Path,
 ) -> None:
     lines: list[dict[str, Any]] = [
-        {"collected": 3},
         {"test": "a", "outcome": "failed", "why": "once"},
         {"test": "b", "outcome": "skipped", "why": "needs jax-triton"},
         {"test": "c", "outcome": "failed", "why": "bits differ"},
@@ -151,23 +150,16 @@ def test_the_last_outcome_of_a_test_counts_and_one_that_could_not_be_collected_h
         return verdict(folder, "the tests marked gpu")
 
     skipped = "2 of 2 tests, 1 skipped (needs jax-triton)"
-    assert found() == (table.NOT_MET, f"{skipped}; 1 wrong, the first: c: bits differ")
+    assert found() == (table.NOT_MET, f"1{skipped[1:]}; 1 wrong, the first: c: bits differ")
     lines.append({"test": "c", "outcome": "passed"})
     assert found() == (table.MET, skipped)
+    late = {"tests": {"status": "late", "why": "killed"}}
+    assert verdict(folder_of(tmp_path, steps=late), "the tests marked gpu") == (
+        table.SO_FAR,
+        f"{skipped}; step tests late: killed",
+    )
     lines.append({"test": "tests/test_a.py", "outcome": "failed", "why": "not collected"})
     assert found()[0] == table.NOT_MET
-
-
-def test_wrong_bits_and_what_the_tuner_failed_with_are_shown_as_wrong(tmp_path: pathlib.Path) -> None:
-    key = {"operation": "quantize", "dtype": "float32"}
-    kernel = key | {"implementation": "pallas", "wrong": "2 elements differ"}
-    planned = {"smoke": [kernel], "tuner": [key, key | {"dtype": "bfloat16"}]}
-    folder = folder_of(tmp_path, kernels=[kernel], tuner=[key | {"error": "ValueError: no"}], planned=planned)
-    wrong_bits = "1 of 1 kernels; 1 wrong, the first: pallas, quantize, float32: 2 elements differ"
-    assert verdict(folder, "each kernel") == (table.NOT_MET, wrong_bits)
-    failed = "0 of 2 kernels tried; 1 wrong, the first: quantize, float32: failed: ValueError: no"
-    assert verdict(folder, "the tuner") == (table.NOT_MET, failed)
-    assert len(command.complaints(folder, rehearsal=False)) == 2
 
 
 def test_slow_is_not_wrong_and_a_rehearsal_fails_if_anything_was_left_out_and_has_no_speeds(
@@ -179,7 +171,7 @@ def test_slow_is_not_wrong_and_a_rehearsal_fails_if_anything_was_left_out_and_ha
     assert command.complaints(folder, rehearsal=False) == []
     found = command.complaints(folder, rehearsal=True)
     assert "step tuner: late: slow" in found
-    assert any(line.startswith("each kernel gives the bits of the reference: not measured") for line in found)
+    assert any(line.startswith("the tests marked gpu pass: not measured") for line in found)
     assert not any("torch.compile" in line for line in found)
     text = table.text(folder)
     assert "A REHEARSAL on a CPU" in text

@@ -15,7 +15,7 @@ import pytest
 from bench import results
 from bench.aot import report
 from bench.aot.chips import count
-from bench.aot.table import counts, table
+from bench.aot.table import counts
 from bench.baselines import GENERATORS
 from intnumerics import kernels
 from tools import bias, readme_tables
@@ -61,7 +61,7 @@ def test_numbers_are_looked_for_in_one_paragraph_of_one_section() -> None:
     [
         pytest.param(README, readme_tables.measured, id="noise measured"),
         pytest.param(README, readme_tables.counted, id="noise counted"),
-        pytest.param(IMPLEMENTATIONS, table, id="counts"),
+        pytest.param(IMPLEMENTATIONS, readme_tables.instructions, id="counts"),
         pytest.param(IMPLEMENTATIONS, readme_tables.fusion, id="fusion"),
         pytest.param(IMPLEMENTATIONS, lambda: bias.table(bias.stored()), id="bias"),
     ],

@@ -1,7 +1,6 @@
 """The tuner: what it tries, keeps and writes, on times that are made up, for there is no GPU here."""
 
 import dataclasses
-import functools
 import os
 import pathlib
 import re
@@ -143,7 +142,7 @@ def test_a_run_prints_what_it_finds_and_writes_it(
     rows_before = path.read_text().count("Row(")
     monkeypatch.setattr(machine, "description", lambda: description)
     monkeypatch.setattr(tune, "SIZE", 1 << 12)
-    monkeypatch.setattr(tune, "search", functools.partial(tune_search.search, interpret=True))
+    monkeypatch.setattr(tune, "search", lambda *given, **how: tune_search.search(*given, **how | {"interpret": True}))
     monkeypatch.setattr(tune, "PATH", path)
     monkeypatch.setattr(sys, "argv", ["tune", "--store", "--only", "gradient", "bfloat16"])
     monkeypatch.setattr(tune.Clock, "__call__", lambda _, programs: made_up({(2048, 4): 0.75})(programs))

@@ -6,6 +6,7 @@ Times on a CPU and a GPU are those of `python -m bench`, and counts of instructi
 """
 
 from bench import results
+from bench.aot.report import CASES
 from bench.aot.table import cell, counts
 from bench.names import FORMULA, OURS, SEED
 from bench.results import Measured, Report, markdown
@@ -40,6 +41,8 @@ COUNTED = {
     "`JaxUniform`": f"xla: {COUNTED_CASE} with JaxUniform",
     **{title: f"formula: {COUNTED_CASE} with {name}" for name, title in FORMULAS.items()},
 }
+H100 = {"`pallas`": ("pallas", "h100"), "`jax_triton`": ("jax_triton", "h100"), "`xla`": ("xla", "h100")}
+TPUS = {chip: ("pallas", chip) for chip in ("v4", "v5e", "v5p", "v6e")}
 CHIPS = ("h100", "v4", "v5e", "v6e")
 CHAINS = {
     "by itself": TO_INT8,
@@ -110,6 +113,15 @@ def counted() -> str:
     ])  # fmt: skip
 
 
+def instructions() -> str:
+    """What each operation costs by the count, on an H100 and on TPUs."""
+    rows, tables = counts(), []
+    for head, columns in (("H100, instructions per element", H100), ("`pallas`, bundles per 1,024 elements", TPUS)):
+        cells = ([cell(rows.get((f"{form}: {case}", chip))) for form, chip in columns.values()] for case in CASES)
+        tables.append(markdown((head, *columns), ((case, *found) for case, found in zip(CASES, cells, strict=True))))
+    return "\n".join(tables)
+
+
 def fusion() -> str:
     """What fusion is worth on a GPU, for docs/implementations.md."""
     exponent, names = GPU_ELEMENTS.bit_length() - 1, ("xla", "pallas")
@@ -121,4 +133,4 @@ def fusion() -> str:
 
 
 if __name__ == "__main__":
-    print(measured(), counted(), fusion(), sep="\n")
+    print(measured(), counted(), instructions(), fusion(), sep="\n")

@@ -2,6 +2,7 @@
 
     python -m tools.tune                       # every operation and dtype, within 8 minutes; writes nothing
     python -m tools.tune --store               # also writes the rows of kernels/gpu/tuning.py
+    python -m tools.tune --store FILE          # writes them into a copy
     python -m tools.tune --only drawn bfloat16 # cases by words in their names
 
 Not every combination is tried. First the elements per thread vary, 8 to 64, with the warps of the default; then the
@@ -26,17 +27,19 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read when JAX
 import jax
 
 from bench import device_time, machine
-from bench.results import time_text
+from bench.results import time_text, write
 from bench.runner import SHARE_OF_MEMORY
 from bench.timing import Jitted, Patience, Sweep, alternate
 from intnumerics.kernels import KERNEL_DTYPES
 from intnumerics.kernels.gpu import tuning
 from intnumerics.kernels.gpu.tuning import Row
-from tools.tune_search import Found, cases, search
+from tools.tune_search import Case, Found, cases, search
 
 SIZE = 1 << 26
 BYTES = 48  # per element: inputs, twice, and results of the default, of what is compared with it and to spare
-COMPARISONS = 3
+COMPARISONS, COMPILERS = 3, 8
+FIRST = ("quantize to int8, noise drawn", "quantize to int8", "clip gradient from mask")  # the most valuable kernels
+REHEARSED, REHEARSAL_SIZE = "clip gradient from mask, bfloat16", 1 << 11
 PATIENCE = Patience(least=5, most=15, seconds=0.5)
 PATH = pathlib.Path(tuning.__file__).resolve()
 BEGIN, END = "\n# fmt: off\n", "# fmt: on\n"  # the marks between which the rows are
@@ -100,13 +103,13 @@ class Clock:
 
     def __call__(self, programs: Sequence[Jitted]) -> list[float]:
         by_wall = alternate(programs, PATIENCE, self.sweep)
-        by_device = device_time.of(programs)
-        ways = {by_device.how.get(one.name) for one in programs}
+        by_device, _ = device_time.of(programs)
+        ways = {by_device.get(one.name, {}).get("device_by") for one in programs}
         kinds = {device_time.PROFILER: "device time", device_time.QUEUE: "time in a queue"}
         self.kind = kinds.get(ways.pop() or "", "wall time") if len(ways) == 1 else "wall time"
         if self.kind == "wall time":
             return [statistics.median(seconds) for seconds in by_wall]
-        return [by_device.seconds[one.name] for one in programs]
+        return [by_device[one.name]["device_s"] for one in programs]
 
 
 def size_that_fits(most: int, free: int) -> int:
@@ -136,23 +139,33 @@ def lines_of(found: Found, clock: str) -> list[str]:
     return [*lines, f"  kept: block {found.best.block}, {found.best.warps} warps, {found.gain:.1%} less time"]
 
 
+def in_order(size: int) -> list[Case]:
+    """Every case, the most valuable first, in bfloat16."""
+    dtypes = ("bfloat16", "float32", *(d for d in KERNEL_DTYPES if d not in ("bfloat16", "float32")))
+    place = {name: i for i, name in enumerate(FIRST)}
+    return sorted(cases(size, dtypes), key=lambda c: (dtypes.index(c.dtype), place.get(c.operation, len(place))))
+
+
 def tune(options: argparse.Namespace, device: str) -> dict[str, Any]:
     """Runs every case; returns what was wrong in which."""
-    begin, size = time.perf_counter(), size_that_fits(SIZE, machine.free_memory())
-    where, clock, rows, wrong = stamp(size), Clock(), tuning.TABLE, {}
+    begin, rehearsal = time.perf_counter(), options.rehearsal
+    size = REHEARSAL_SIZE if rehearsal else size_that_fits(SIZE, machine.free_memory())
+    where, clock, rows, wrong = "a rehearsal" if rehearsal else stamp(size), Clock(), tuning.TABLE, {}
+    how: dict[str, Any] = {"interpret": rehearsal, "compilers": min(COMPILERS, machine.cores())}
     print(f"{device}; {where}")
-    todo = [case for case in cases(size, KERNEL_DTYPES) if all(word in case.name for word in options.only)]
+    todo = [case for case in in_order(size) if all(word in case.name for word in options.only)]
+    todo = [case for case in todo if case.name == REHEARSED] if rehearsal else todo
     for i, case in enumerate(todo):
         if time.perf_counter() - begin > 60 * options.minutes:
             print("no time was left for:", *(case.name for case in todo[i:]), sep="\n  ")
             break
-        found = search(case, size, clock, COMPARISONS)
+        found = search(case, size, clock, 1 if rehearsal else COMPARISONS, **how)
         print(*lines_of(found, clock.kind), sep="\n", flush=True)
         rows = merged(rows, (device, case.dtype, case.operation), row_of(found, device, where, clock.kind))
         wrong |= {case.name: found.wrong} if found.wrong else {}
         if options.store:
-            PATH.write_text(rewritten(PATH.read_text(), rows))
-    print(f"\nrows of kernels/gpu/tuning.py, {'' if options.store else 'not '}written:")
+            write(options.store, rewritten(PATH.read_text(), rows))
+    print(f"\nrows of kernels/gpu/tuning.py, written to {options.store or 'no file'}:")
     print(*map(text_of, rows), sep="\n")
     return wrong
 
@@ -164,16 +177,19 @@ def arguments() -> argparse.Namespace:
     # fmt: off
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
                         help="cases that have all these words in their names")
-    parser.add_argument("--store", action="store_true", help="write the rows of kernels/gpu/tuning.py, after each case")
+    parser.add_argument("--store", nargs="?", type=pathlib.Path, const=PATH, metavar="FILE",
+                        help="write kernels/gpu/tuning.py with the new rows, there or to a file, after each case")
     parser.add_argument("--minutes", type=float, default=8.0, metavar="M",
                         help="begin no case after this time (default: %(default)s)")
+    parser.add_argument("--rehearsal", action="store_true", help="one tiny case, interpreted, on a CPU")
     # fmt: on
     return parser.parse_args()
 
 
 def main() -> None:
     """Runs the command line; ends with status 1 without a GPU, or if a result is wrong."""
-    options, device = arguments(), tuning.device_kind()
+    options = arguments()
+    device = tuning.device_kind() or (machine.device_name() if options.rehearsal else None)
     if device is None:
         sys.exit(
             f"python -m tools.tune needs an NVIDIA GPU, and JAX found {jax.default_backend()} only: run it where there "

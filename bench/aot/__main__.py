@@ -2,24 +2,23 @@
 
     python -m bench.aot cuda
     python -m bench.aot tpu --store
-    python -m bench.aot tpu --sharded
 
 Prints one JSON document; progress goes to stderr. With --store it compiles all that docs/static-report.md shows, not
 only what tests/test_aot.py holds to ceilings, and writes the document to bench/aot/counts/, where that test finds what
-to compare with. With --sharded it compiles programs for many devices, and says what each device would do.
+to compare with.
 """
 
 import argparse
 import importlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import pathlib
 import sys
 import tempfile
 from typing import Any
 
+from bench import results
 from bench.aot.table import COUNTS
 
 # Read by the compilers and JAX when they are first used, so set before either is imported.
@@ -33,13 +32,6 @@ ENVIRONMENT = {
         "LIBTPU_INIT_ARGS": "--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true",
     },
 }
-
-
-def as_text(report: dict[str, Any]) -> str:
-    """The report as JSON, a line for each case, so that a diff shows what changed."""
-    head = {key: value for key, value in report.items() if key != "cases"}
-    rows = ",\n".join(f"  {json.dumps(row)}" for row in report["cases"])
-    return f'{json.dumps(head)[:-1]}, "cases": [\n{rows}\n]}}\n'
 
 
 def measured(compiler: Any, cases: Any, everything: bool, dump: pathlib.Path) -> dict[str, Any]:
@@ -68,24 +60,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.aot", description=str(__doc__).splitlines()[0])
     parser.add_argument("platform", choices=ENVIRONMENT)
     parser.add_argument("--store", action="store_true", help=f"compile all, and write {COUNTS.name}/PLATFORM.json")
-    parser.add_argument("--sharded", action="store_true", help="compile sharded programs instead")
     options = parser.parse_args()
     if options.platform == "tpu" and importlib.util.find_spec("libtpu") is None:
         sys.exit("libtpu, the compiler for TPUs, is not installed: run `make test-aot`, or pip install 'jax[tpu]'")
     with tempfile.TemporaryDirectory() as dump:
-        for name, value in ENVIRONMENT[options.platform].items():
-            if not (options.sharded and "{dump}" in value):
-                os.environ[name] = value.format(dump=dump)
+        os.environ |= {name: value.format(dump=dump) for name, value in ENVIRONMENT[options.platform].items()}
         os.environ["JAX_PLATFORMS"] = "cpu"
-        if options.sharded:
-            report = importlib.import_module("bench.aot.shards").report(options.platform)
-        else:
-            cases = importlib.import_module("bench.aot.cases").cases(options.platform)
-            compiler = importlib.import_module(f"bench.aot.{'tpu' if options.platform == 'tpu' else 'cuda'}")
-            report = measured(compiler, cases, options.store, pathlib.Path(dump))
+        cases = importlib.import_module("bench.aot.cases").cases(options.platform)
+        compiler = importlib.import_module(f"bench.aot.{'tpu' if options.platform == 'tpu' else 'cuda'}")
+        report = measured(compiler, cases, options.store, pathlib.Path(dump))
     if options.platform == "jax_triton":
         report["compiler"] = f"triton {importlib.metadata.version('triton')}, {report['compiler']}"
-    text = as_text(report)
+    text = results.as_text(report)
     if options.store:
         (COUNTS / f"{options.platform}.json").write_text(text)
     sys.stdout.write(text)

@@ -28,36 +28,20 @@ BOTH_KINDS = ("v5e", "v6e")  # without bfloat16 arithmetic, and with it
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A program that is compiled and counted.
+    """A program that is compiled and counted."""
 
-    Attributes:
-        who: An implementation, or `"formula"`, FJFormer's.
-        shape: The shape of x.
-        chips: What it is compiled for.
-        dtype: The dtype of x.
-        to: The dtype of the result, if it is another.
-        noise: A key of `GENERATORS`, one of `baselines.GENERATORS` for the formula, `"noise array"`, `"shared noise"`,
-            or nothing.
-        mask: Whether the packed mask is a second result.
-        backward: `"x"` or `"mask"`, if it is the derivative, from one of them.
-        note: What its name ends with.
-        batch: How many axes are of examples that have a seed each.
-        whole: The shape of the array that x is a part of, if it is.
-        chain: Whether gelu comes before.
-    """
-
-    who: str
+    who: str  # an implementation, or "formula", FJFormer's
     shape: tuple[int, ...]
     chips: tuple[str, ...]
-    dtype: str = "bfloat16"
-    to: str = ""
-    noise: str = ""
-    mask: bool = False
-    backward: str = ""
-    note: str = ""
-    batch: int = 0
-    whole: tuple[int, ...] = ()
-    chain: bool = False
+    dtype: str = "bfloat16"  # of x
+    to: str = ""  # the dtype of the result, if it is another
+    noise: str = ""  # a key of `GENERATORS`, one of the formula's, "noise array", or "shared noise"
+    mask: bool = False  # whether the packed mask is a second result
+    backward: str = ""  # "x" or "mask", if it is the derivative, from one of them
+    note: str = ""  # what its name ends with
+    batch: int = 0  # how many axes are of examples that have a seed each
+    whole: tuple[int, ...] = ()  # the shape of the array that x is a part of, if it is
+    chain: bool = False  # whether gelu comes before
 
     @property
     def name(self) -> str:
@@ -79,18 +63,19 @@ class Case:
             return baselines.backward if self.backward else self._formula
         platform = "cuda" if self.chips == H100 else "tpu"
         [row] = [row for row in TABLE if (row.name, row.platform) == (self.who, platform)]
-        module: Any = row.operations()
         spec = HALVES if self.note == FLOOR else NEAREST
         spec = dataclasses.replace(spec, with_mask=self.mask, integer_dtype=jnp.dtype(self.to) if self.to else None)
         if self.noise in GENERATORS:
             draw = Draw(GENERATORS[self.noise], self.shape[self.batch :], self.whole)
             spec = dataclasses.replace(spec, draw=draw)
         if self.backward == "mask":
-            return module.clip_gradient_from_mask
+            return row.operation("clip_gradient_from_mask")
         if self.backward:
-            return lambda g, x: module.clip_gradient_from_x(g, x, spec)
+            clip: Any = row.operation("clip_gradient_from_x")
+            return lambda g, x: clip(g, x, spec)
+        quantize: Any = row.operation("quantize")
         before = (lambda x: jax.nn.gelu(x) * 16) if self.chain else (lambda x: x)
-        return lambda x, noise=None: module.quantize(before(x), noise, spec)
+        return lambda x, noise=None: quantize(before(x), noise, spec)
 
     def _formula(self, x: jax.Array, words: jax.Array | None = None) -> jax.Array:
         y = baselines.nearest(x, baselines.uniform(self.noise, words, x.shape) if self.noise else None)
@@ -129,11 +114,11 @@ class Case:
         """
         if self.who == "formula":
             return self.chips if self.chips == H100 and self.to and self.noise else ()
+        draws = self.noise in GENERATORS
         if self.who == "xla" and self.chips == H100:
-            return self.chips if self.noise in GENERATORS and self.dtype != "float16" else ()
+            return self.chips if draws and self.dtype != "float16" else ()
         if self.who == "xla":
-            has_mask = self.mask or self.backward == "mask"
-            return BOTH_KINDS if self.dtype == "bfloat16" and (has_mask or self.noise in GENERATORS) else ()
+            return BOTH_KINDS if self.dtype == "bfloat16" and (draws or self.mask or self.backward == "mask") else ()
         if self.chips == H100:
             return () if self.dtype == "float16" and (self.note or self.noise == "noise array") else self.chips
         if self.dtype == "float16" or (self.note and self.note not in (FLOOR, "a part")):

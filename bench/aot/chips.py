@@ -10,25 +10,15 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A chip, as its vendor describes it.
-
-    Attributes:
-        title: What the report calls it.
-        bandwidth: Bytes a second of its memory, at best.
-        clock: Clock cycles a second.
-        units: How many warp schedulers, or cores of a TPU, begin one instruction or bundle each in a cycle.
-        batch: For how many elements at once: the threads of a warp, or the elements that a bundle is counted for.
-        source: Where these numbers come from.
-        alu: Which part of the cycles the ALU of a GPU takes an instruction in; integers and comparisons go there.
-    """
+    """A chip, as its vendor describes it."""
 
     title: str
-    bandwidth: float
-    clock: float
-    units: int
-    batch: int
-    source: str
-    alu: float = 1.0
+    bandwidth: float  # bytes per second of its memory, at best
+    clock: float  # cycles per second
+    units: int  # how many warp schedulers, or cores of a TPU, begin one instruction or bundle each in a cycle
+    batch: int  # for how many elements at once: the threads of a warp, or the elements that a bundle is counted for
+    source: str  # where these numbers come from
+    alu: float = 1.0  # in which part of the cycles a GPU's ALU takes an instruction; integers and comparisons go there
 
     def memory(self, bytes_per_element: float) -> float:
         """Picoseconds per element that memory takes for so many bytes."""

@@ -1,21 +1,26 @@
-"""docs/static-report.md and its plot, from the stored counts; `make static-report` stores them first.
+"""docs/static-report.md, from the stored counts; `make static-report` stores them first.
 
 python -m bench.aot.report
 """
 
-import json
 import pathlib
 from typing import Any
 
 from bench.aot.chips import CHIPS, Chip, count
-from bench.aot.table import CASES, compilers, counts
+from bench.aot.table import compilers, counts
 from bench.baselines import GENERATORS
 
 PAGE = pathlib.Path(__file__).parent.parent.parent / "docs" / "static-report.md"
-PLOT = PAGE.with_suffix(".svg")
-# Okabe and Ito's palette: colour-blind eyes tell these apart.
-COLOURS = {"kernel": "#0072B2", "XLA": "#56B4E9", "formula": "#D55E00"}
 
+CASES = (
+    "quantize float32",
+    "quantize bfloat16",
+    "quantize bfloat16 -> int8",
+    "quantize float32 with mask",
+    "quantize bfloat16 with mask",
+    "clip gradient from mask, bfloat16",
+    "clip gradient from x, bfloat16",
+)
 FORMS = {
     "kernel": "pallas: {}",
     "kernel, jax-triton": "jax_triton: {}",
@@ -30,7 +35,6 @@ NOISY_FORMS = {
     **{f"formula, {name}": f"formula: {{}} with {name}" for name in GENERATORS},
 }
 INT8 = "quantize bfloat16 -> int8"
-PLOTTED = {"kernel, no noise": "pallas: {}", **NOISY_FORMS}
 # Cases and their forms. Each case without noise is in the README as well.
 OPERATIONS = (*((case, FORMS) for case in CASES), ("quantize float32", NOISY_FORMS), (INT8, NOISY_FORMS))
 
@@ -52,9 +56,8 @@ Compilers: {compilers}. Arrays have 2^24 elements, and 2^28 where XLA compiles p
   every other cycle.
 - **Bundles per 1,024 elements**: VLIW bundles. The two cores of a chip share them.
 - **Bytes per element**: each kernel reads and writes each of its arrays once.
-- **By memory, by arithmetic**: the least time per element, in picoseconds, for the bytes and for the instructions. The
-  longer one is the bound.
-- **Of memory speed**: the time to read x and write the result, divided by the bound.
+- **Of memory speed**: the time to read x and write the result, divided by the time for all bytes of the form or by that
+  for its instructions, the longer one.
 
 ## Assumptions
 
@@ -63,8 +66,6 @@ The last column is the count that takes as long as memory takes for bfloat16 to 
 {chips}
 
 {sources}
-
-![Share of memory speed that the count of each form allows, by chip](static-report.svg)
 """
 
 
@@ -84,21 +85,17 @@ def allows(chip: str) -> float:
     return CHIPS[chip].allows(counts()[f"pallas: {INT8}", chip]["least_bytes_per_element"])
 
 
-def bound(chip: Chip, row: dict[str, Any]) -> tuple[float, float]:
-    """Picoseconds per element, by memory and by arithmetic."""
-    return chip.memory(row["bytes_per_element"]), chip.arithmetic(row)
-
-
 def share(chip: Chip, row: dict[str, Any]) -> float:
-    """The time that memory takes for the least bytes, as a part of the bound."""
-    return chip.memory(row["least_bytes_per_element"]) / max(bound(chip, row))
+    """The time that memory takes for the least bytes, as a part of that for all bytes or for the instructions."""
+    longer = max(chip.memory(row["bytes_per_element"]), chip.arithmetic(row))
+    return chip.memory(row["least_bytes_per_element"]) / longer
 
 
 def section(name: str) -> str:
     """The table of a chip; under it, why some forms have no count."""
     chip, on_gpu, reasons = CHIPS[name], name == "h100", []
-    heads = ["instructions per element", "ALU", "registers"] if on_gpu else ["bundles per 1,024 elements"]
-    heads = ["operation", "form", *heads, "bytes per element", "by memory, ps", "by arithmetic, ps", "of memory speed"]
+    heads = ["instructions per element", "ALU"] if on_gpu else ["bundles per 1,024 elements"]
+    heads = ["operation", "form", *heads, "bytes per element", "of memory speed"]
     lines = [f"## {chip.title}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for case, forms in OPERATIONS:
         title = case.replace("->", "to") + (" with noise" if forms is NOISY_FORMS else "")
@@ -109,9 +106,8 @@ def section(name: str) -> str:
             if "error" in row:
                 reasons.append(f"- {title}, {form}: {row['error']}.")
             else:
-                cells = [count(row), *([row["alu_per_element"], row["registers"]] if on_gpu else [])]
-                cells += [f"{row['bytes_per_element']:g}", *(f"{ps:.2f}" for ps in bound(chip, row))]
-                cells += [f"{share(chip, row):.0%}"]
+                cells = [count(row), *([row["alu_per_element"]] if on_gpu else [])]
+                cells += [f"{row['bytes_per_element']:g}", f"{share(chip, row):.0%}"]
             lines.append(f"| {title} | {form} | {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, *([""] if reasons else []), *reasons]) + "\n"
 
@@ -124,41 +120,5 @@ def page() -> str:
     return "\n".join([head, *map(section, CHIPS)])
 
 
-def shares() -> dict[str, dict[str, float]]:
-    """What the plot shows: by chip and by form, the share of memory speed in bfloat16 to int8."""
-    found: dict[str, dict[str, float]] = {}
-    for name, chip in CHIPS.items():
-        kept = ((form, counts().get((pattern.format(INT8), name))) for form, pattern in PLOTTED.items())
-        found[chip.title] = {form: round(share(chip, row), 3) for form, row in kept if row and "error" not in row}
-    return found
-
-
-def plot() -> None:
-    """Draws a panel for each chip. The file's description holds the shares, so that a test can tell an old plot."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(CHIPS), sharex=True, sharey=True)
-    for axes, (chip, by_form) in zip(panels, shares().items(), strict=True):
-        for place, form in enumerate(PLOTTED):
-            if form in by_form:
-                colour = next(c for kind, c in COLOURS.items() if form.startswith(kind))
-                axes.barh(place, 100 * by_form[form], color=colour)
-            text = f"{by_form[form]:.0%}" if form in by_form else "-"
-            axes.text(100 * by_form.get(form, 0) + 3, place, text, va="center", fontsize=8)
-        axes.set(title=chip, xlim=(0, 135), xticks=[0, 50, 100])
-        axes.axvline(100, color="#999999", linewidth=0.8)
-        axes.set_yticks(range(len(PLOTTED)), PLOTTED, fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].invert_yaxis()
-    figure.supxlabel(
-        "bfloat16 to int8: % of memory speed that the count allows; a bound, not a measurement", fontsize=9
-    )
-    with mpl.rc_context({"svg.hashsalt": "static-report"}):
-        figure.savefig(PLOT, metadata={"Date": None, "Description": json.dumps(shares())})
-
-
 if __name__ == "__main__":
     PAGE.write_text(page())
-    plot()

@@ -12,7 +12,6 @@ The exit status is 1 if a step failed or a result is wrong; 0 if time ran out or
 
 import argparse
 import contextlib
-import datetime
 import json
 import os
 import pathlib
@@ -75,16 +74,10 @@ def environment(rehearsal: bool) -> dict[str, str]:
 
 def probe(rehearsal: bool) -> dict[str, Any]:
     """What card this is, asked in a process that gives its memory back; ends with one line if there is none."""
+    command, variables = [sys.executable, "-c", DESCRIBE], environment(rehearsal)
+    how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": PROBE_SECONDS, "check": False}
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", DESCRIBE],
-            cwd=ROOT,
-            env=environment(rehearsal),
-            capture_output=True,
-            text=True,
-            timeout=PROBE_SECONDS,
-            check=False,
-        )
+        done = subprocess.run(command, cwd=ROOT, env=variables, **how)
     except subprocess.TimeoutExpired:
         sys.exit(f"JAX did not start within {PROBE_SECONDS:g} s: see what nvidia-smi says. Nothing was written.")
     if done.returncode:
@@ -106,11 +99,7 @@ def asked(options: argparse.Namespace) -> list[str]:
 
 
 def begin(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
-    """The record of the folder, in which no step of this call has run yet.
-
-    Raises:
-        SystemExit: The folder holds results that this call does not go on from.
-    """
+    """The record of the folder, in which no step of this call has run yet; ends if it holds other results."""
     run = store.read(options.out / store.RUN)
     known = {"device": about["device"], "rehearsal": options.rehearsal}
     known |= {name: about["versions"].get(name) for name in ("jax", "torch")}
@@ -119,31 +108,17 @@ def begin(options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
     if run and run["known"] != known:
         sys.exit(f"--out {options.out} has results of {run['known']}, and this is {known}: give another folder")
     options.out.mkdir(parents=True, exist_ok=True)
-    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    call = {"begin": now, "minutes": options.minutes, "from": options.start, "commit": about["commit"]}
-    fresh = {name: {"status": "not run", "why": "no time was left"} for name in asked(options)}
-    before = run or {"steps": {name: {"status": "not run", "why": "not asked for"} for name in STEPS}, "calls": []}
-    return before | {
-        "about": about,
-        "known": known,
-        "rehearsal": options.rehearsal,
-        "calls": [*before["calls"], call],
-        "steps": before["steps"] | fresh,
-    }
+    steps = {name: {"status": "not run", "why": "not asked for"} for name in STEPS} | run.get("steps", {})
+    steps |= {name: {"status": "not run", "why": "no time was left"} for name in asked(options)}
+    return run | {"about": about, "known": known, "rehearsal": options.rehearsal, "steps": steps}
 
 
 def run_child(command: Sequence[str], seconds: float, log: pathlib.Path, rehearsal: bool) -> int | None:
     """The exit status of a command, or None if it was killed; whatever it started ends with it."""
     with log.open("ab") as output:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            env=environment(rehearsal),
-            process_group=0,  # which can be killed as one
-        )
+        how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT, "cwd": ROOT}
+        # In a group of processes, which can be killed as one.
+        child = subprocess.Popen(command, env=environment(rehearsal), process_group=0, **how)
         try:
             until = time.monotonic() + seconds
             while not STOPPED and time.monotonic() < until:
@@ -157,7 +132,7 @@ def run_child(command: Sequence[str], seconds: float, log: pathlib.Path, rehears
 
 
 def run_step(name: str, until: float, options: argparse.Namespace) -> tuple[str, str]:
-    """Runs a step; if its process ends before it is done, another goes on without what ended the first."""
+    """Runs a step; if its process crashes, another goes on after what ended the first."""
     log, status = options.out / store.LOG, None
     for start in range(MOST_STARTS):
         task = Task(name, str(options.out.resolve()), until, options.rehearsal, start)

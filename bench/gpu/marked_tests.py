@@ -1,4 +1,4 @@
-"""Step tests: the tests marked `gpu`, in parallel, one of each distinct kernel first.
+"""Steps smoke and tests: the tests marked `gpu`, in parallel, one of each distinct kernel first.
 
 This is a plugin of pytest as well, which puts the tests in order, and each result on the disk as soon as it is known.
 """
@@ -22,17 +22,19 @@ FILES = tuple(f"tests/test_{name}.py" for name in ("kernels", "parts", "stream_k
 QUICK = "pallas-gpu and (every_shape or infinity or cotangent or shared or begins)"  # to interpret
 # In the order of their worth: kernels that nothing but a device runs, then what is compiled by XLA alone.
 IMPLEMENTATIONS = ("pallas", "jax_triton", "xla", "reference")
+NOT_COLLECTED = "not collected: see the log"
 
 
 def command(task: Task) -> list[str]:
     """The arguments of pytest."""
-    interpreted = ("tests/test_kernels.py", "tests/test_stream_kernels.py", "-k", QUICK, "--of-each", "1")
+    of_each = 1 if task.name == "smoke" else 2 if task.rehearsal else sys.maxsize
+    interpreted = ("tests/test_kernels.py", "tests/test_stream_kernels.py", "-k", QUICK)
     workers = min(REHEARSAL_WORKERS if task.rehearsal else WORKERS, os.cpu_count() or 1)
     has_xdist = importlib.util.find_spec("xdist") is not None  # each worker is given one test at a time, in order
     return [
         *(interpreted if task.rehearsal else ("-m", "gpu", *FILES)),
         *(("-n", str(workers), "--dist", "load", "--maxschedchunk", "1") if has_xdist else ()),
-        *("-p", "bench.gpu.marked_tests", "--results-to", str(task.folder / store.TESTS)),
+        *("-p", "bench.gpu.marked_tests", "--results-to", str(task.folder / store.TESTS), "--of-each", str(of_each)),
         *("-p", "no:cacheprovider", "--continue-on-collection-errors", "--tb", "short", "-q"),
         *("-W", "default"),  # a warning of a driver or a plugin costs no test
     ]
@@ -51,23 +53,15 @@ def main() -> None:
 
 # --- the plugin -------------------------------------------------------------------------------------------------------
 
-NOT_COLLECTED = "not collected: see the log"
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--results-to", type=pathlib.Path, help="a line of JSON for each test; what passed is not run again"
-    )
-    parser.addoption(
-        "--of-each", type=int, default=sys.maxsize, help="so many cases of each distinct test, and no more"
-    )
+    parser.addoption("--results-to", type=pathlib.Path, help="a line of JSON per test; what passed is not run again")
+    parser.addoption("--of-each", type=int, default=sys.maxsize, help="so many cases of each distinct test at most")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput"):  # of pytest-xdist; the process that started it is told what happens here
-        config.pluginmanager.register(Watch())
-    elif path := config.getoption("--results-to"):
-        config.pluginmanager.register(Recorder(path), "recorder")
+    if not hasattr(config, "workerinput"):  # of pytest-xdist; the process that started it is told what happens here
+        config.pluginmanager.register(Recorder(config.getoption("--results-to")), "recorder")
 
 
 def kind(item: pytest.Item) -> tuple[str, str]:
@@ -80,7 +74,7 @@ def kind(item: pytest.Item) -> tuple[str, str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """One test of each kind first, then another of each."""
     recorder = config.pluginmanager.get_plugin("recorder")
-    passed = recorder.passed if recorder else getattr(config, "workerinput", {}).get("passed", [])
+    passed = set(recorder.passed if recorder else config.workerinput["passed"])  # pyright: ignore[reportAttributeAccessIssue]
     seen, placed = Counter[tuple[str, str]](), []
     for item in items:
         of_kind = kind(item)
@@ -88,9 +82,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if seen[of_kind] < config.getoption("--of-each") and item.nodeid not in passed:
             placed.append((seen[of_kind], worth, item))
         seen[of_kind] += 1
-    chosen = [item for *_, item in sorted(placed, key=lambda one: one[:2])]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
-    items[:] = chosen
+    items[:] = [item for *_, item in sorted(placed, key=lambda one: one[:2])]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Ends a worker of pytest-xdist that has lost its device, and so fails every test; another takes its place."""
+    if report.failed and "PYTEST_XDIST_WORKER" in os.environ and not steps.is_well():
+        steps.end(steps.DEVICE_LOST)
 
 
 class Recorder:
@@ -98,7 +97,7 @@ class Recorder:
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
-        self.passed = [line["test"] for line in store.lines(path) if line.get("outcome") == "passed"]
+        self.passed = [line["test"] for line in store.lines(path) if line["outcome"] == "passed"]
 
     def add(self, **line: Any) -> None:
         with self.path.open("a") as file:
@@ -108,15 +107,6 @@ class Recorder:
     def pytest_configure_node(self, node: Any) -> None:
         node.workerinput["passed"] = self.passed  # a worker that takes the place of another must collect the same
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        if session.items:
-            self.add(collected=len(session.items))
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
-        if ids and node.gateway.id == "gw0":
-            self.add(collected=len(ids))
-
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
             self.add(test=report.nodeid, outcome="failed", why=NOT_COLLECTED)
@@ -124,29 +114,9 @@ class Recorder:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or report.outcome != "passed":
             crash = getattr(report.longrepr, "reprcrash", None)
-            why = (
-                report.longrepr[2]
-                if isinstance(report.longrepr, tuple)
-                else crash.message
-                if crash
-                else report.longreprtext
-            )
-            said = {} if report.passed else {"why": " ".join(str(why).removeprefix("Skipped: ").split())[:300]}
-            self.add(test=report.nodeid, outcome=report.outcome, seconds=round(report.duration, 2), **said)
-
-
-class Watch:
-    """Ends a worker of pytest-xdist that has lost its device, and so fails every test; another takes its place."""
-
-    has_failed = False
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.has_failed = report.failed
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logfinish(self) -> None:
-        if self.has_failed and not steps.is_well():
-            steps.end(steps.DEVICE_LOST)
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else getattr(crash, "message", "")
+            said = {} if report.passed else {"why": " ".join((why or report.longreprtext).split())[:300]}
+            self.add(test=report.nodeid, outcome=report.outcome, **said)
 
 
 if __name__ == "__main__":

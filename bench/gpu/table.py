@@ -1,38 +1,22 @@
 """The table: each target, what was measured, and whether that meets it; from the files of a folder alone."""
 
-import dataclasses
 import pathlib
 from collections import Counter
+from typing import NamedTuple
 
 from bench import results
 from bench.gpu import store
 from bench.gpu.store import Json
-from bench.gpu.targets import (
-    ANY_NOISE,
-    BEST_OF_OURS,
-    COPY,
-    GENERATORS,
-    SAME_NOISE,
-    TARGETS,
-    Right,
-    Speed,
-)
+from bench.gpu.targets import ANY_NOISE, BEST_OF_OURS, COPY, GENERATORS, SAME_NOISE, TARGETS, Right, Speed
 from bench.names import OURS
+from bench.results import title
 
 MET, SO_FAR, NOT_MET, NOT_MEASURED = "met", "met so far", "NOT MET", "not measured"
-NOUNS = {"kernels": "kernels", "tests": "tests", "cases": "cases", "tuner": "kernels tried"}
 WIDTH = 400  # of what was measured
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What was measured of a target.
-
-    Attributes:
-        target: Which.
-        status: `MET`; `SO_FAR` if some of its cases were not measured; `NOT_MET`; or `NOT_MEASURED`.
-        measured: What was measured, or why nothing was.
-    """
+class Verdict(NamedTuple):
+    """What was measured of a target, or why nothing was; `SO_FAR` if some of its cases were not."""
 
     target: Right | Speed
     status: str
@@ -42,36 +26,38 @@ class Verdict:
 def verdicts(folder: pathlib.Path) -> list[Verdict]:
     """What was measured of every target."""
     run, bench = (store.read(folder / name) for name in (store.RUN, store.BENCH))
+    lines = store.lines(folder / store.TESTS)
     return [
-        _speed(target, run, bench) if isinstance(target, Speed) else _right(target, run, bench, folder)
+        _speed(target, run, bench)
+        if isinstance(target, Speed)
+        else (_tests(target, run, lines) if target.step == "tests" else _cases(target, run, bench))
         for target in TARGETS
     ]
 
 
-def title(row: Json) -> str:
-    """What a row is called."""
-    words = ", ".join(row[name] for name in ("implementation", "operation", "dtype") if name in row)
-    return words + (f" [{', '.join(map(str, row['shape']))}]" if "shape" in row else "")
+def wrong_in(case: Json) -> list[str]:
+    """What is wrong in a case: that it failed, a wrong result of anyone, or that a kernel of ours failed."""
+    wrong = [f"failed: {case['error']}"] if "error" in case else []
+    found = case["results"]
+    return wrong + [
+        why for name in found if (why := _failure(case, name)) and (_is_ours(name) or "wrong" in found[name])
+    ]
 
 
-def wrong_in(row: Json) -> list[str]:
-    """What is wrong in a row: that it failed, a wrong result of anyone, or that a kernel of ours failed."""
-    wrong = [f"failed: {row['error']}"] if "error" in row else []
-    wrong += [row["wrong"]] if row.get("wrong") else []
-    return wrong + [why for name in row.get("results", {}) if (why := _failure(row, name, of_others=False))]
+def _is_ours(name: str) -> bool:
+    return name.split(",")[0] == OURS
 
 
-def _failure(case: Json, name: str, of_others: bool = True) -> str:
+def _failure(case: Json, name: str) -> str:
     """Why a variant has no result that is right, or nothing."""
     found = case["results"][name]
-    if "wrong" in found:
-        return f"{name}: wrong: {found['wrong']}"
-    is_asked = of_others or name == OURS or name.startswith(f"{OURS},")
-    return f"{name}: failed: {found['error']}" if "error" in found and is_asked else ""
+    return next(
+        (f"{name}: {how}: {found[key]}" for key, how in (("wrong", "wrong"), ("error", "failed")) if key in found), ""
+    )
 
 
-def _verdict(target: Right | Speed, wrong: list[str], count: int, planned: int, measured: str) -> Verdict:
-    status = NOT_MET if wrong else MET if count >= planned else SO_FAR
+def _verdict(target: Right | Speed, wrong: list[str], is_complete: bool, measured: str) -> Verdict:
+    status = NOT_MET if wrong else MET if is_complete else SO_FAR
     return Verdict(target, status, measured + (f"; {len(wrong)} wrong, the first: {wrong[0]}" if wrong else ""))
 
 
@@ -81,33 +67,28 @@ def _why_not(run: Json, step: str) -> str:
     return f"step {step} {found['status']}" + (f": {found['why']}" if found.get("why") else "")
 
 
-def _right(target: Right, run: Json, bench: Json, folder: pathlib.Path) -> Verdict:
-    more = ""
-    if target.list == "tests":
-        count, planned, wrong, more = _tests(store.lines(folder / store.TESTS))
-    else:
-        document = bench if target.list == "cases" else run
-        rows, asked = document.get(target.list, []), document.get("planned", {}).get(target.step, [])
-        wrong = [f"{title(row)}: {why}" for row in rows for why in wrong_in(row)]
-        done = {title(row) for row in rows if "error" not in row and (target.list != "cases" or _is_timed(row))}
-        count, planned = len(done), len(done | {title(row) for row in asked})
-    if not count and not wrong:
-        return Verdict(target, NOT_MEASURED, _why_not(run, target.step) + more)
-    return _verdict(target, wrong, count, planned, f"{count} of {planned} {NOUNS[target.list]}{more}")
+def _cases(target: Right, run: Json, bench: Json) -> Verdict:
+    rows, asked = bench.get("cases", []), bench.get("planned", {}).get(target.step, [])
+    wrong = [f"{title(row)}: {why}" for row in rows for why in wrong_in(row)]
+    done = {title(row) for row in rows if any(results.seconds(row, n) for n in row["results"] if _is_ours(n))}
+    planned = done | {title(row) for row in asked}
+    if not done and not wrong:
+        return Verdict(target, NOT_MEASURED, _why_not(run, target.step))
+    return _verdict(target, wrong, done >= planned, f"{len(done)} of {len(planned)} cases")
 
 
-def _is_timed(case: Json) -> bool:
-    return any(results.seconds(case, name) for name in case["results"] if name.split(",")[0] == OURS)
-
-
-def _tests(lines: list[Json]) -> tuple[int, int, list[str], str]:
-    """How many tests were run, of how many, what failed, and what was skipped; the last outcome of a test counts."""
-    last = {line["test"]: line for line in lines if "test" in line}
-    skipped = [line for line in last.values() if line["outcome"] == "skipped"]
+def _tests(target: Right, run: Json, lines: list[Json]) -> Verdict:
+    """How many tests passed of those that were run; the last outcome of a test counts."""
+    last = {line["test"]: line for line in lines}
+    of = {outcome: [line for line in last.values() if line["outcome"] == outcome] for outcome in ("passed", "skipped")}
     wrong = [f"{line['test']}: {line.get('why', '')}" for line in last.values() if line["outcome"] == "failed"]
-    planned = max(len(last), *(line.get("collected", 0) for line in lines)) if lines else 0
-    more = f", {len(skipped)} skipped ({', '.join(sorted({line['why'] for line in skipped}))})" if skipped else ""
-    return len(last) - len(skipped), planned - len(skipped), wrong, more
+    skipped = ", ".join(sorted({line["why"] for line in of["skipped"]}))
+    more = f", {len(of['skipped'])} skipped ({skipped})" if skipped else ""
+    if not of["passed"] and not wrong:
+        return Verdict(target, NOT_MEASURED, _why_not(run, target.step) + more)
+    measured = f"{len(of['passed'])} of {len(of['passed']) + len(wrong)} tests{more}"
+    is_complete = run["steps"][target.step]["status"] == "ran"
+    return _verdict(target, wrong, is_complete, measured + ("" if is_complete else f"; {_why_not(run, target.step)}"))
 
 
 def _named(name: str, case: Json) -> list[str]:
@@ -123,30 +104,30 @@ def _speed(target: Speed, run: Json, bench: Json) -> Verdict:
     planned = {title(row) for row in asked if row["dtype"] in target.dtypes}
     found, wrong, reasons, clocks = [], [], [], Counter[str]()
     for case in (case for case in bench.get("cases", []) if title(case) in planned):
-        ours, others = _named(target.ours, case), _named(target.other, case)
-        right = [[name for name in side if not _failure(case, name)] for side in (ours, others)]
-        failed = wrong_in(case) if "error" in case else [why for name in ours if (why := _failure(case, name))]
-        if failed and not right[0]:  # another of ours may be right, if the best of them is meant
+        sides = [_named(target.ours, case), _named(target.other, case)]
+        ours, others = ([name for name in side if not _failure(case, name)] for side in sides)
+        failed = wrong_in(case) if "error" in case else [why for name in sides[0] if (why := _failure(case, name))]
+        if failed and not ours:  # another of ours may be right, if the best of them is meant
             wrong.append(f"{title(case)}: {failed[0]}")
-        ratios = [[t for name in right[0] if (t := results.times(case, name, other))] for other in right[1]]
-        best = [max((theirs / mine, clock) for mine, theirs, clock in times) for times in ratios if times]
+        compared = [[t for name in ours if (t := results.times(case, name, other))] for other in others]
+        best = [max((theirs / mine, clock) for mine, theirs, clock in times) for times in compared if times]
         if best:
-            ratio, clock = min(best)
-            found.append((ratio, title(case)))
-            clocks[clock] += 1
-        missing = ((name, case["results"][name]) for name in (*ours, *others))
-        reasons += [f"{n}: {why}" for n, r in missing if (why := r.get("left_out") or r.get("error") or r.get("wrong"))]
-        reasons += [f"nothing to compare: no {target.other} here"] if not others else []
+            found.append((min(best)[0], title(case)))
+            clocks[min(best)[1]] += 1
+        left_out = ((n, case["results"][n].get("left_out")) for n in (*ours, *others))
+        reasons += [*(f"{n}: {why}" for n, why in left_out if why), *(_failure(case, n) for n in sides[1])]
+        reasons += [] if sides[1] else [f"nothing to compare: no {target.other} here"]
+    reason = next(filter(None, reasons), "")
     if not found and not wrong:
-        return Verdict(target, NOT_MEASURED, reasons[0] if reasons else _why_not(run, "headline"))
+        return Verdict(target, NOT_MEASURED, reason or _why_not(run, "headline"))
     measured = f"{len(found)} of {len(planned)} cases"
     if found:
         measured = f"{min(found)[0]:.2f}x at worst ({min(found)[1]}), {max(found)[0]:.2f}x at best; {measured}"
     measured += "".join(f"; {n} by {clock} time" for clock, n in clocks.items() if clock != "device")
-    measured += f"; not compared: {reasons[0]}" if reasons and len(found) < len(planned) else ""
-    verdict = _verdict(target, wrong, len(found), len(planned), measured)
+    measured += f"; not compared: {reason}" if reason and len(found) < len(planned) else ""
+    verdict = _verdict(target, wrong, len(found) >= len(planned), measured)
     is_slow = bool(found) and min(found)[0] < target.least
-    return dataclasses.replace(verdict, status=NOT_MET) if is_slow else verdict
+    return verdict._replace(status=NOT_MET) if is_slow else verdict
 
 
 # --- as text ----------------------------------------------------------------------------------------------------------
@@ -156,27 +137,20 @@ def text(folder: pathlib.Path) -> str:
     """The table of what is in a folder, with what a reader needs to know of it."""
     run, bench = (store.read(folder / name) for name in (store.RUN, store.BENCH))
     about, card = run["about"], run["about"]["device"]
+    copies = [results.gb_per_s(case, name) or 0.0 for case in bench.get("cases", []) for name in results.COPIES]
     lines = [
         f"{card}; {', '.join(f'{name} {version}' for name, version in about['versions'].items())}",
         f"{about['system']}; commit {about['commit']}; {about['clocks']}",
         *(["A REHEARSAL on a CPU, with the kernels interpreted: its speeds say nothing."] if run["rehearsal"] else []),
         *(f"{card} | {_why_not(run, name)}, {step.get('seconds', 0):.0f} s" for name, step in run["steps"].items()),
-        *_copy(bench, card),
+        *([f"{card} | copy, bytes read and written | {max(copies):.0f} GB/s at best"] if any(copies) else []),
         *(f"device times: {line}" for line in bench.get("device_time", [])),
         *(f"not measured: {line}" for line in bench.get("skipped", [])),
         "",
         "target | card | verdict | what | measured",
     ]
-    for i, verdict in enumerate(verdicts(folder), 1):
-        is_speed = isinstance(verdict.target, Speed)
-        least = f" (at least {verdict.target.least:.2f}x)" if isinstance(verdict.target, Speed) else ""
-        status = "rehearsed" if run["rehearsal"] and is_speed and verdict.status != NOT_MEASURED else verdict.status
-        measured = " ".join(verdict.measured.split())[:WIDTH]
-        lines.append(f"{i:6} | {card} | {status} | {verdict.target.name}{least} | {measured}")
+    for i, (target, status, measured) in enumerate(verdicts(folder), 1):
+        least = f" (at least {target.least:.2f}x)" if isinstance(target, Speed) else ""
+        shown = "rehearsed" if run["rehearsal"] and least and status != NOT_MEASURED else status
+        lines.append(f"{i:6} | {card} | {shown} | {target.name}{least} | {' '.join(measured.split())[:WIDTH]}")
     return "\n".join(lines) + "\n"
-
-
-def _copy(bench: Json, card: str) -> list[str]:
-    """The speed of the quickest copy, which is what the device's memory gives."""
-    speeds = [results.gb_per_s(case, name) or 0.0 for case in bench.get("cases", []) for name in results.COPIES]
-    return [f"{card} | copy, bytes read and written | {max(speeds):.0f} GB/s at best"] if any(speeds) else []

@@ -1,12 +1,18 @@
-"""Programs on sharded arrays, compiled for the devices of a mesh that need not be there."""
+"""Programs on sharded arrays, compiled for the devices of a mesh that need not be there.
+
+    python tests/sharded_programs.py cuda
+
+Prints what each device would do as JSON; compilers.py runs it.
+"""
 
 import dataclasses
 import functools
+import json
 import pathlib
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -34,25 +40,14 @@ DEVICES = {  # the platform, the topology as its compiler names it, and the mesh
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A program on a sharded array of bfloat16.
+    """A program on a sharded array of bfloat16."""
 
-    Attributes:
-        devices: A key of `DEVICES`.
-        what: `"forward"`; `"forward to int8"`; `"backward"`, a program of its own that is given what the forward kept;
-            or `"both"` in one.
-        implementation: As `quantize` takes it.
-        axes: The type of the axes of the mesh.
-        spec: How x is sharded.
-        noise: Whether Philox noise is drawn.
-        shape: The shape of x.
-    """
-
-    devices: str
-    what: str
+    devices: str  # a key of `DEVICES`
+    what: Literal["forward", "forward to int8", "backward", "both"]  # the backward is given what the forward kept
     implementation: str | None = None
-    axes: AxisType = AxisType.Auto
-    spec: P = BOTH_AXES
-    noise: bool = True
+    axes: AxisType = AxisType.Auto  # of the mesh
+    spec: P = BOTH_AXES  # how x is sharded
+    noise: bool = True  # whether Philox noise is drawn
     shape: tuple[int, ...] = SHAPE
 
 
@@ -86,7 +81,7 @@ def mesh(devices: str, kind: AxisType) -> jax.sharding.Mesh:
     """A mesh of devices that need not be there."""
     platform, name, shape = DEVICES[devices]
     if platform == "cuda":
-        target = (pathlib.Path(__file__).parent / "h100.txtpb").read_text()
+        target = (pathlib.Path(__file__).parent.parent / "bench" / "aot" / "h100.txtpb").read_text()
         topology = topologies.get_topology_desc(platform=platform, topology=name, target_config=target)
     else:
         topology = topologies.get_topology_desc(platform=platform, topology_name=name)
@@ -122,11 +117,8 @@ def compile_case(case: Case) -> Any:
         if case.what == "both":
             return build(both, x, words, x)
         shardings = build(kept, x, words).output_shardings[1]
-        vjp = jax.tree.map(
-            lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
-            jax.eval_shape(kept, x, words)[1],
-            shardings,
-        )
+        typed = lambda a, sharding: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)  # noqa: E731
+        vjp = jax.tree.map(typed, jax.eval_shape(kept, x, words)[1], shardings)
         return build(lambda vjp, g: vjp(g)[0], vjp, x)
 
 
@@ -148,10 +140,5 @@ def measure(case: Case) -> dict[str, Any]:
     }
 
 
-def report(platform: str) -> dict[str, Any]:
-    """What was compiled for a platform."""
-    rows = []
-    for case in cases(platform):
-        rows.append(measure(case))
-        print(rows[-1], file=sys.stderr, flush=True)
-    return {"jax": jax.__version__, "cases": rows}
+if __name__ == "__main__":
+    print(json.dumps({"cases": [measure(case) for case in cases(sys.argv[1])]}))
