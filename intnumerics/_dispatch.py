@@ -31,8 +31,8 @@ class Call:
     implementation: Name | None = None
     interpret: Interpreted | None = None
 
-    def of(self, operation: Operation) -> "Call":
-        """The same of another operation."""
+    def with_operation(self, operation: Operation) -> "Call":
+        """This call with another operation and the same implementation."""
         return dataclasses.replace(self, operation=operation)
 
 

@@ -1,30 +1,18 @@
-"""Calls outside of every transform: the noise and the pass are one compiled program, found by the numerics."""
+"""Calls outside of every transform: the noise and the pass are one program, compiled once for each numerics."""
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
 from . import _operations
 from ._integer_dtypes import written_as
 from .kernels import Interpreted, Name
-from .stochastic_rounding import DrawnInPass
 
 if TYPE_CHECKING:
     from .int_numerics import IntNumerics
-
-
-def is_eager(numerics: "IntNumerics", x: jax.Array, key: Any) -> bool:
-    """Whether a call can be one program: no transform sees it, and JAX can trace the noise function.
-
-    A noise function of the user may need the numbers of the key, as NumPy's functions do, and is called as it is.
-    """
-    if isinstance(x, Tracer) or isinstance(key, Tracer):
-        return False
-    return numerics.noise_fn is None or isinstance(numerics.noise_fn, DrawnInPass)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
@@ -46,5 +34,5 @@ def quantize(
 
 @functools.partial(jax.jit, static_argnums=2)
 def quantize_with_mask(x: jax.Array, key: jax.Array | None, numerics: "IntNumerics") -> tuple[jax.Array, jax.Array]:
-    """The same with the packed clip mask."""
+    """x quantized, and the packed clip mask."""
     return _operations.quantize_with_mask(x, *numerics.noise_and_spec(x, key))

@@ -15,7 +15,7 @@ def memoized(function: _Function) -> _Function:
     def look_up(*arguments: Any) -> Any:
         try:
             return kept(*arguments)
-        except TypeError:  # one cannot be hashed
+        except TypeError:  # an argument cannot be hashed, or the function raised, which it then does again
             return function(*arguments)
 
     return cast(_Function, look_up)

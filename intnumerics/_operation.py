@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 Role = Literal["x", "noise", "seed", "scale", "mask", "cotangent"]
 Arrays = list[jax.Array]
+Run = Callable[..., Arrays]  # does an operation, its first argument, with arrays
 
 
 class Typed(Protocol):
@@ -55,12 +56,12 @@ class Operand:
 
     Attributes:
         role: What the array is.
-        is_shared: Whether it broadcasts: its dimensions may be 1 where the first operand has more. Under `vmap` it has
+        broadcasts: Whether it broadcasts: its dimensions may be 1 where the first operand has more. Under `vmap` it has
             a batch axis of size 1 if the examples share it; any other operand is repeated for each example.
     """
 
     role: Role
-    is_shared: bool = False
+    broadcasts: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,14 +85,15 @@ def every_axis(shape: Shape) -> Axes:
 
 
 class Operation(abc.ABC):
-    """An operation with all of its static arguments. A subclass is a frozen dataclass, as two that differ must.
+    """An operation with all of its static arguments.
 
-    All other arrays are described by the axes of the first operand, which has at least one. Axes that `vmap` adds come
-    first, so a subclass counts the axes that it names from the last one: -1, -2 and so on.
+    A subclass is a frozen dataclass: two operations are equal, and share a program, only if all of their fields are
+    equal. The axes of every array are described by those of the first operand, which has at least one axis. Axes that
+    `vmap` adds come first, so a subclass counts the axes that it names from the last one: -1, -2 and so on.
 
     Attributes:
         name: The name of the function that does it in a room of `kernels`. It names programs and shows in profiles.
-        is_linear: Whether it is linear in its first operand and its own transpose, as a multiplication by a mask is.
+        is_linear: Whether it is linear in its first operand, and equal to its own transpose, as a masking is.
         whole_axes: The axes of the first operand, counted from the last, that each device must have whole, as those of
             a reduction. Where one is split, the array is gathered along it.
     """
@@ -132,7 +134,7 @@ class Operation(abc.ABC):
         return list(function(*operands))
 
     def jvp(
-        self, run: "Run", operands: Sequence[jax.Array], results: Arrays, tangents: Mapping[int, jax.Array]
+        self, run: Run, operands: Sequence[jax.Array], results: Arrays, tangents: Mapping[int, jax.Array]
     ) -> Arrays:
         """The tangents of the results: the derivative of the formula.
 
@@ -152,7 +154,7 @@ class Operation(abc.ABC):
 
         return jax.jvp(of_floats, [operands[place] for place in places], list(tangents.values()))[1]
 
-    def on_shard(self, layout: "Layout", run: "Run", *shards: jax.Array) -> Arrays:
+    def on_shard(self, layout: "Layout", run: Run, *shards: jax.Array) -> Arrays:
         """The results for one device's shards of the operands.
 
         Args:
@@ -182,6 +184,3 @@ class Operation(abc.ABC):
             allows_kernels: Whether a kernel can be in the program. Otherwise it is "xla" or "reference".
         """
         return "xla"
-
-
-Run = Callable[..., Arrays]  # does an operation, the first argument, with arrays

@@ -80,12 +80,12 @@ def by_type(operation: Operation, run: Run, *arrays: jax.Array) -> Arrays:
 def by_partitioner(operation: Operation, run: Run, *arrays: jax.Array) -> Arrays:
     """Runs an operation where XLA's partitioner decides how arrays are split: along `Auto` axes of a mesh."""
     asked = _Partitioner(operation, run)
-    split = custom_partitioning(functools.partial(run, operation))
+    partitioned = custom_partitioning(functools.partial(run, operation))
     # The rule is for Shardy; where it is switched off, XLA's older partitioner asks `infer`.
-    split.def_partition(
+    partitioned.def_partition(
         asked.partition, infer_sharding_from_operands=asked.infer, sharding_rule=_rule(operation, arrays)
     )
-    return split(*arrays)
+    return partitioned(*arrays)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,7 @@ class _Partitioner:
         if mesh.empty:  # of several devices, but no array says how they are arranged
             mesh = Mesh(list(operands[0].sharding.device_set), ("devices",))
         rank = len(operands[0].shape)
-        asked = [split_of(operands[0].sharding, rank), *self._of_alike(operands, results)]
+        asked = [split_of(operands[0].sharding, rank), *self._asked_of_results(operands, results)]
         layout = Layout(self.operation, tuple(operands), agreed(*asked), mesh.shape)
         placed, returned = (
             [NamedSharding(mesh, spec(split)) for split in splits]
@@ -108,8 +108,8 @@ class _Partitioner:
         )
         return mesh, functools.partial(self.operation.on_shard, layout, self.run), returned, tuple(placed)
 
-    def _of_alike(self, operands: Sequence[Any], results: Sequence[Any]) -> list[Split]:
-        """How results are to be split that have the axes of the first operand."""
+    def _asked_of_results(self, operands: Sequence[Any], results: Sequence[Any]) -> list[Split]:
+        """The splits that XLA asks for, of the results that have the axes of the first operand."""
         rank = len(operands[0].shape)
         described = zip(self.operation.results(*operands), results, strict=True)
         return [split_of(result.sharding, rank) for of, result in described if of.axes == tuple(range(rank))]

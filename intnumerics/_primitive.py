@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding
 
@@ -52,15 +52,15 @@ def _bind(call: Call, *operands: jax.Array) -> Arrays:
     jnp along the axes that the user leaves to it. Nor is it asked if a size is a symbol: no kernel takes symbols.
     """
     types = [jax.typeof(operand) for operand in operands]
-    mesh, split = _partitioning.mesh_of(types), None
+    mesh, partitionable = _partitioning.mesh_of(types), None
     if not mesh.explicit_axes and not mesh.manual_axes and is_static(*(of.shape for of in types)):
-        split = _for_partitioner(call, tuple((of.shape, of.dtype) for of in types), _asks_shardy())
-    return operation_p.bind(*operands, call=call, split=split)
+        partitionable = _for_partitioner(call, tuple((of.shape, of.dtype) for of in types), _asks_shardy())
+    return operation_p.bind(*operands, call=call, partitionable=partitionable)
 
 
-def _bind_whole(call: Call, operation: Operation, *operands: jax.Array) -> Arrays:
-    """Binds the primitive for an operation that is part of a call, with arrays that are on one device."""
-    return operation_p.bind(*operands, call=call.of(operation), split=None)
+def _bind_on_device(call: Call, operation: Operation, *operands: jax.Array) -> Arrays:
+    """Binds the primitive on arrays that are on one device, where nothing is left to split."""
+    return operation_p.bind(*operands, call=call.with_operation(operation), partitionable=None)
 
 
 def _asks_shardy() -> bool:
@@ -69,14 +69,14 @@ def _asks_shardy() -> bool:
 
 
 @functools.lru_cache(PROGRAMS)
-def _for_partitioner(call: Call, types: tuple[tuple[tuple[int, ...], np.dtype], ...], asks_shardy: bool) -> Any:
-    """The call as XLA's partitioner takes it: a jaxpr with `custom_partitioning`.
+def _for_partitioner(call: Call, types: tuple[tuple[tuple[int, ...], np.dtype], ...], asks_shardy: bool) -> ClosedJaxpr:
+    """The call wrapped in `custom_partitioning`, as a jaxpr.
 
     It is made when the call is traced. JAX tells a lowering rule the devices of a program only if the program has
     `custom_partitioning` in it. The rule in it depends on which of XLA's partitioners is asked.
     """
     by_partitioner = functools.partial(
-        _partitioning.by_partitioner, call.operation, functools.partial(_bind_whole, call)
+        _partitioning.by_partitioner, call.operation, functools.partial(_bind_on_device, call)
     )
     return jax.make_jaxpr(by_partitioner)(*(jax.ShapeDtypeStruct(*of) for of in types))
 
@@ -113,7 +113,7 @@ def varying_alike(arrays: Sequence[jax.Array]) -> Sequence[jax.Array]:
 
 
 @operation_p.def_abstract_eval
-def _types(*operands: Any, call: Call, split: Any) -> list[Any]:
+def _types(*operands: Any, call: Call, partitionable: ClosedJaxpr | None) -> list[Any]:
     """Results vary along the mesh axes along which the operands vary, and their types are split as the layout says."""
     results, mesh = call.operation.results(*operands), _partitioning.mesh_of(operands)
     splits: list[Any] = [((),) * len(result.shape) for result in results]
@@ -133,20 +133,22 @@ def _types(*operands: Any, call: Call, split: Any) -> list[Any]:
 # --- derivatives ------------------------------------------------------------------------------------------------------
 
 
-def _jvp(operands: Sequence[jax.Array], tangents: Sequence[Any], *, call: Call, split: Any) -> tuple[Arrays, list[Any]]:
-    results = operation_p.bind(*operands, call=call, split=split)
+def _jvp(
+    operands: Sequence[jax.Array], tangents: Sequence[Any], *, call: Call, partitionable: ClosedJaxpr | None
+) -> tuple[Arrays, list[Any]]:
+    results = operation_p.bind(*operands, call=call, partitionable=partitionable)
     moving = {
         place: tangent
         for place, (operand, tangent) in enumerate(zip(operands, tangents, strict=True))
         if _is_float(operand) and not isinstance(tangent, ad.Zero)
     }
-    if not moving or (call.operation.is_linear and 0 not in moving):  # a mask has no derivative
+    if not moving or (call.operation.is_linear and 0 not in moving):  # a mask does not change smoothly
         return results, [_zero(result) for result in results]
     if call.operation.is_linear:
-        out = operation_p.bind(moving[0], *operands[1:], call=call, split=split)
+        out = operation_p.bind(moving[0], *operands[1:], call=call, partitionable=partitionable)
     else:
         out = call.operation.jvp(
-            lambda operation, *arrays: _bind(call.of(operation), *arrays), operands, results, moving
+            lambda operation, *arrays: _bind(call.with_operation(operation), *arrays), operands, results, moving
         )
     pairs = zip(results, out, strict=True)
     return results, [tangent if _is_float(result) else _zero(result) for result, tangent in pairs]
@@ -160,14 +162,14 @@ def _zero(primal: jax.Array) -> ad.Zero:
     return ad.Zero(jax.typeof(primal).to_tangent_aval())
 
 
-def _transpose(cotangents: Sequence[Any], *operands: Any, call: Call, split: Any) -> list[Any]:
+def _transpose(cotangents: Sequence[Any], *operands: Any, call: Call, partitionable: ClosedJaxpr | None) -> list[Any]:
     """The cotangent of the first operand, in which the operation is linear and its own transpose."""
     [cotangent], [first, *kept] = cotangents, operands
     if isinstance(cotangent, ad.Zero):
         return [ad.Zero(first.aval), *[None] * len(kept)]
     if not call.operation.is_linear or not ad.is_undefined_primal(first):
         raise NotImplementedError(f"{call.operation.name} is not linear in this operand, and has no transpose")
-    [result] = operation_p.bind(cotangent, *kept, call=call, split=split)
+    [result] = operation_p.bind(cotangent, *kept, call=call, partitionable=partitionable)
     if _partitioning.mesh_of([first.aval]).explicit_axes:
         result = jax.sharding.reshard(result, first.aval.sharding)
     return [result, *[None] * len(kept)]
@@ -181,17 +183,17 @@ ad.primitive_transposes[operation_p] = _transpose
 
 
 def _batch(
-    operands: Sequence[jax.Array], axes: Sequence[int | None], *, call: Call, split: Any
+    operands: Sequence[jax.Array], axes: Sequence[int | None], *, call: Call, partitionable: ClosedJaxpr | None
 ) -> tuple[Arrays, list[int]]:
     size = next(array.shape[axis] for array, axis in zip(operands, axes, strict=True) if axis is not None)
 
-    def lead(array: jax.Array, axis: int | None, is_shared: bool) -> jax.Array:
+    def lead(array: jax.Array, axis: int | None, broadcasts: bool) -> jax.Array:
         if axis is not None:
             return jnp.moveaxis(array, axis, 0)
-        return array[None] if is_shared else jnp.broadcast_to(array, (size, *array.shape))
+        return array[None] if broadcasts else jnp.broadcast_to(array, (size, *array.shape))
 
-    shared = [operand.is_shared for operand in call.operation.operands]
-    results = _bind(call, *map(lead, operands, axes, shared))
+    broadcast = [operand.broadcasts for operand in call.operation.operands]
+    results = _bind(call, *map(lead, operands, axes, broadcast))
     return results, [0] * len(results)
 
 
@@ -202,11 +204,11 @@ batching.primitive_batchers[operation_p] = _batch
 
 
 def _lower(platform: str | None) -> None:
-    def rule(ctx: mlir.LoweringRuleContext, *operands: Any, call: Call, split: Any) -> Any:
+    def rule(ctx: mlir.LoweringRuleContext, *operands: Any, call: Call, partitionable: ClosedJaxpr | None) -> Any:
         if _partitioning.mesh_of(ctx.avals_in).explicit_axes:
-            does = functools.partial(_partitioning.by_type, call.operation, functools.partial(_bind_whole, call))
-        elif split is not None and _dispatch.needs_partitioner(ctx, platform, call):
-            does = jaxpr_as_fun(split)
+            does = functools.partial(_partitioning.by_type, call.operation, functools.partial(_bind_on_device, call))
+        elif partitionable is not None and _dispatch.needs_partitioner(ctx, platform, call):
+            does = jaxpr_as_fun(partitionable)
         else:
             does = _dispatch.implementation(ctx, platform, call)
         return mlir.lower_fun(does, multiple_results=True)(ctx, *operands)

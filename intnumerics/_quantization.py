@@ -60,7 +60,7 @@ class Quantize(_InReference):
 
     @property
     def operands(self) -> tuple[Operand, ...]:
-        return (Operand("x"), *([] if self.noise is None else [Operand(self.noise, is_shared=True)]))
+        return (Operand("x"), *([] if self.noise is None else [Operand(self.noise, broadcasts=True)]))
 
     def operand_axes(self, shapes: Sequence[Shape]) -> list[Axes]:
         axes = super().operand_axes(shapes)

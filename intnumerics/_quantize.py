@@ -18,7 +18,7 @@ from ._integer_dtypes import integer_dtype, written_as
 from ._memoize import memoized
 from ._quantization import Derivative
 from ._reverse_mode_only import reverse_only
-from .int_numerics import IntNumerics, check_numerics
+from .int_numerics import IntNumerics, check_numerics, is_eager
 from .kernels import Interpreted, Name, QuantSpec
 from .kernels.spec import wider
 
@@ -129,10 +129,10 @@ def quantize(
         Array([0., 1., 1.], dtype=float32)
     """
     _checks.residual(residual)
-    x, key = _checked(x, numerics, key, implementation, interpret)
+    x = _checked(x, numerics, implementation, interpret)
     part = part_of(offset, global_shape, x.shape)
-    if part is None and _eager.is_eager(numerics, x, key):
-        return _eager.quantize(x, key, numerics, None, implementation, interpret)
+    if part is None and is_eager(numerics, x, key):
+        return _eager.quantize(x, _key_of(numerics, key), numerics, None, implementation, interpret)
     noise, spec = _noise_and_spec(x, numerics, key, part, implementation, interpret)
     if not isinstance(x, Tracer) and not isinstance(noise, Tracer):  # and nothing is differentiated
         return _operations.quantize(x, noise, spec, implementation, interpret)
@@ -185,17 +185,17 @@ def quantize_to_int(
         >>> from_int(q, binary, jnp.float32)
         Array([-0.5,  0.5,  0.5], dtype=float32)
     """
-    x, key = _checked(x, numerics, key, implementation, interpret)
+    x = _checked(x, numerics, implementation, interpret)
     part = part_of(offset, global_shape, x.shape)
-    integers = _integers(numerics, x.dtype, dtype)
-    if part is None and _eager.is_eager(numerics, x, key):
-        return _eager.quantize(x, key, numerics, integers, implementation, interpret)
+    if part is None and is_eager(numerics, x, key):
+        key = _key_of(numerics, key)
+        return _eager.quantize(x, key, numerics, _kept_integers(numerics, x.dtype, dtype), implementation, interpret)
     noise, spec = _noise_and_spec(x, numerics, key, part, implementation, interpret)
+    integers = _integers(numerics, x.dtype, dtype)
     spec = dataclasses.replace(spec, integer_dtype=written_as(integers))
     return _named(_operations.quantize(x, noise, spec, implementation, interpret).astype(integers))
 
 
-@memoized
 def _integers(numerics: IntNumerics, of_x: np.dtype, dtype: DTypeLike | None) -> np.dtype:
     """The dtype of the integers that an x of a dtype is quantized to.
 
@@ -212,6 +212,9 @@ def _integers(numerics: IntNumerics, of_x: np.dtype, dtype: DTypeLike | None) ->
     lowest = -bound if numerics.preserve_zero else np.floor(-bound)
     highest = bound if numerics.preserve_zero else np.floor(bound)
     return integer_dtype(dtype, float(lowest), float(highest))
+
+
+_kept_integers = memoized(_integers)  # for numerics of the package's own class, which do not change
 
 
 def from_int(q: jax.Array, numerics: IntNumerics, dtype: DTypeLike) -> jax.Array:
@@ -245,20 +248,23 @@ def _centres(q: jax.Array, offset: float, dtype: np.dtype) -> jax.Array:
     return (values + jnp.asarray(offset, values.dtype) if offset else values).astype(dtype)
 
 
-def _checked(
-    x: Any, numerics: Any, key: Any, implementation: Name | None, interpret: Interpreted | None
-) -> tuple[jax.Array, jax.Array | None]:
-    """x as an array and the key if noise is drawn from it, the arguments that the public functions share checked."""
+def _checked(x: Any, numerics: Any, implementation: Name | None, interpret: Interpreted | None) -> jax.Array:
+    """x as an array, after a check of the arguments that the public functions share."""
     check_numerics(numerics, x)
     x = _checks.floats("x", x)
     _dispatch.check(implementation, interpret, x.dtype)
-    return x, None if numerics.noise_fn is None else _checks.key(key)
+    return x
+
+
+def _key_of(numerics: IntNumerics, key: Any) -> jax.Array | None:
+    """The key, checked; None if the numerics draws no noise."""
+    return None if numerics.noise_fn is None else _checks.key(key)
 
 
 def _noise_and_spec(
     x: jax.Array,
     numerics: IntNumerics,
-    key: jax.Array | None,
+    key: Any,
     part: Part | None,
     implementation: Name | None,
     interpret: Interpreted | None,

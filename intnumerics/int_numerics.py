@@ -1,20 +1,29 @@
 """Numerics for int8, int4, binary and other integer types."""
 
 import dataclasses
-import functools
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from . import _checks, _eager, _noise_functions, _operations
 from ._error_values import shown
+from ._field_errors import explains_missing_fields
 from ._global_position import Part
 from ._static_pytrees import make_known
 from .kernels import QuantSpec
 from .numerics import QNumerics
-from .stochastic_rounding import DrawnInPass, NoiseFn
+from .stochastic_rounding import (
+    DrawnInPass,
+    HardwareUniform,
+    JaxUniform,
+    NoiseFn,
+    PhiloxUniform,
+    RandomCenteredUniform,
+)
 
 _T = TypeVar("_T")
 _SWITCHES = ("preserve_zero", "preserve_max_val", "clip", "clip_gradient", "round")
@@ -26,30 +35,8 @@ def _empty(cls: type[_T]) -> _T:
     return object.__new__(cls)
 
 
-def _named_fields(cls: type[_T]) -> type[_T]:
-    """Has a call with too few or unknown fields answered with the fields and with the shorter way."""
-    init: Any = cls.__init__
-
-    @functools.wraps(init)
-    def checked_init(self: Any, *values: Any, **fields: Any) -> None:
-        try:
-            init(self, *values, **fields)
-        except TypeError as error:
-            if error.__traceback__ and error.__traceback__.tb_next:  # an error of `__post_init__`
-                raise
-            names = ", ".join(field.name for field in dataclasses.fields(self))
-            bits = shown(values[0] if values else fields.get("bits", 8))
-            raise TypeError(
-                f"{error}: write IntNumerics.symmetric({bits}) for the usual numerics, with any field by name; here, "
-                f"as in FJFormer, the first seven of {names} have no defaults"
-            ) from None
-
-    setattr(cls, "__init__", checked_init)  # noqa: B010
-    return cls
-
-
 @jax.tree_util.register_static
-@_named_fields
+@explains_missing_fields
 @dataclasses.dataclass(frozen=True)
 class IntNumerics(QNumerics):
     """Rounds to a grid of integer buckets: a drop-in for `IntNumerics` of FJFormer and AQT.
@@ -85,6 +72,8 @@ class IntNumerics(QNumerics):
 
     Example:
         >>> import jax.numpy as jnp
+    import numpy as np
+    from jax.core import Tracer
         >>> from intnumerics import Context
         >>> int8 = IntNumerics.symmetric(8)
         >>> int8.fwd(jnp.array([0.4, 2.5, 300.0]), Context())
@@ -234,7 +223,7 @@ class IntNumerics(QNumerics):
             ValueError: A noise function without a key, or noise that does not broadcast to x.
         """
         x, key = self._arguments(x, context)
-        if _eager.is_eager(self, x, key):
+        if is_eager(self, x, key):
             return _eager.quantize(x, key, self)
         return _operations.quantize(x, *self.noise_and_spec(x, key))
 
@@ -250,7 +239,7 @@ class IntNumerics(QNumerics):
         if not self.clip_gradient:
             return self.fwd(x, context), ()
         x, key = self._arguments(x, context)
-        if _eager.is_eager(self, x, key):
+        if is_eager(self, x, key):
             y, packed = _eager.quantize_with_mask(x, key, self)
         else:
             y, packed = _operations.quantize_with_mask(x, *self.noise_and_spec(x, key))
@@ -278,6 +267,20 @@ class IntNumerics(QNumerics):
         if kept.dtype == jnp.uint8:
             return _operations.clip_gradient_from_mask(grad, kept), None
         return _operations.clip_gradient_from_x(grad, kept, self.spec()), None
+
+
+_OWN_NOISE = (type(None), HardwareUniform, JaxUniform, PhiloxUniform, RandomCenteredUniform)
+
+
+def is_eager(numerics: IntNumerics, x: jax.Array, key: Any) -> bool:
+    """Whether a call can be one compiled program: no transform sees it, and it runs no code of the user.
+
+    A program runs such code only when it is traced, without the numbers of the key and without what changed since.
+    """
+    is_own = type(numerics) is IntNumerics and type(numerics.noise_fn) in _OWN_NOISE
+    if not is_own or isinstance(x, Tracer) or isinstance(key, Tracer):
+        return False
+    return numerics.dtype is None or isinstance(numerics.dtype, np.dtype | type)  # which can be hashed
 
 
 def check_numerics(value: Any, x: Any) -> None:

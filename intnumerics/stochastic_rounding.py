@@ -201,9 +201,9 @@ class JaxUniform(_FromJax):
 
 @dataclasses.dataclass(frozen=True)
 class RandomCenteredUniform(_FromJax):
-    """16 bits of `jax.random` an element, centred: AQT's class of that name, and FJFormer's `random_centered_uniform`.
+    """16 bits of `jax.random` per element, centred: AQT's class of that name, and FJFormer's `random_centered_uniform`.
 
-    The same bits as theirs, faster; of its cost holds what is said of `JaxUniform`.
+    The same bits as theirs, faster. The cost is that of `JaxUniform`.
 
     Distribution: bits * 2**-16 + 2**-17 - 0.5, that of `PhiloxUniform`, and its resolution.
 

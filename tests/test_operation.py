@@ -32,7 +32,7 @@ class ScaleRows(Operation):
 
     @property
     def operands(self) -> tuple[Operand, ...]:
-        return Operand("x"), Operand("noise", is_shared=True)
+        return Operand("x"), Operand("noise", broadcasts=True)
 
     def results(self, *operands: Typed) -> tuple[Result, ...]:
         shape = tuple(operands[0].shape)

@@ -1,5 +1,6 @@
 """The public functions: gradients, residuals, integers, every shape, and float64. Transforms: test_transforms.py."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 from oracle import assert_same_bits
 from original import dither, given, numerics, spec_of
 
-from intnumerics import Context, IntNumerics, from_int, quantize, quantize_to_int
+from intnumerics import Context, IntNumerics, PhiloxUniform, from_int, quantize, quantize_to_int
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 NOISE = np.asarray([-0.5, -0.25, 0.0, 0.125, 0.4375, 0.5, 0.3125, -0.0625], np.float32)
@@ -221,3 +222,60 @@ def test_an_array_that_is_not_contiguous_is_quantized_in_its_own_order(order: An
     x.flags.writeable = False
     assert not x.flags.c_contiguous
     assert_same_bits(quantize(x, numerics(4)), np.rint(np.clip(x, -7, 7)))
+
+
+# --- calls outside of every transform: one program, but for code of the user ------------------------------------------
+
+
+class Changing(PhiloxUniform):
+    """Noise of the user, which reads what may change and cannot be traced."""
+
+    amplitude = 1.0
+
+    def seeded(self, shape: Any, key: Any) -> None:
+        return None
+
+    def __call__(self, shape: Any, key: Any) -> Any:
+        assert not isinstance(key, jax.core.Tracer)
+        return np.full(shape, self.amplitude, np.float32)
+
+
+class Bounded(IntNumerics):
+    """Numerics of the user whose bound may change."""
+
+    bound = 7.0
+
+    def spec(self) -> Any:
+        return dataclasses.replace(super().spec(), bound=type(self).bound)
+
+
+class WithNoise(IntNumerics):
+    """Numerics of the user that draw noise without a noise function."""
+
+    def noise_and_spec(self, x: Any, key: Any, part: Any = None) -> Any:
+        return jnp.full(x.shape, float(jax.random.key_data(key)[1])), self.spec()
+
+
+def test_what_changes_in_the_users_own_classes_counts_from_the_next_call_on() -> None:
+    x, key, noise = jnp.arange(3.0), jax.random.key(0), Changing()
+    n = IntNumerics.symmetric(8, noise_fn=noise)
+    for amplitude in (1.0, 5.0):
+        object.__setattr__(noise, "amplitude", amplitude)
+        for y in (quantize(x, n, key=key), quantize_to_int(x, n, key=key), n.fwd(x, Context(key=key))):
+            np.testing.assert_array_equal(y, np.arange(3) + amplitude)
+    for bound in (2.0, 1.0):
+        Bounded.bound = bound
+        m = Bounded.symmetric(8)
+        for y in (quantize(x, m), quantize_to_int(x, m), m.fwd(x, Context())):
+            np.testing.assert_array_equal(y, np.minimum(np.arange(3), bound))
+    for seed in (3, 4):
+        np.testing.assert_array_equal(
+            quantize(x, WithNoise.symmetric(8), key=jax.random.key(seed)), np.arange(3) + seed
+        )
+
+
+@pytest.mark.parametrize("dtype", [[1], {}, np.zeros(2)], ids=lambda value: type(value).__name__)
+def test_a_dtype_that_cannot_be_hashed_is_only_kept(dtype: Any) -> None:
+    n = IntNumerics.symmetric(8, clip_gradient=True, dtype=dtype)
+    for y in (quantize(X, n), n.fwd(X, Context()), n.vjp_fwd(X, Context())[0]):
+        assert_same_bits(y, quantize(X, n.replace(dtype=None)))
