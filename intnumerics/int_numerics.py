@@ -72,8 +72,6 @@ class IntNumerics(QNumerics):
 
     Example:
         >>> import jax.numpy as jnp
-    import numpy as np
-    from jax.core import Tracer
         >>> from intnumerics import Context
         >>> int8 = IntNumerics.symmetric(8)
         >>> int8.fwd(jnp.array([0.4, 2.5, 300.0]), Context())
