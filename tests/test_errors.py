@@ -211,8 +211,6 @@ def test_an_unknown_implementation_is_refused_with_the_known_ones(function: Call
     assert not calls
 
 
-@public_function
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs a machine where CPU is the default platform")
 def test_the_old_name_of_jax_triton_is_refused_with_the_new_one() -> None:
     with refused(
         ValueError, "implementation='triton'", "now called 'jax_triton'", "implementation='jax_triton'", "None"
@@ -220,6 +218,8 @@ def test_the_old_name_of_jax_triton_is_refused_with_the_new_one() -> None:
         quantize(X, numerics(), implementation="triton")
 
 
+@public_function
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs a machine where CPU is the default platform")
 @pytest.mark.parametrize(("name", "extras"), [("pallas", ("[cuda13]", "[tpu]")), ("jax_triton", ("[triton]",))])
 def test_a_kernel_without_its_platform_is_refused_with_what_to_install(
     function: Callable[..., Any], name: str, extras: tuple[str, ...]

@@ -13,7 +13,7 @@ from meshes import KINDS, mesh, placed
 from oracle import assert_same_bits
 from original import numerics
 
-from intnumerics import PhiloxUniform, quantize
+from intnumerics import IntNumerics, PhiloxUniform, quantize
 
 INT4 = numerics(4, noise_fn=PhiloxUniform())
 KEY = jax.random.key(0)
@@ -100,4 +100,20 @@ def test_the_transpose_on_a_mesh(kind: AxisType, residual: str) -> None:
     result = jax.jit(transposed, static_argnums=2)(
         placed(x, on, "rows", "lanes"), placed(g, on, "rows", "lanes"), residual
     )
+    assert_same_bits(result, masked(x, g))
+
+
+@pytest.mark.mesh
+def test_a_cotangent_has_the_type_of_what_it_is_of_although_x_is_split_and_that_is_not() -> None:
+    on, (x, g) = mesh(AxisType.Explicit), example((8, 16))
+    numerics_of_4_bits = IntNumerics.symmetric(4, preserve_max_val=True, clip_gradient=True)
+    with jax.set_mesh(on):
+        split, whole = placed(x, on, "rows", "lanes"), placed(g, on)
+
+        def transpose(x: jax.Array, g: jax.Array, ct: jax.Array) -> jax.Array:
+            clip = lambda g: numerics_of_4_bits.vjp_bwd((x,), g)[0]  # noqa: E731
+            return jax.linear_transpose(clip, g)(ct)[0]
+
+        result = jax.jit(transpose)(split, whole, placed(g, on, "rows", "lanes"))
+    assert jax.typeof(result).sharding.spec == jax.typeof(whole).sharding.spec
     assert_same_bits(result, masked(x, g))
