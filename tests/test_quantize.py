@@ -12,7 +12,7 @@ import pytest
 from oracle import assert_same_bits
 from original import dither, given, numerics, spec_of
 
-from intnumerics import Context, IntNumerics, PhiloxUniform, from_int, quantize, quantize_to_int
+from intnumerics import Context, IntNumerics, PhiloxUniform, _operations, from_int, quantize, quantize_to_int
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 NOISE = np.asarray([-0.5, -0.25, 0.0, 0.125, 0.4375, 0.5, 0.3125, -0.0625], np.float32)
@@ -272,6 +272,20 @@ def test_what_changes_in_the_users_own_classes_counts_from_the_next_call_on() ->
         np.testing.assert_array_equal(
             quantize(x, WithNoise.symmetric(8), key=jax.random.key(seed)), np.arange(3) + seed
         )
+
+
+@pytest.mark.parametrize("noise_fn", [None, PhiloxUniform()], ids=repr)
+def test_a_second_call_is_the_program_of_the_first(monkeypatch: pytest.MonkeyPatch, noise_fn: Any) -> None:
+    x, key, n = jnp.arange(11.0), jax.random.key(0), IntNumerics.symmetric(8, noise_fn=noise_fn)
+    calls = [
+        lambda: quantize(x, n, key=key),
+        lambda: quantize_to_int(x, n, key=key),
+        lambda: n.fwd(x, Context(key=key)),
+    ]
+    first = [call() for call in calls]
+    monkeypatch.setattr(_operations, "quantize", None)  # which is called only when a program is traced
+    for call, expected in zip(calls, first, strict=True):
+        assert_same_bits(call(), expected)
 
 
 @pytest.mark.parametrize("dtype", [[1], {}, np.zeros(2)], ids=lambda value: type(value).__name__)
