@@ -55,7 +55,7 @@ def check(implementation: Any, interpret: Any, *dtypes: np.dtype) -> None:
     if implementation is None and interpret is None:
         return
     rows = [row for row in TABLE if isinstance(implementation, str) and row.name == implementation]
-    if implementation == "triton":
+    if isinstance(implementation, str) and implementation == "triton":
         raise ValueError(
             "implementation='triton' is now called 'jax_triton', as elsewhere Triton means Pallas' lowering: "
             "use implementation='jax_triton', or None for the fastest on the platform"

@@ -211,6 +211,11 @@ def test_an_unknown_implementation_is_refused_with_the_known_ones(function: Call
     assert not calls
 
 
+def test_an_array_is_not_the_name_of_an_implementation() -> None:
+    with refused(ValueError, "implementation=<numpy.ndarray", "'reference'", "None"):
+        quantize(X, numerics(), implementation=np.asarray(["xla", "triton"]))
+
+
 def test_the_old_name_of_jax_triton_is_refused_with_the_new_one() -> None:
     with refused(
         ValueError, "implementation='triton'", "now called 'jax_triton'", "implementation='jax_triton'", "None"
