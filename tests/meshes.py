@@ -12,7 +12,10 @@ from jax.sharding import PartitionSpec as P
 from sharded_programs import COLLECTIVE
 
 # Of one device that is described and not there.
-H100 = AbstractMesh((1,), ("x",), abstract_device=AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu"))
+H100, H200 = (
+    AbstractMesh((1,), ("x",), abstract_device=AbstractDevice(name, 132, "gpu"))
+    for name in ("NVIDIA H100 80GB HBM3", "NVIDIA H200")
+)
 KINDS = [pytest.param(AxisType.Auto, id="auto"), pytest.param(AxisType.Explicit, id="explicit")]
 
 

@@ -92,13 +92,21 @@ def test_each_platform_has_its_form_of_plain_jnp(platform: str | None, told: str
     "x", [TILES, array(jnp.float16, 3, 5, 130), array(jnp.float32, 7), array(jnp.float32)], ids=str
 )
 def test_philox_noise_is_drawn_by_a_kernel_on_gpu_and_tpu(x: jax.ShapeDtypeStruct, platform: str, calls: int) -> None:
-    with jax.sharding.use_abstract_mesh(meshes.H100) if platform == "cuda" else contextlib.nullcontext():
+    with jax.sharding.use_abstract_mesh(meshes.H200) if platform == "cuda" else contextlib.nullcontext():
         assert kernels_in(to_int_with_philox, platform, x) == calls
         as_floats = 0 if platform == "cuda" and x.dtype == jnp.float32 else calls  # which takes XLA as long as a copy
         assert kernels_in(with_philox, platform, x) == as_floats
         # XLA would copy a batch of rows for a TPU, and small examples would leave a GPU's blocks idle.
         of_batch = calls if len(x.shape) > 1 else 0
         assert kernels_in(jax.vmap(to_int_with_philox), platform, array(x.dtype, 2, *x.shape)) == of_batch
+
+
+def test_float32_becomes_integers_in_a_kernel_only_where_memory_is_quick() -> None:
+    x = array(jnp.float32, 1 << 20)
+    for mesh, calls in ((meshes.H100, 0), (meshes.H200, 1)):
+        with jax.sharding.use_abstract_mesh(mesh):
+            assert kernels_in(to_int_with_philox, "cuda", x) == calls
+            assert kernels_in(to_int_with_philox, "cuda", array(jnp.bfloat16, 1 << 20)) == 1
 
 
 @pytest.mark.skipif(tuning.device_kind() is not None, reason="there is a GPU here")
