@@ -16,6 +16,9 @@ import pytest
 import triton_interpreter
 
 
+FEW = 4  # values of a parameter
+
+
 @functools.cache
 def missing_device(platform: str) -> str | None:
     """Why no device of the platform can be used, or None if one can."""
@@ -55,40 +58,48 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--thin",
-        action="store_true",
-        help="run few of the cases of each test, always the same, with every value of every parameter among them",
+        metavar="I/N",
+        type=lambda text: tuple(map(int, text.split("/"))),
+        help="run few of the cases of each test, always the same: with every value of a parameter among them if it has "
+        f"{FEW} at most, or else with the I-th N-th of its values",
     )
 
 
-def choices(case: pytest.Item) -> set[tuple[tuple[str, int], ...]]:
+def choices(case: pytest.Item) -> dict[tuple[str, ...], tuple[int, ...]]:
     """What each `parametrize`, and each fixture with parameters, chose for a case: a row of a table is one choice."""
     params: dict[str, object] = getattr(case, "callspec").params  # noqa: B009
     rows = [mark.args[0] for mark in case.iter_markers("parametrize")]
     named = [[name.strip() for name in row.split(",")] if isinstance(row, str) else list(row) for row in rows]
     of_fixtures = [[name] for name in params if not any(name in names for names in named)]
-    return {tuple((name, id(params[name])) for name in names) for names in [*named, *of_fixtures]}
+    return {tuple(names): tuple(id(params[name]) for name in names) for names in [*named, *of_fixtures]}
 
 
-def thinned(cases: list[pytest.Item]) -> list[pytest.Item]:
-    """Few of the cases that can run here, such that each choice is in one of them."""
+def thinned(cases: list[pytest.Item], i: int, n: int) -> list[pytest.Item]:
+    """Few of the cases that can run here, such that each choice is in one of them, or of many each `n`-th."""
     kept = list[pytest.Item]()
-    missing = {case: choices(case) for case in cases if not reason_to_skip(case)}
-    while missing:
+    chosen = {case: choices(case) for case in cases if not reason_to_skip(case)}
+    by_names = defaultdict[tuple[str, ...], dict[tuple[int, ...], None]](dict)
+    for found in chosen.values():
+        for names, choice in found.items():
+            by_names[names][choice] = None
+    wanted = {(names, c) for names, of in by_names.items() for c in (of if len(of) <= FEW else [*of][i::n])}
+    missing = {case: set(found.items()) & wanted for case, found in chosen.items()}
+    while missing := {case: rest for case, rest in missing.items() if rest}:
         # Among equals not the first, which would pair the same two choices in many tests.
         best = max(missing, key=lambda case: (len(missing[case]), zlib.crc32(case.nodeid.encode())))
         kept.append(best)
         covered = missing[best]
-        missing = {case: rest for case, found in missing.items() if (rest := found - covered)}
+        missing = {case: found - covered for case, found in missing.items()}
     return kept or cases[:1]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--thin"):
+    if not (share := config.getoption("--thin")):
         return
     tests = defaultdict[str, list[pytest.Item]](list)
     for item in items:
         tests[item.nodeid.partition("[")[0]].append(item)
-    kept = {case for cases in tests.values() for case in (thinned(cases) if len(cases) > 1 else cases)}
+    kept = {case for cases in tests.values() for case in (thinned(cases, *share) if len(cases) > 1 else cases)}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
 

@@ -58,7 +58,7 @@ def test_the_noise_is_drawn_in_the_pass_for_every_switch_and_result(
     check_each(where, [(x, streams.seed(KEY), spec, streams.uniform(x.shape, KEY)) for spec in drawn])
 
 
-SHAPES = [(1,), (7,), (8,), (9,), (1024,), (4099,), (3, 5), (2, 3, 130), (5, 1024), (2, 4099), (2, 40, 256), (0, 8)]
+SHAPES = [(1,), (8,), (9,), (4099,), (3, 5), (2, 3, 130), (5, 1024), (2, 40, 256), (0, 8)]
 
 
 @every_implementation

@@ -1,4 +1,7 @@
-"""What `--thin` leaves out of the cases of a test: most of them, and no value of a parameter and no row of a table."""
+"""What `--thin` leaves out of the cases of a test: most of them, and no value of a parameter and no row of a table.
+
+Of a parameter with many values, each of several runs has its share.
+"""
 
 import itertools
 from types import SimpleNamespace
@@ -41,14 +44,25 @@ def test_every_row_and_value_stays_and_no_case_that_adds_none(thinned: Any) -> N
     for n in range(20):
         cases = [Case(n, *values) for values in itertools.product(ROWS, range(12), FIXTURE)]
         cases.append(Case(n, ROWS[0], 99, FIXTURE[0]))  # a value that one case alone has
-        kept = thinned(cases)
+        kept = thinned(cases, 0, 1)
         assert len(kept) == 13
         for place in range(3):
             assert {case.choices()[place] for case in kept} == {case.choices()[place] for case in cases}
 
 
+def test_of_a_long_table_each_run_has_its_share_and_of_a_short_one_all(thinned: Any) -> None:
+    cases = [Case(0, *values) for values in itertools.product(ROWS, range(12), FIXTURE)]
+    runs = [thinned(cases, i, 3) for i in range(3)]
+    sizes = [{case.choices()[1] for case in run} for run in runs]
+    assert set[int]().union(*sizes) == set(range(12))
+    for run in runs:
+        assert len(run) == 4
+        assert {case.choices()[0] for case in run} == set(ROWS)
+        assert {case.choices()[2] for case in run} == set(FIXTURE)
+
+
 def test_a_case_that_is_skipped_stands_for_no_other(thinned: Any) -> None:
     skipped = [Case(0, row, size, FIXTURE[0], reason="needs a TPU") for row, size in itertools.product(ROWS, range(4))]
     run = [Case(0, row, 0, FIXTURE[0]) for row in ROWS]
-    assert set(thinned(skipped + run)) == set(run)
-    assert thinned(skipped) == skipped[:1], "one is left to say why none runs"
+    assert set(thinned(skipped + run, 0, 1)) == set(run)
+    assert thinned(skipped, 0, 1) == skipped[:1], "one is left to say why none runs"

@@ -226,10 +226,16 @@ def test_every_block_that_is_tried_gives_the_formula_in_whole_blocks_and_in_a_ta
     check_all(*numbers(shape, dtype), shape, Configuration(block, 4))
 
 
-@pytest.mark.parametrize("block", [BLOCKS[0], BLOCKS[-1]])
-@pytest.mark.parametrize("shape", [(5,), (16384,), (3, 1032), (2, 3, 130)], ids=str)
+SMALLEST, LARGEST = BLOCKS[0], BLOCKS[-1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "block"),
+    [((5,), SMALLEST), ((16384,), LARGEST), ((3, 1032), SMALLEST), ((2, 3, 130), LARGEST), ((2, 3, 130), SMALLEST)],
+    ids=str,
+)
 def test_so_it_does_for_less_than_a_block_for_no_tail_for_rows_and_for_a_batch_with_one_seed(
-    block: int, shape: tuple[int, ...]
+    shape: tuple[int, ...], block: int
 ) -> None:
     check_all(*numbers(shape, oracle.DTYPES[0]), shape[-1:], Configuration(block, 4))
 
