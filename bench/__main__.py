@@ -6,17 +6,18 @@
     python -m bench --only overhead                  # calls on few elements, and compilation, beside the formula's
 
 The results are checked against NumPy, and are kept as JSON; docs/benchmarks.md says how times are taken. The run ends
-with one line per case.
+with the table of that page.
 """
 
 import argparse
-import functools
 import os
 import pathlib
 import sys
 import time
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read when JAX is imported; PyTorch needs memory too
+
+import jax
 
 from bench import cases, libraries, machine, overhead, results
 from bench.runner import Runner
@@ -54,11 +55,13 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Runs the command line; ends with status 1 if a result is wrong."""
     options, begin = arguments(), time.perf_counter()
+    of_calls = options.only == ["overhead"]
+    if of_calls:
+        jax.config.update("jax_num_cpu_devices", overhead.DEVICES)
     about = machine.description()
     platform, patience = about["platform"], QUICK if options.quick else PATIENCE
     sizes = options.sizes or (cases.QUICK_EXPONENTS if options.quick else cases.EXPONENTS)
     dtypes = cases.QUICK_DTYPES if options.quick else cases.DTYPES
-    of_calls = options.only == ["overhead"]
     chosen = [] if of_calls else list(cases.select(platform, sizes, dtypes, options.only))
     if not chosen and not of_calls:
         names = dict.fromkeys(case.operation.name for case in cases.select(platform, cases.QUICK_EXPONENTS))
@@ -85,11 +88,10 @@ def main() -> None:
             continue
         report["cases"].append(found := runner.run(case))
         results.write(path, report)
-        say = functools.partial(tqdm.write, file=sys.stdout) if tqdm else print
-        say(results.table(found) + "\n")
+        (tqdm.write if tqdm else print)(results.listing(found) + "\n")
     print("".join(f"not measured, for lack of time: {name}\n" for name in late), end="")
     print(f"{len(report['cases'])} cases in {time.perf_counter() - begin:.0f} s, kept in {path}\n")
-    print(results.summary(report))
+    print(results.table(report["cases"]))
     wrong = [f"{results.title(c)}: {name}" for c in report["cases"] for name, r in c["results"].items() if "wrong" in r]
     if wrong:
         sys.exit("wrong results:\n" + "\n".join(wrong))

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from bench.timing import Jitted, Prepared, Torch
+from bench.timing import Jitted, Prepared
 
 CALLS = 7
 QUEUE_SECONDS, QUEUE_CALLS = 0.05, (10, 200)  # how long a queue is
@@ -32,18 +32,17 @@ def of(prepared: Sequence[Prepared], on_cpu: bool = False) -> tuple[dict[str, di
 
     A CPU has no time of its own; `on_cpu` times a queue there, to try it out.
     """
-    platform = jax.devices()[0].platform
-    if not (platform in ("gpu", "tpu") or on_cpu):
+    is_cpu = jax.devices()[0].platform == "cpu"
+    if is_cpu and not on_cpu:
         return {}, []
-    queues = [one for one in prepared if isinstance(one, Jitted | Torch)]
-    profiled = by_profiler([one for one in queues if isinstance(one, Jitted)]) if platform != "cpu" else {}
+    profiled = {} if is_cpu else by_profiler([one for one in prepared if isinstance(one, Jitted)])
     found, why = {}, [*_broken]
-    for one in queues:
-        queued, told = in_a_queue(one), profiled.get(one.label) if isinstance(one, Jitted) else None
+    for one in prepared:
+        queued, told = in_a_queue(one), profiled.get(one.label)
         is_used = told is not None and is_possible(told, queued)
         how = {"device_s": told, "device_by": PROFILER} if is_used else {"device_s": queued, "device_by": QUEUE}
         found[one.name] = how | {"queue_s": queued}
-        if profiled and isinstance(one, Jitted) and not is_used:
+        if profiled and one.label and not is_used:
             why.append(f"{one.name}: the profiler says {told} s per call, a queue {queued:.3g} s")
     return found, why
 
@@ -54,12 +53,12 @@ def is_possible(profiled: float, queued: float) -> bool:
     return profiled <= most * queued and (profiled >= least * queued or queued < BOUND_BY_STARTS)
 
 
-def in_a_queue(one: Jitted | Torch) -> float:
+def in_a_queue(one: Prepared) -> float:
     """Seconds of a call among many that are begun one after the other, and awaited once."""
 
     def many(calls: int) -> float:
         begin = time.perf_counter()
-        one.queue(calls)
+        one.call(*range(calls))
         return (time.perf_counter() - begin) / calls
 
     least, most = QUEUE_CALLS

@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench import overhead, results
@@ -33,7 +32,7 @@ less than the others': the keys `key(0)` to `key(255)` differ in the low 8 bits 
 upper 24 bits, so all of these keys give the same noise.
 """
 BLUE, ORANGE, PURPLE, GREEN, GREY = "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#888888"  # Okabe and Ito's palette
-STYLES = {  # of lines
+LINES = {
     OURS: {"color": BLUE, "marker": "o", "linewidth": 2.2},
     FORMULA: {"color": ORANGE, "marker": "s"},
     SEED: {"color": ORANGE, "marker": "s"},
@@ -47,20 +46,29 @@ SHOWN = (
     "gelu, quantize to int8, dot with PhiloxUniform",
 )
 WIDTH = 9.5
-
-
-def series(report: Report, operation: str, dtype: str) -> list[Measured]:
-    """The cases of an operation, by size: with one axis, or with three if it has no other."""
-    found = [c for c in report["cases"] if (c["operation"], c["dtype"]) == (operation, dtype)]
-    flat = [c for c in found if len(c["shape"]) == 1]
-    return sorted(flat or found, key=results.elements)
+STYLE = {  # of all plots
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "figure.constrained_layout.use": True,
+    "grid.color": "#DDDDDD",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bench",  # so that the same results give the same bytes
+}
 
 
 def largest(report: Report) -> list[Measured]:
     """The largest case of each operation and dtype in which ours and the baseline were measured, by name."""
-    keys = sorted({(case["operation"], case["dtype"]) for case in report["cases"]})
-    found = ([c for c in series(report, *key) if results.ratio(c, OURS)] for key in keys)
-    return [cases[-1] for cases in found if cases]
+    found = {(c["operation"], c["dtype"]): c for c in sorted(report["cases"], key=size) if results.ratio(c, OURS)}
+    return [found[key] for key in sorted(found)]
+
+
+def size(case: Measured) -> tuple[int, int]:
+    """The order of cases by size; of two of one size, that with one axis is the last."""
+    return results.elements(case), -len(case["shape"])
 
 
 def by_implementation(cases: list[Measured]) -> str:
@@ -75,45 +83,36 @@ def by_implementation(cases: list[Measured]) -> str:
 
 
 def save(figure: Figure, path: pathlib.Path, title: str, handles: list[Any], names: list[str]) -> None:
-    """Writes a figure under a title; the same results give the same bytes of SVG."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    """Writes a figure under a title, with its legend below."""
+    figure.suptitle(title, x=0.01, ha="left")
     figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
-    with mpl.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "none"}):
-        figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None})
 
 
-def tidy(axes: Axes, title: str, **labels: str) -> None:
-    axes.set_title(title, loc="left", fontsize=10)
-    axes.set(**labels)
-    axes.set_axisbelow(True)
-    axes.grid(color="#DDDDDD", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def against_size(report: Report, path: pathlib.Path, dtype: str = "bfloat16") -> None:
-    """GB/s against elements: a panel for each of a few operations, a line for each way to do it."""
-    figure = Figure(figsize=(WIDTH, 7), layout="constrained")
+def against_size(report: Report, path: pathlib.Path) -> None:
+    """GB/s against elements of bfloat16: a panel for each of a few operations, a line for each way to do it."""
+    figure = Figure(figsize=(WIDTH, 7))
     labels: dict[str, Any] = {}
     for axes, operation in zip(figure.subplots(2, 2, sharex=True).flat, SHOWN, strict=True):
-        cases = [c for c in series(report, operation, dtype) if results.seconds(c, COPIES[0])]
-        for name, style in STYLES.items():
-            points = [(results.elements(c), s) for c in cases if (s := results.gb_per_s(c, name))]
+        found = (c for c in report["cases"] if (c["operation"], c["dtype"]) == (operation, "bfloat16"))
+        cases = {results.elements(c): c for c in sorted(found, key=size) if results.seconds(c, COPIES[0])}
+        for name, style in LINES.items():
+            points = [(n, speed) for n, c in cases.items() if (speed := results.gb_per_s(c, name))]
             if points:
                 labels[name.removesuffix(", threefry")] = axes.plot(*zip(*points, strict=True), **style)[0]
-        if copies := [(results.elements(c), max(results.gb_per_s(c, n) or 0.0 for n in COPIES)) for c in cases]:
+        if copies := [(n, max(results.gb_per_s(c, name) or 0.0 for name in COPIES)) for n, c in cases.items()]:
             labels["a copy"] = axes.plot(*zip(*copies, strict=True), color=GREY, linestyle="--")[0]
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        tidy(axes, operation, xlabel="elements", ylabel="GB/s of the least bytes")
+        axes.set(title=operation, xlabel="elements", ylabel="GB/s of the least bytes", yscale="log")
     names = [f"{name}, threefry where there is noise" if name == FORMULA else name for name in labels]
-    save(figure, path, f"Speed against size: {report['device']}, {dtype}", list(labels.values()), names)
+    save(figure, path, f"Speed against size: {report['device']}, bfloat16", list(labels.values()), names)
 
 
 def roofline(report: Report, path: pathlib.Path) -> None:
     """A panel for each dtype, a row for each operation: the share of the speed of a copy, ours and the formula's."""
     cases = largest(report)
     dtypes, names = (sorted({case[key] for case in cases}) for key in ("dtype", "operation"))
-    figure = Figure(figsize=(WIDTH, 0.36 * len(names) + 1.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.36 * len(names) + 1.5))
     panels = figure.subplots(1, len(dtypes), sharey=True, sharex=True, squeeze=False)[0]
     for axes, dtype in zip(panels, dtypes, strict=True):
         found = [case for case in cases if case["dtype"] == dtype]
@@ -121,7 +120,7 @@ def roofline(report: Report, path: pathlib.Path) -> None:
             shares = [100 * (results.of_copy(c, who if who == OURS else c["baseline"]) or 0.0) for c in found]
             axes.barh([names.index(c["operation"]) + offset for c in found], shares, 0.38, color=colour, label=who)
         axes.axvline(100, color=GREY, linestyle="--", label="a copy of as many bytes")
-        tidy(axes, dtype, xlabel="% of the speed of a copy")
+        axes.set(title=dtype, xlabel="% of the speed of a copy")
         axes.yaxis.grid(visible=False)
     panels[0].set_yticks(range(len(names)), names, fontsize=9)
     panels[0].invert_yaxis()
@@ -148,8 +147,7 @@ def section(path: pathlib.Path, report: Report, docs: pathlib.Path) -> str:
         roofline(report, folder / f"{stem}-roofline.svg")
         texts += [
             "### At the largest size\n",
-            f"{results.TITLE}\n",
-            markdown(results.SUMMARY, map(results.row, cases)),
+            results.table(cases),
             f"![The share of the speed of a copy](benchmarks/{stem}-roofline.svg)\n",
         ]
         if report["platform"] != "cpu":
@@ -176,7 +174,8 @@ def main() -> None:
     parser.add_argument("--results", type=pathlib.Path, default=results.STORED, metavar="FOLDER")
     parser.add_argument("--docs", type=pathlib.Path, default=DOCS, metavar="FOLDER")
     options = parser.parse_args()
-    text = page(options.results, options.docs)
+    with mpl.rc_context(STYLE):
+        text = page(options.results, options.docs)
     (options.docs / PAGE).write_text(text)
     print(f"{options.docs / PAGE} and its plots in {options.docs / 'benchmarks'}")
 

@@ -18,8 +18,8 @@ Report = dict[str, Any]  # of one run
 
 STORED = pathlib.Path(__file__).parent / "results"
 COPIES = ("copy", "copy, inverting the bits")  # in one thread of a CPU, and in all
-COLUMNS = ("implementation", "wall", "device", "GB/s", "% of copy", "ratio")
 SUMMARY = ("operation", "dtype", "elements", "time", "GB/s", "of copy", "best other", "ratio", "clock", "which other")
+FAILURES = {"wrong": "WRONG", "error": "failed", "left_out": "left out"}  # keys of a result, and what they are called
 TITLE = "Ratio: the time of the best other divided by ours. Larger is faster; above 1, ours is faster than all others."
 
 
@@ -31,13 +31,9 @@ def seconds(case: Measured, name: str, kind: str = "median_s") -> float | None:
     return case["results"].get(name, {}).get(kind)
 
 
-def device_seconds(case: Measured, name: str) -> float | None:
-    return seconds(case, name, "device_s")
-
-
 def best_seconds(case: Measured, name: str) -> float | None:
     """The time on the device if it is known, or else the wall time."""
-    return device_seconds(case, name) or seconds(case, name)
+    return seconds(case, name, "device_s") or seconds(case, name)
 
 
 def gb_per_s(case: Measured, name: str) -> float | None:
@@ -107,36 +103,19 @@ def time_text(value: float | None) -> str:
     return f"{value / 1e-9:.3g} ns"
 
 
-def columns(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
-    """Rows as lines, each column as wide as its widest cell; those of `left` begin at its left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    form = "  ".join(f"{{:{'<' if i in left else '>'}{width}}}" for i, width in enumerate(widths))
-    return [form.format(*cells).rstrip() for cells in rows]
-
-
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown, with a line break at its end."""
     lines = [f"| {' | '.join(cells)} |" for cells in (heads, *rows)]
     return "\n".join([lines[0], f"|{'---|' * len(heads)}", *lines[1:], ""])
 
 
-def table(case: Measured) -> str:
-    """A case as lines of text, one for each variant; last those that have no time, and why."""
-    rows, failed = [COLUMNS], []
+def listing(case: Measured) -> str:
+    """A case as lines of text: the time of each variant, and what went wrong."""
+    lines = [title(case)]
     for name, found in case["results"].items():
-        if why := found.get("left_out") or found.get("error"):
-            failed.append(f"  {name}  {'left out' if 'left_out' in found else 'failed'}: {why}")
-            continue
-        speed, share, compared = gb_per_s(case, name), of_copy(case, name), times(case, name, case["baseline"])
-        rows.append((
-            f"{name}: WRONG, {found['wrong']}" if "wrong" in found else name,
-            time_text(found["median_s"]),
-            time_text(found.get("device_s")),
-            f"{speed:.2f}" if speed else "",
-            f"{share:.0%}" if share else "",
-            f"{compared[1] / compared[0]:.2f}x by {compared[2]}" if compared and name not in COPIES else "",
-        ))  # fmt: skip
-    return "\n".join([title(case), *(f"  {line}" for line in columns(rows, left=(0,))), *failed])
+        reasons = "; ".join(f"{word}: {found[key]}" for key, word in FAILURES.items() if key in found)
+        lines.append(f"  {name:<42}  {time_text(best_seconds(case, name)):>8}  {reasons}".rstrip())
+    return "\n".join(lines)
 
 
 def row(case: Measured) -> tuple[str, ...]:
@@ -144,7 +123,7 @@ def row(case: Measured) -> tuple[str, ...]:
     found, other = case["results"][OURS], best_other(case)
     compared = times(case, OURS, other) if other else None
     ours, theirs, clock = compared or (best_seconds(case, OURS), best_seconds(case, other or ""), "")
-    failed = next((text for key, text in (("error", "failed"), ("left_out", "left out")) if key in found), "-")
+    failed = next((word for key, word in FAILURES.items() if key in found), "-")
     share = of_copy(case, OURS)
     return (
         case["operation"],
@@ -160,9 +139,9 @@ def row(case: Measured) -> tuple[str, ...]:
     )
 
 
-def summary(report: Report) -> str:
-    """A run in one line per case, under a line that says how to read it."""
-    return "\n".join([TITLE, *columns([SUMMARY, *map(row, report["cases"])], left=(0, 1, 8, 9))])
+def table(cases: Iterable[Measured]) -> str:
+    """One line per case, ours beside the best other, under a line that says how to read it."""
+    return f"{TITLE}\n\n{markdown(SUMMARY, map(row, cases))}"
 
 
 # --- as files ---------------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def gpu_seconds(operation: str, name: str, dtype: str = "bfloat16", device: str 
     """The device's time for an operation on the largest array, with any number of axes."""
     wanted = (operation, dtype, GPU_ELEMENTS)
     [found] = [c for c in on_gpu(device)["cases"] if (c["operation"], c["dtype"], results.elements(c)) == wanted]
-    seconds = results.device_seconds(found, name)
+    seconds = results.seconds(found, name, "device_s")
     assert seconds is not None
     return seconds
 
