@@ -84,7 +84,7 @@ def main() -> None:
     minutes, late = QUICK_MINUTES if options.quick else float("inf"), []
     for case in tqdm(chosen, unit="case", disable=None) if tqdm else chosen:  # None: no progress bar in a log
         if time.perf_counter() - begin > 60 * minutes:
-            late.append(case.name)
+            late.append(results.title(case.key))
             continue
         report["cases"].append(found := runner.run(case))
         results.write(path, report)

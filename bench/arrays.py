@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -57,7 +57,6 @@ def size_in_bytes(arrays: Any) -> int:
 
 
 def types(names: Iterable[str], shape: Shape, dtype: str) -> dict[str, Any]:
-    """The types of arrays."""
     return {name: jax.eval_shape(lambda name=name: make(name, 0, shape, dtype)) for name in names}
 
 
@@ -79,7 +78,6 @@ def rows(array: Any, shape: Shape) -> np.ndarray:
     return np.asarray(array.reshape(-1, array.shape[-1])[: CHECKED // shape[-1]])
 
 
-def first_rows(names: Iterable[str], shape: Shape, dtype: str) -> dict[str, Any]:
-    """What NumPy needs to check a first result: the first rows of x and of what goes with it, and all of the rest."""
-    found = {name: make(name, 0, shape, dtype) for name in names}
-    return {name: rows(a, shape) if name in ("x", "g", "activation") else a for name, a in found.items()}
+def first_rows(inputs: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
+    """What NumPy needs to check a result: the first rows of x and of what goes with it, and all of the rest."""
+    return {name: rows(a, shape) if name in ("x", "g", "activation") else a for name, a in inputs.items()}

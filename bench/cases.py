@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from bench import arrays
 from bench.names import INTERPRETED
@@ -30,9 +31,9 @@ class Case:
         return math.prod(self.shape)
 
     @property
-    def name(self) -> str:
-        """What it is called."""
-        return f"{self.operation.name}, {self.dtype} [{', '.join(map(str, self.shape))}]"
+    def key(self) -> dict[str, Any]:
+        """What its result begins with."""
+        return {"operation": self.operation.name, "dtype": self.dtype, "shape": list(self.shape)}
 
 
 def implementations(platform: str) -> tuple[str, ...]:
@@ -45,8 +46,8 @@ def here(platform: str, interpreted: bool = False) -> tuple[str, ...]:
 
     If there is no GPU, `interpreted` adds the kernel for CUDA in interpret mode.
     """
-    missing = {"jax_triton"} if importlib.util.find_spec("jax_triton") is None else set()
-    found = tuple(name for name in implementations(platform) if name not in {"reference", *missing})
+    absent = {"reference", "" if importlib.util.find_spec("jax_triton") else "jax_triton"}
+    found = tuple(name for name in implementations(platform) if name not in absent)
     return (*found, INTERPRETED) if interpreted and platform != "cuda" else found
 
 

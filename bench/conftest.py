@@ -19,13 +19,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test for each way to do each operation."""
     platform = machine.platform_name()
     found = [
-        (case, name)
+        pytest.param(case, name, id=f"{case.operation.name}, {case.dtype}: {name}")
         for case in cases.select(platform, [metafunc.config.getoption("--size")])
         for name in case.operation.variants(cases.implementations(platform))
     ]
-    metafunc.parametrize(
-        ("case", "variant"), found, ids=[f"{case.operation.name}, {case.dtype}: {name}" for case, name in found]
-    )
+    metafunc.parametrize(("case", "variant"), found)
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:

@@ -16,9 +16,8 @@ from bench import baselines
 from bench.names import COMPILED
 from bench.variant import Variant, other_draws, same_values, within_a_bucket
 
-# What is imported, and how to install it; `torch._dynamo` is imported later, and may fail by itself.
-PACKAGES = {"AQT": ("aqt",), "Qwix": ("qwix",), "PyTorch": ("torch", "torch._dynamo")}
-INSTALL = {"AQT": "pip install aqtp", "Qwix": "pip install qwix", "PyTorch": "pip install torch"}
+# How to install each, and what is imported; `torch._dynamo` may fail where `torch` does not.
+PACKAGES = {"AQT": ("aqtp", "aqt"), "Qwix": ("qwix", "qwix"), "PyTorch": ("torch", "torch", "torch._dynamo")}
 
 torch_on = ["gpu"]  # the platforms, as JAX names its devices', where PyTorch is measured; a rehearsal adds "cpu"
 
@@ -31,11 +30,12 @@ def _absent(package: str) -> str:
     """Why a package is not measured, or nothing."""
     if package == "PyTorch" and jax.devices()[0].platform not in torch_on:
         return "measured on a GPU only"
-    if importlib.util.find_spec(PACKAGES[package][0]) is None:
-        return f"not installed ({INSTALL[package]})"
+    name, *modules = PACKAGES[package]
+    if importlib.util.find_spec(modules[0]) is None:
+        return f"not installed (pip install {name})"
     try:
-        for name in PACKAGES[package]:
-            importlib.import_module(name)
+        for module in modules:
+            importlib.import_module(module)
     except Exception as error:  # whatever its own import raises
         return f"its import failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
     return ""

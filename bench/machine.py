@@ -63,7 +63,7 @@ def free_memory() -> int:
 
 def description() -> dict[str, Any]:
     """The device, its driver and clocks as found, the versions of packages, and the commit of the code."""
-    installed = {name: version for name in PACKAGES for version in _versions(name)}
+    installed = {name: d.version for name in PACKAGES for d in [*importlib.metadata.distributions(name=name)][:1]}
     return {
         "device": device_name(),
         "platform": platform_name(),
@@ -73,10 +73,6 @@ def description() -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | installed,
         "commit": _commit(),
     }
-
-
-def _versions(package: str) -> list[str]:
-    return [found.version for found in importlib.metadata.distributions(name=package)][:1]
 
 
 def _clocks() -> dict[str, str]:

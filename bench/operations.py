@@ -124,10 +124,13 @@ def floor_plus_half() -> Operation:
 def keeping_the_mask(noise: str | None = None) -> Operation:
     """The forward of a training step: the result, and one bit per element for the backward."""
     numerics = NEAREST.replace(noise_fn=NOISE[noise] if noise else None)
-    ours = lambda name: lambda x, key=None: quantize_with_mask(x, *numerics.noise_and_spec(x, key), **how(name))  # noqa: E731
-    name = f"quantize{f' with {noise}' if noise else ''}, keeping the mask"
-    others = formula("same", noise is not None)
-    return dataclasses.replace(forward("same", noise), name=name, ours=ours, others=others)
+    without = forward("same", noise)
+    return dataclasses.replace(
+        without,
+        name=f"{without.name}, keeping the mask",
+        ours=lambda name: lambda x, key=None: quantize_with_mask(x, *numerics.noise_and_spec(x, key), **how(name)),
+        others=formula("same", noise is not None),
+    )
 
 
 def masked(arrays: Arrays) -> np.ndarray:
@@ -136,21 +139,21 @@ def masked(arrays: Arrays) -> np.ndarray:
     return np.where(inside, arrays["g"].astype(np.float32), np.float32(0))
 
 
-def from_mask() -> Operation:
-    """The backward from one bit per element; the formula keeps x."""
+def backward(kept: str) -> Operation:
+    """The backward from what the forward kept, the packed `"mask"` or `"x"`; the formula keeps x."""
+
+    def ours(name: str | None) -> Function:
+        if kept == "mask":
+            return lambda g, mask: clip_gradient_from_mask(g, mask, **how(name))
+        return lambda g, x: clip_gradient_from_x(g, x, NEAREST.spec(), **how(name))
+
     return Operation(
-        name="backward from the mask",
-        takes=("g", "mask"),
-        ours=lambda name: lambda g, mask: clip_gradient_from_mask(g, mask, **how(name)),
+        name=f"backward from {'the ' * (kept == 'mask')}{kept}",
+        takes=("g", kept),
+        ours=ours,
         others={FORMULA: Variant(baselines.backward, ("g", "x"))} | libraries.backward(),
         expected=masked,
     )
-
-
-def from_x() -> Operation:
-    """The backward from x, as a caller without a mask has it."""
-    ours = lambda name: lambda g, x: clip_gradient_from_x(g, x, NEAREST.spec(), **how(name))  # noqa: E731
-    return dataclasses.replace(from_mask(), name="backward from x", takes=("g", "x"), ours=ours)
 
 
 # --- in a chain: a kernel is a barrier to XLA's fusion ----------------------------------------------------------------
@@ -208,12 +211,12 @@ def operations() -> tuple[Operation, ...]:
     return (
         forward("int8", philox),
         forward("int8"),
-        from_mask(),
+        backward("mask"),
         into_dot(philox),
         keeping_the_mask(philox),
         forward("same"),
         forward("same", philox),
-        from_x(),
+        backward("x"),
         into_dot(None),
         after_norm(philox),
         keeping_the_mask(),

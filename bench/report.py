@@ -9,7 +9,7 @@ import pathlib
 import sys
 from typing import Any
 
-import matplotlib as mpl
+import matplotlib.style
 from matplotlib.figure import Figure
 
 from bench import overhead, results
@@ -31,14 +31,7 @@ the quicker of two. A *ratio* above 1 means that ours is faster.
 less than the others': the keys `key(0)` to `key(255)` differ in the low 8 bits of a hash alone, and the noise is the
 upper 24 bits, so all of these keys give the same noise.
 """
-BLUE, ORANGE, PURPLE, GREEN, GREY = "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#888888"  # Okabe and Ito's palette
-LINES = {
-    OURS: {"color": BLUE, "marker": "o", "linewidth": 2.2},
-    FORMULA: {"color": ORANGE, "marker": "s"},
-    SEED: {"color": ORANGE, "marker": "s"},
-    f"{FORMULA}, philox4x32": {"color": PURPLE, "marker": "^"},
-    f"{FORMULA}, hash": {"color": GREEN, "marker": "v"},
-}
+COLOURS = {OURS: "C0", FORMULA: "C2", SEED: "C2", f"{FORMULA}, philox4x32": "C3", f"{FORMULA}, hash": "C1"}
 SHOWN = (
     "quantize to int8",
     "quantize to int8 with PhiloxUniform",
@@ -46,18 +39,11 @@ SHOWN = (
     "gelu, quantize to int8, dot with PhiloxUniform",
 )
 WIDTH = 9.5
-STYLE = {  # of all plots
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10,
+STYLE = ["seaborn-v0_8-whitegrid", "seaborn-v0_8-colorblind", {
     "figure.constrained_layout.use": True,
-    "grid.color": "#DDDDDD",
     "svg.fonttype": "none",
     "svg.hashsalt": "bench",  # so that the same results give the same bytes
-}
+}]  # fmt: skip
 
 
 def largest(report: Report) -> list[Measured]:
@@ -75,11 +61,8 @@ def by_implementation(cases: list[Measured]) -> str:
     """The time of each of ours beside a copy."""
     names = dict.fromkeys(n for case in cases for n in case["results"] if n.startswith(f"{OURS}, ") and EAGER not in n)
     heads = ("operation", "dtype", "elements", "a copy", *(name.removeprefix(f"{OURS}, ") for name in names))
-    times = [[results.time_text(results.best_seconds(case, n)) for n in (COPIES[0], *names)] for case in cases]
+    times = ([results.time_text(results.best_seconds(case, n)) for n in (COPIES[0], *names)] for case in cases)
     return markdown(heads, ((*results.row(case)[:3], *cells) for case, cells in zip(cases, times, strict=True)))
-
-
-# --- plots ------------------------------------------------------------------------------------------------------------
 
 
 def save(figure: Figure, path: pathlib.Path, title: str, handles: list[Any], names: list[str]) -> None:
@@ -96,12 +79,12 @@ def against_size(report: Report, path: pathlib.Path) -> None:
     for axes, operation in zip(figure.subplots(2, 2, sharex=True).flat, SHOWN, strict=True):
         found = (c for c in report["cases"] if (c["operation"], c["dtype"]) == (operation, "bfloat16"))
         cases = {results.elements(c): c for c in sorted(found, key=size) if results.seconds(c, COPIES[0])}
-        for name, style in LINES.items():
+        for name, colour in COLOURS.items():
             points = [(n, speed) for n, c in cases.items() if (speed := results.gb_per_s(c, name))]
             if points:
-                labels[name.removesuffix(", threefry")] = axes.plot(*zip(*points, strict=True), **style)[0]
+                labels[name.removesuffix(", threefry")] = axes.plot(*zip(*points, strict=True), "o-", color=colour)[0]
         if copies := [(n, max(results.gb_per_s(c, name) or 0.0 for name in COPIES)) for n, c in cases.items()]:
-            labels["a copy"] = axes.plot(*zip(*copies, strict=True), color=GREY, linestyle="--")[0]
+            labels["a copy"] = axes.plot(*zip(*copies, strict=True), "--", color="grey")[0]
         axes.set_xscale("log", base=2)
         axes.set(title=operation, xlabel="elements", ylabel="GB/s of the least bytes", yscale="log")
     names = [f"{name}, threefry where there is noise" if name == FORMULA else name for name in labels]
@@ -116,10 +99,12 @@ def roofline(report: Report, path: pathlib.Path) -> None:
     panels = figure.subplots(1, len(dtypes), sharey=True, sharex=True, squeeze=False)[0]
     for axes, dtype in zip(panels, dtypes, strict=True):
         found = [case for case in cases if case["dtype"] == dtype]
-        for offset, who, colour in ((-0.2, OURS, BLUE), (0.2, FORMULA, ORANGE)):
+        for offset, who in ((-0.2, OURS), (0.2, FORMULA)):
             shares = [100 * (results.of_copy(c, who if who == OURS else c["baseline"]) or 0.0) for c in found]
-            axes.barh([names.index(c["operation"]) + offset for c in found], shares, 0.38, color=colour, label=who)
-        axes.axvline(100, color=GREY, linestyle="--", label="a copy of as many bytes")
+            axes.barh(
+                [names.index(c["operation"]) + offset for c in found], shares, 0.38, color=COLOURS[who], label=who
+            )
+        axes.axvline(100, color="grey", linestyle="--", label="a copy of as many bytes")
         axes.set(title=dtype, xlabel="% of the speed of a copy")
         axes.yaxis.grid(visible=False)
     panels[0].set_yticks(range(len(names)), names, fontsize=9)
@@ -127,9 +112,6 @@ def roofline(report: Report, path: pathlib.Path) -> None:
     panels[0].margins(y=0.01)
     title = f"How near to the speed of memory, each under jit: {report['device']}"
     save(figure, path, title, *panels[0].get_legend_handles_labels())
-
-
-# --- the page ---------------------------------------------------------------------------------------------------------
 
 
 def section(path: pathlib.Path, report: Report, docs: pathlib.Path) -> str:
@@ -174,7 +156,7 @@ def main() -> None:
     parser.add_argument("--results", type=pathlib.Path, default=results.STORED, metavar="FOLDER")
     parser.add_argument("--docs", type=pathlib.Path, default=DOCS, metavar="FOLDER")
     options = parser.parse_args()
-    with mpl.rc_context(STYLE):
+    with matplotlib.style.context(STYLE):
         text = page(options.results, options.docs)
     (options.docs / PAGE).write_text(text)
     print(f"{options.docs / PAGE} and its plots in {options.docs / 'benchmarks'}")

@@ -23,9 +23,6 @@ FAILURES = {"wrong": "WRONG", "error": "failed", "left_out": "left out"}  # keys
 TITLE = "Ratio: the time of the best other divided by ours. Larger is faster; above 1, ours is faster than all others."
 
 
-# --- what follows from the times --------------------------------------------------------------------------------------
-
-
 def seconds(case: Measured, name: str, kind: str = "median_s") -> float | None:
     """The median wall time of a variant, or its time of another kind; None if it was not measured."""
     return case["results"].get(name, {}).get(kind)
@@ -79,9 +76,6 @@ def best_other(case: Measured) -> str | None:
 
 def elements(case: Measured) -> int:
     return math.prod(case["shape"])
-
-
-# --- as text ----------------------------------------------------------------------------------------------------------
 
 
 def title(case: Measured) -> str:
@@ -142,9 +136,6 @@ def row(case: Measured) -> tuple[str, ...]:
 def table(cases: Iterable[Measured]) -> str:
     """One line per case, ours beside the best other, under a line that says how to read it."""
     return f"{TITLE}\n\n{markdown(SUMMARY, map(row, cases))}"
-
-
-# --- as files ---------------------------------------------------------------------------------------------------------
 
 
 def as_text(document: dict[str, Any]) -> str:

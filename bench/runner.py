@@ -46,14 +46,15 @@ class Runner:
         found, why = self._left_out(case, every, types), []
         if variants := {name: variant for name, variant in every.items() if name not in found}:
             why = self._measure(case, variants, arrays.pool(types, case.shape, case.dtype, self.cache), least, found)
-        return {
-            "operation": case.operation.name,
-            "dtype": case.dtype,
-            "shape": list(case.shape),
-            "least_bytes": least,
-            "baseline": case.operation.baseline,
-            "results": {name: found[name] for name in (*COPIES, *every) if name in found},
-        } | ({"device_time": why} if why else {})
+        return (
+            case.key
+            | {
+                "least_bytes": least,
+                "baseline": case.operation.baseline,
+                "results": {name: found[name] for name in (*COPIES, *every) if name in found},
+            }
+            | ({"device_time": why} if why else {})
+        )
 
     def _left_out(self, case: Case, every: Variants, types: Mapping[str, Any]) -> dict[str, Result]:
         """The variants that are not measured, and why: for lack of memory, or by the speed on the size before."""
@@ -72,7 +73,7 @@ class Runner:
         """Puts into `found` what came of each variant; returns why not all device times are a profiler's."""
         spares = Spares()
         copies, ready = _copies(least, len(pool), spares), self._prepared(variants, pool, spares, found)
-        wrong = check(case, variants, ready)
+        wrong = check(case, variants, ready, pool[0])
         prepared = copies + ready
         times = alternate([one.call for one in prepared], self.patience, self.sweep)
         on_device, why = device_time.of(prepared, self.queue_on_cpu)
@@ -104,11 +105,9 @@ class Runner:
         return ready
 
 
-def check(case: Case, variants: Variants, prepared: Sequence[Prepared]) -> dict[str, str]:
-    """What is wrong with the first result of each variant, or nothing."""
-    takes = case.operation.takes
-    first = arrays.first_rows({*takes, "activation" if "activation" in takes else "x"}, case.shape, case.dtype)
-    expected = np.asarray(case.operation.expected(first), np.float32).reshape(-1)
+def check(case: Case, variants: Variants, prepared: Sequence[Prepared], inputs: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with the result of each variant for the first inputs, or nothing."""
+    expected = np.asarray(case.operation.expected(arrays.first_rows(inputs, case.shape)), np.float32).reshape(-1)
     found = {}
     for one in prepared:
         result = arrays.rows(jax.tree.leaves(one.call(0))[0], case.shape)
@@ -117,7 +116,6 @@ def check(case: Case, variants: Variants, prepared: Sequence[Prepared]) -> dict[
 
 
 def make(name: str, variant: Variant, pool: Pool, spares: Spares, label: str) -> Prepared:
-    """Makes a variant ready for the arrays of a pool."""
     inputs = [tuple(one[taken] for taken in variant.takes) for one in pool]
     if variant.kind == "jit":
         return Jitted(name, variant.function, inputs, spares, label)

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-BUCKET = 1.0
 MEAN = 0.03  # of tens of thousands of values, each off by less than a bucket or two
 RELATIVE = 0.05
 
@@ -19,9 +18,10 @@ def same_values(found: np.ndarray, expected: np.ndarray) -> str:
     return f"{wrong} of {expected.size} values differ from NumPy's" if wrong else ""
 
 
-def within_a_bucket(found: np.ndarray, expected: np.ndarray) -> str:
+def within_a_bucket(found: np.ndarray, expected: np.ndarray, buckets: float = 1.0) -> str:
     """Two ways to round what comes before may differ by a bucket."""
-    return _within(found, expected, BUCKET)
+    worst = float(np.max(np.abs(found - expected), initial=0.0))
+    return "" if worst <= buckets else f"{worst} buckets from NumPy's"  # NaN is not within anything
 
 
 def other_draws(found: np.ndarray, expected: np.ndarray) -> str:
@@ -29,12 +29,7 @@ def other_draws(found: np.ndarray, expected: np.ndarray) -> str:
     off = float(np.mean(found - expected))
     if expected.size > 1 << 12 and not abs(off) <= MEAN:
         return f"{off} buckets from NumPy's on average"
-    return _within(found, expected, 2 * BUCKET)
-
-
-def _within(found: np.ndarray, expected: np.ndarray, limit: float) -> str:
-    worst = float(np.max(np.abs(found - expected), initial=0.0))
-    return "" if worst <= limit else f"{worst} buckets from NumPy's"  # NaN is not within anything
+    return within_a_bucket(found, expected, 2.0)
 
 
 def close(found: np.ndarray, expected: np.ndarray) -> str:

@@ -156,10 +156,11 @@ def test_overhead_is_measured_beside_the_formula_in_the_same_process(monkeypatch
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 def test_what_is_measured_of_ours_is_right_for_every_operation(dtype: str) -> None:
     for case in cases.select("cpu", [12], [dtype]):
-        ours = case.operation.variants(())[OURS]
-        pool = arrays.pool(ours.takes, case.shape, case.dtype, cache=1)
-        one = runner.make(OURS, ours, pool, Spares(), "ours")
-        assert runner.check(case, {OURS: ours}, [one]) == {OURS: ""}, case.name
+        variants = case.operation.variants(())
+        names = {name for variant in variants.values() for name in variant.takes}
+        pool = arrays.pool(names, case.shape, case.dtype, cache=1)
+        one = runner.make(OURS, variants[OURS], pool, Spares(), "ours")
+        assert runner.check(case, variants, [one], pool[0]) == {OURS: ""}, case.name
 
 
 def test_a_wrong_result_is_found() -> None:
@@ -192,7 +193,7 @@ def test_a_package_whose_import_fails_is_named_with_its_reason(
 ) -> None:
     (tmp_path / "broken_package.py").write_text("raise OSError('libcudart.so.13: no such file')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(libraries.PACKAGES, "AQT", ("broken_package",))
+    monkeypatch.setitem(libraries.PACKAGES, "AQT", ("aqtp", "broken_package"))
     libraries._absent.cache_clear()
     assert "AQT: its import failed: OSError: libcudart.so.13: no such file" in libraries.missing()
     libraries._absent.cache_clear()

@@ -45,7 +45,6 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What it is called in the results."""
         beside = " and ".join(filter(None, (self.noise, "mask" * self.mask)))
         what = f"quantize {self.dtype}" + f" -> {self.to}" * bool(self.to) + f" with {beside}" * bool(beside)
         what = f"clip gradient from {self.backward}, {self.dtype}" if self.backward else what
@@ -58,7 +57,6 @@ class Case:
 
     @functools.cached_property
     def function(self) -> Callable[..., Any]:
-        """What is compiled."""
         if self.who == "formula":
             return baselines.backward if self.backward else self._formula
         platform = "cuda" if self.chips == H100 else "tpu"
@@ -83,7 +81,6 @@ class Case:
 
     @property
     def avals(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """The types of its arrays."""
         x = jax.ShapeDtypeStruct(self.shape, jnp.dtype(self.dtype))
         if self.backward:
             packed = jax.ShapeDtypeStruct(packed_shape(self.shape), jnp.uint8)
@@ -94,6 +91,13 @@ class Case:
             ones = len(self.shape) - 1 if self.noise == "shared noise" else 0
             return x, jax.ShapeDtypeStruct((*(1,) * ones, *self.shape[ones:]), jnp.float32)
         return x, jax.ShapeDtypeStruct((*self.shape[: self.batch], 2 if self.who == "formula" else 4), jnp.uint32)
+
+    def compiled(self, mesh: jax.sharding.Mesh) -> Any:
+        """The program for a mesh of one device, which is set because Pallas reads the device from it."""
+        sharding = jax.NamedSharding(mesh, jax.P())
+        avals = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in self.avals]
+        with jax.set_mesh(mesh):
+            return jax.jit(self.function).trace(*avals).lower().compile()
 
     @property
     def elements(self) -> int:

@@ -17,6 +17,8 @@ class Chip:
     clock: float  # cycles per second
     units: int  # how many warp schedulers, or cores of a TPU, begin one instruction or bundle each in a cycle
     batch: int  # for how many elements at once: the threads of a warp, or the elements that a bundle is counted for
+    issued: str  # what they begin
+    counted: str  # what a count is of
     source: str  # where these numbers come from
     alu: float = 1.0  # in which part of the cycles a GPU's ALU takes an instruction; integers and comparisons go there
 
@@ -43,7 +45,8 @@ def _tpu(name: str, gb_per_s: float, cores: int, tflops: float, units: int, size
     """A TPU whose clock follows from the peak of its matrix units, which each multiply and add size**2 numbers."""
     source = f"Google Cloud's page of the {name}; the clock follows from the peak, {tflops} TFLOP/s, of {units} units "
     clock = tflops * 1e12 / (2 * units * size**2)
-    return Chip(f"TPU {name}", gb_per_s * 1e9, clock, cores, 1024, f"{source}of {size} x {size}{more}")
+    issued, counted = "bundle" if cores == 1 else "bundles", "bundles per 1,024 elements"
+    return Chip(f"TPU {name}", gb_per_s * 1e9, clock, cores, 1024, issued, counted, f"{source}of {size} x {size}{more}")
 
 
 CHIPS = {
@@ -53,6 +56,8 @@ CHIPS = {
         1.98e9,
         132 * 4,
         32,
+        "warp instructions",
+        "instructions per element",
         "NVIDIA's data sheet and Hopper white paper, of the H100 SXM with 80 GB: 132 SMs, each of 4 schedulers for a "
         "warp of 32; boost clock. The ALU of a scheduler has 16 lanes, so it takes an instruction every other cycle",
         alu=0.5,

@@ -9,6 +9,7 @@ from typing import Any
 from bench.aot.chips import CHIPS, Chip, count
 from bench.aot.table import compilers, counts
 from bench.baselines import GENERATORS
+from bench.results import markdown
 
 PAGE = pathlib.Path(__file__).parent.parent.parent / "docs" / "static-report.md"
 
@@ -64,20 +65,17 @@ Compilers: {compilers}. Arrays have 2^24 elements, and 2^28 where XLA compiles p
 The last column is the count that takes as long as memory takes for bfloat16 to int8, {least} bytes per element.
 
 {chips}
-
 {sources}
 """
 
 
 def assumed() -> str:
-    """The assumptions as a table."""
-    lines = ["| chip | memory, GB/s | clock, GHz | issued per cycle | room at memory speed |", "|---" * 5 + "|"]
+    heads = ("chip", "memory, GB/s", "clock, GHz", "issued per cycle", "room at memory speed")
+    rows = []
     for name, chip in CHIPS.items():
-        on_gpu = name == "h100"
-        rate = f"{chip.units} {'warp instructions' if on_gpu else 'bundle' + 's' * (chip.units > 1)}"
-        room = f"{allows(name):.1f} {'instructions per element' if on_gpu else 'bundles per 1,024 elements'}"
-        lines.append(f"| {chip.title} | {chip.bandwidth / 1e9:,.0f} | {chip.clock / 1e9:.3g} | {rate} | {room} |")
-    return "\n".join(lines)
+        rates = f"{chip.bandwidth / 1e9:,.0f}", f"{chip.clock / 1e9:.3g}", f"{chip.units} {chip.issued}"
+        rows.append((chip.title, *rates, f"{allows(name):.1f} {chip.counted}"))
+    return markdown(heads, rows)
 
 
 def allows(chip: str) -> float:
@@ -93,27 +91,25 @@ def share(chip: Chip, row: dict[str, Any]) -> float:
 
 def section(name: str) -> str:
     """The table of a chip; under it, why some forms have no count."""
-    chip, on_gpu, reasons = CHIPS[name], name == "h100", []
-    heads = ["instructions per element", "ALU"] if on_gpu else ["bundles per 1,024 elements"]
-    heads = ["operation", "form", *heads, "bytes per element", "of memory speed"]
-    lines = [f"## {chip.title}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    chip, rows, reasons = CHIPS[name], [], []
+    alu = ("ALU",) if chip.alu < 1 else ()
     for case, forms in OPERATIONS:
         title = case.replace("->", "to") + (" with noise" if forms is NOISY_FORMS else "")
         for form, row in ((form, counts().get((pattern.format(case), name))) for form, pattern in forms.items()):
             if row is None:
                 continue
-            cells = ["-"] * (len(heads) - 2)
+            cells = ["-"] * (3 + len(alu))
             if "error" in row:
-                reasons.append(f"- {title}, {form}: {row['error']}.")
+                reasons.append(f"- {title}, {form}: {row['error']}.\n")
             else:
-                cells = [count(row), *([row["alu_per_element"]] if on_gpu else [])]
-                cells += [f"{row['bytes_per_element']:g}", f"{share(chip, row):.0%}"]
-            lines.append(f"| {title} | {form} | {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, *([""] if reasons else []), *reasons]) + "\n"
+                ratio = f"{share(chip, row):.0%}"
+                cells = [count(row), *(row["alu_per_element"] for _ in alu), f"{row['bytes_per_element']:g}", ratio]
+            rows.append((title, form, *map(str, cells)))
+    table = markdown(("operation", "form", chip.counted, *alu, "bytes per element", "of memory speed"), rows)
+    return f"## {chip.title}\n\n{table}" + ("\n" if reasons else "") + "".join(reasons)
 
 
 def page() -> str:
-    """The page."""
     sources = "\n".join(f"- {chip.title}: {chip.source}." for chip in CHIPS.values())
     least = counts()[f"pallas: {INT8}", "h100"]["least_bytes_per_element"]
     head = INTRODUCTION.format(compilers=compilers(), chips=assumed(), sources=sources, least=f"{least:g}")

@@ -13,7 +13,6 @@ PLATFORMS = ("cuda", "jax_triton", "tpu")
 
 @functools.cache
 def reports() -> dict[str, dict[str, Any]]:
-    """What is stored, by platform."""
     return {platform: json.loads((COUNTS / f"{platform}.json").read_text()) for platform in PLATFORMS}
 
 
@@ -23,7 +22,6 @@ def counts() -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def compilers() -> str:
-    """What the counts are of."""
     return "; ".join(f"{report['compiler']} with JAX {report['jax']}" for report in reports().values())
 
 
