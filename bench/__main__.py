@@ -68,7 +68,7 @@ def main() -> None:
         there = "\n  ".join([*names, "overhead"])
         sys.exit(f"--only {' '.join(options.only)}: no operation has all these words in its name; there are\n  {there}")
     report = about | {"settings": vars(patience) | {"quick": options.quick}, "cases": []}
-    path = results.new_path(options.out, machine.slug(about["device"]))
+    path = results.new_path(options.out, about["device"])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:  # better now than when there is something to lose

@@ -48,9 +48,8 @@ def missing() -> list[str]:
 
 def forward(result: str, noisy: bool) -> dict[str, Variant]:
     """Quantizers to the dtype of x (`"same"`) or to int8, with noise or without."""
-    found = {} if _absent("AQT") else dict(_aqt(result, noisy))
-    found |= {} if result != "int8" or _absent("Qwix") else dict(_qwix(noisy))
-    return found if _absent("PyTorch") else found | _torch(formula(result, noisy), ("x",), noisy)
+    made = {"AQT": _aqt, "Qwix": _qwix, "PyTorch": _torch}
+    return {name: one for package in made if not _absent(package) for name, one in made[package](result, noisy)}
 
 
 def backward() -> dict[str, Variant]:
@@ -59,8 +58,10 @@ def backward() -> dict[str, Variant]:
     if not _absent("AQT"):
         numerics = _aqt_numerics("same")
         found["AQT's IntSymmetric"] = Variant(lambda g, x: numerics.vjp_bwd((x,), g)[0], ("g", "x"))
-    with_torch = lambda g, x: g * ((x >= -baselines.BOUND) & (x <= baselines.BOUND))  # noqa: E731
-    return found if _absent("PyTorch") else found | _torch(with_torch, ("g", "x"))
+    if not _absent("PyTorch"):
+        inside = lambda g, x: g * ((x >= -baselines.BOUND) & (x <= baselines.BOUND))  # noqa: E731
+        found[COMPILED] = _compiled(inside, ("g", "x"))
+    return found
 
 
 def _aqt_numerics(result: str, noise_fn: Any = None) -> Any:
@@ -84,8 +85,11 @@ def _aqt(result: str, noisy: bool) -> Named:
         yield f"AQT's IntSymmetric, {name}", Variant(function, ("x", "key"), agrees=other_draws)
 
 
-def _qwix(noisy: bool) -> Named:
+def _qwix(result: str, noisy: bool) -> Named:
     from qwix._src.core import numerics, stochastic_rounding
+
+    if result != "int8":
+        return
 
     def convert(draw: Function, x: jax.Array, key: jax.Array) -> jax.Array:
         return numerics.convert_to(x, jnp.int8, functools.partial(draw, key))
@@ -97,19 +101,7 @@ def _qwix(noisy: bool) -> Named:
         yield f"Qwix's convert_to, {name}", Variant(function, ("x", "key"), agrees=other_draws)
 
 
-def _torch(function: Function, takes: tuple[str, ...], noisy: bool = False) -> dict[str, Variant]:
-    """`torch.compile`, for each shape anew; it raises where it would fall back to running operation by operation."""
-    import torch
-
-    config = torch._dynamo.config
-    config.recompile_limit = config.accumulated_recompile_limit = 1 << 16  # after these it would no longer compile
-    fast = torch.compile(function, dynamic=False, fullgraph=True)
-    name, agrees = COMPILED + (", rand_like" if noisy else ""), other_draws if noisy else same_values
-    return {name: Variant(fast, takes, "torch", agrees)}
-
-
-def formula(result: str, noisy: bool) -> Function:
-    """Noise if any, clip and round, to the dtype of x (`"same"`) or to int8, for PyTorch."""
+def _torch(result: str, noisy: bool) -> Named:
     import torch
 
     def quantize(x: Any) -> Any:
@@ -117,4 +109,13 @@ def formula(result: str, noisy: bool) -> Function:
         y = torch.round(torch.clamp(y, -baselines.BOUND, baselines.BOUND))
         return y.to(torch.int8) if result == "int8" else y
 
-    return quantize
+    yield COMPILED + ", rand_like" * noisy, _compiled(quantize, ("x",), other_draws if noisy else same_values)
+
+
+def _compiled(function: Function, takes: tuple[str, ...], agrees: Function = same_values) -> Variant:
+    """`torch.compile`, for each shape anew; it raises where it would fall back to running operation by operation."""
+    import torch
+
+    config = torch._dynamo.config
+    config.recompile_limit = config.accumulated_recompile_limit = 1 << 16  # after these it would no longer compile
+    return Variant(torch.compile(function, dynamic=False, fullgraph=True), takes, "torch", agrees)

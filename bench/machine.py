@@ -33,11 +33,6 @@ def device_name() -> str:
     return f"{model or platform.processor() or platform.machine()}, {cores()} cores"
 
 
-def slug(name: str) -> str:
-    """A device's name as the name of a folder."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -178,13 +178,11 @@ def chain(name: str, before: Function, after: Function, takes: tuple[str, ...], 
     alone = forward("int8", noise)
     agrees = variant.close if "w" in takes else (variant.other_draws if noise else variant.within_a_bucket)
 
-    def joined(quantized: Function, count: int, *arrays: jax.Array) -> jax.Array:
-        return after(quantized(before(arrays[0]), *arrays[1:count]), *arrays[count:])
+    def of(quantized: Function, operands: tuple[str, ...]) -> Variant:
+        def joined(x: jax.Array, *arrays: jax.Array) -> jax.Array:
+            return after(quantized(before(x), *arrays[: len(operands)]), *arrays[len(operands) :])
 
-    def of(one: Variant) -> Variant:
-        names = ("activation", *one.takes[1:], *takes)
-        function = functools.partial(joined, one.function, len(one.takes))
-        return dataclasses.replace(one, function=function, takes=names, agrees=agrees)
+        return Variant(joined, ("activation", *operands, *takes), agrees=agrees)
 
     def expected(arrays: Arrays) -> np.ndarray:
         activation = np.asarray(before(jnp.asarray(arrays["activation"], jnp.float32)))
@@ -194,8 +192,8 @@ def chain(name: str, before: Function, after: Function, takes: tuple[str, ...], 
     return Operation(
         name=f"{name}{f' with {noise}' if noise else ''}",
         takes=("activation", *alone.takes[1:], *takes),
-        ours=lambda name: of(Variant(alone.ours(name), alone.takes)).function,
-        others={name: of(other) for name, other in alone.others.items() if other.kind == "jit"},
+        ours=lambda name: of(alone.ours(name), alone.takes[1:]).function,
+        others={name: of(o.function, o.takes[1:]) for name, o in alone.others.items() if o.kind == "jit"},
         expected=expected,
         agrees=agrees,
         rank=3,

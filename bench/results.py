@@ -7,6 +7,7 @@ import datetime
 import json
 import math
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -91,10 +92,9 @@ def time_text(value: float | None) -> str:
     """A time with three digits."""
     if value is None:
         return ""
-    for unit, factor in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if value >= factor:
-            return f"{value / factor:.3g} {unit}"
-    return f"{value / 1e-9:.3g} ns"
+    units = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+    unit = next((unit for unit, factor in units.items() if value >= factor), "ns")
+    return f"{value / units[unit]:.3g} {unit}"
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -117,20 +117,12 @@ def row(case: Measured) -> tuple[str, ...]:
     found, other = case["results"][OURS], best_other(case)
     compared = times(case, OURS, other) if other else None
     ours, theirs, clock = compared or (best_seconds(case, OURS), best_seconds(case, other or ""), "")
-    failed = next((word for key, word in FAILURES.items() if key in found), "-")
-    share = of_copy(case, OURS)
-    return (
-        case["operation"],
-        case["dtype"],
-        size_text(case),
-        time_text(ours) or failed,
-        f"{case['least_bytes'] / ours / 1e9:.1f}" if ours else "-",
-        f"{share:.0%}" if share else "-",
-        time_text(theirs) or "-",
-        "WRONG" if "wrong" in found else f"{theirs / ours:.2f}" if ours and theirs else "-",
-        clock,
-        other or "",
-    )
+    time = time_text(ours) or next((word for key, word in FAILURES.items() if key in found), "-")
+    speed = f"{case['least_bytes'] / ours / 1e9:.1f}" if ours else "-"
+    of_a_copy = f"{share:.0%}" if (share := of_copy(case, OURS)) else "-"
+    gain = "WRONG" if "wrong" in found else f"{theirs / ours:.2f}" if ours and theirs else "-"
+    best = time_text(theirs) or "-"
+    return case["operation"], case["dtype"], size_text(case), time, speed, of_a_copy, best, gain, clock, other or ""
 
 
 def table(cases: Iterable[Measured]) -> str:
@@ -147,8 +139,8 @@ def as_text(document: dict[str, Any]) -> str:
 
 def new_path(folder: pathlib.Path, device: str) -> pathlib.Path:
     """Where a run of today goes: a file that is not there yet."""
-    today = datetime.date.today().isoformat()
-    paths = (folder / device / f"{today}{more}.json" for more in ("", *(f"-{n}" for n in range(2, 100))))
+    today, name = datetime.date.today().isoformat(), re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+    paths = (folder / name / f"{today}{more}.json" for more in ("", *(f"-{n}" for n in range(2, 100))))
     return next(path for path in paths if not path.exists())
 
 

@@ -87,21 +87,18 @@ class Runner:
 
     def _prepared(self, variants: Variants, pool: Pool, spares: Spares, found: dict[str, Result]) -> list[Prepared]:
         """The variants, ready; one may be unable to run, and its result says why."""
-        ready: list[Prepared] = []
+        # First PyTorch, which compiles when it is called, while the threads compile the others.
+        names, ready = sorted(variants, key=lambda name: variants[name].kind == "jit"), []
         with ThreadPoolExecutor(self.compilers) as threads:
-            compiled = {
-                name: threads.submit(make, name, variant, pool, spares, f"bench_{i}")
-                for i, (name, variant) in enumerate(variants.items())
-                if variant.kind == "jit"
-            }
-            for name, variant in sorted(variants.items(), key=lambda pair: pair[0] in compiled):
-                try:  # first PyTorch, which compiles when it is called, while the threads compile the others
-                    one = compiled[name].result() if name in compiled else make(name, variant, pool, spares, "")
-                    one.call(0)
+            made = [
+                threads.submit(make, name, variants[name], pool, spares, f"bench_{i}") for i, name in enumerate(names)
+            ]
+            for name, one in zip(names, made, strict=True):
+                try:
+                    one.result().call(0)
+                    ready.append(one.result())
                 except Exception as error:
                     found[name] = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
-                else:
-                    ready.append(one)
         return ready
 
 

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from bench.aot.chips import CHIPS, Chip, count
-from bench.aot.table import compilers, counts
+from bench.aot.table import counts, reports
 from bench.baselines import GENERATORS
 from bench.results import markdown
 
@@ -110,9 +110,10 @@ def section(name: str) -> str:
 
 
 def page() -> str:
+    compilers = "; ".join(f"{stored['compiler']} with JAX {stored['jax']}" for stored in reports().values())
     sources = "\n".join(f"- {chip.title}: {chip.source}." for chip in CHIPS.values())
     least = counts()[f"pallas: {INT8}", "h100"]["least_bytes_per_element"]
-    head = INTRODUCTION.format(compilers=compilers(), chips=assumed(), sources=sources, least=f"{least:g}")
+    head = INTRODUCTION.format(compilers=compilers, chips=assumed(), sources=sources, least=f"{least:g}")
     return "\n".join([head, *map(section, CHIPS)])
 
 

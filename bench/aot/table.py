@@ -5,8 +5,6 @@ import json
 import pathlib
 from typing import Any
 
-from bench.aot.chips import count
-
 COUNTS = pathlib.Path(__file__).parent / "counts"
 PLATFORMS = ("cuda", "jax_triton", "tpu")
 
@@ -19,12 +17,3 @@ def reports() -> dict[str, dict[str, Any]]:
 def counts() -> dict[tuple[str, str], dict[str, Any]]:
     """Every stored row by its case and chip."""
     return {(row["case"], row["chip"]): row for report in reports().values() for row in report["cases"]}
-
-
-def compilers() -> str:
-    return "; ".join(f"{report['compiler']} with JAX {report['jax']}" for report in reports().values())
-
-
-def cell(row: dict[str, Any] | None) -> str:
-    """A count, or a dash if there is none for the chip."""
-    return str(count(row)) if row and "error" not in row else "-"
