@@ -28,8 +28,9 @@ try:
 except ImportError:  # it measures without a progress bar too, where nothing can be installed
     tqdm = None
 
-PATIENCE, QUICK = Patience(), Patience(least=5, most=5, seconds=0.2)
-QUICK_MINUTES = 1.75
+# How long to measure each case, which cases there are, and after how many minutes none is begun.
+FULL = (Patience(), cases.EXPONENTS, cases.DTYPES, float("inf"))
+QUICK = (Patience(least=5, most=5, seconds=0.2), cases.QUICK_EXPONENTS, cases.QUICK_DTYPES, 1.75)
 LONGEST = 1.5  # seconds of a call
 
 
@@ -55,17 +56,15 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Runs the command line; ends with status 1 if a result is wrong."""
     options, begin = arguments(), time.perf_counter()
+    patience, exponents, dtypes, minutes = QUICK if options.quick else FULL
     of_calls = options.only == ["overhead"]
     if of_calls:
         jax.config.update("jax_num_cpu_devices", overhead.DEVICES)
     about = machine.description()
-    platform, patience = about["platform"], QUICK if options.quick else PATIENCE
-    sizes = options.sizes or (cases.QUICK_EXPONENTS if options.quick else cases.EXPONENTS)
-    dtypes = cases.QUICK_DTYPES if options.quick else cases.DTYPES
-    chosen = [] if of_calls else list(cases.select(platform, sizes, dtypes, options.only))
+    platform = about["platform"]
+    chosen = list(cases.select(platform, options.sizes or exponents, dtypes, options.only))
     if not chosen and not of_calls:
-        names = dict.fromkeys(case.operation.name for case in cases.select(platform, cases.QUICK_EXPONENTS))
-        there = "\n  ".join([*names, "overhead"])
+        there = "\n  ".join([*dict.fromkeys(c.operation.name for c in cases.select(platform, exponents)), "overhead"])
         sys.exit(f"--only {' '.join(options.only)}: no operation has all these words in its name; there are\n  {there}")
     report = about | {"settings": vars(patience) | {"quick": options.quick}, "cases": []}
     path = results.new_path(options.out, about["device"])
@@ -81,7 +80,7 @@ def main() -> None:
         return
     print("".join(f"not measured: {line}\n" for line in libraries.missing()))
     runner = Runner(cases.implementations(platform), patience, LONGEST)
-    minutes, late = QUICK_MINUTES if options.quick else float("inf"), []
+    late = []
     for case in tqdm(chosen, unit="case", disable=None) if tqdm else chosen:  # None: no progress bar in a log
         if time.perf_counter() - begin > 60 * minutes:
             late.append(results.title(case.key))

@@ -4,8 +4,6 @@ pytest bench --benchmark-only --benchmark-autosave
 pytest bench --benchmark-only --benchmark-compare --size 24 -k "Philox and bfloat16"
 """
 
-from typing import Any
-
 import pytest
 
 from bench import cases, machine
@@ -24,9 +22,3 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for name in case.operation.variants(cases.implementations(platform))
     ]
     metafunc.parametrize(("case", "variant"), found)
-
-
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """Puts in the place of what pytest-benchmark finds what the runner keeps."""
-    machine_info.clear()
-    machine_info.update(machine.description())

@@ -30,7 +30,7 @@ _broken: list[str] = []  # why the profiler is not used again in this process
 def of(prepared: Sequence[Prepared], on_cpu: bool = False) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The time of one call of each on the device, by name, and why some of it is not the profiler's.
 
-    A CPU has no time of its own; `on_cpu` times a queue there, to try it out.
+    On a CPU there is none; `on_cpu` times a queue there, to try it out.
     """
     is_cpu = jax.devices()[0].platform == "cpu"
     if is_cpu and not on_cpu:

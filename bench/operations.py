@@ -53,10 +53,8 @@ class Operation:
 
     def variants(self, implementations: tuple[str, ...]) -> dict[str, Variant]:
         """Every way to do it, by name: ours with `None` and by the names given, then the others."""
-        named = {OURS: None} | {f"{OURS}, {name}": name for name in implementations}
-        return {
-            title: Variant(self.ours(name), self.takes, "jit", self.agrees) for title, name in named.items()
-        } | dict(self.others)
+        ours = {f"{OURS}, {name}" if name else OURS: self.ours(name) for name in (None, *implementations)}
+        return {title: Variant(f, self.takes, agrees=self.agrees) for title, f in ours.items()} | dict(self.others)
 
 
 def how(name: str | None) -> dict[str, Any]:
@@ -64,9 +62,6 @@ def how(name: str | None) -> dict[str, Any]:
     if name == INTERPRETED:
         return {"implementation": "pallas", "interpret": "cuda"}
     return {"implementation": name}
-
-
-# --- forward ----------------------------------------------------------------------------------------------------------
 
 
 def formula(result: str, noise: bool) -> dict[str, Variant]:
@@ -116,9 +111,6 @@ def floor_plus_half() -> Operation:
         others={FORMULA: Variant(baselines.halves, ("x",))},
         expected=lambda arrays: np.floor(np.clip(arrays["x"].astype(np.float32), -127.5, 127.5)) + np.float32(0.5),
     )
-
-
-# --- backward, and what the forward keeps for it ----------------------------------------------------------------------
 
 
 def keeping_the_mask(noise: str | None = None) -> Operation:

@@ -7,25 +7,23 @@ the time to compile a small training step, beside the same step with the formula
 import functools
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from bench import baselines, results, timing
+from bench import baselines, results
 from bench.names import EAGER, FORMULA, OURS
 from bench.operations import NEAREST
+from bench.timing import Arrays, Function, Patience, alternate
 from intnumerics import Context, PhiloxUniform, absmax_scale, from_int, quantize, quantize_to_int
 
 ELEMENTS, CALLS = 8, 5  # few calls of one kind follow each other, so that most rounds are not interrupted
-PATIENCE = timing.Patience(least=100, most=4000, seconds=10.0)
+PATIENCE = Patience(least=100, most=4000, seconds=10.0)
 LAYERS, WIDTH, BATCH, COMPILES = 48, 64, 64, 5
 DEVICES = 8
 JITTED = f"{FORMULA}, jit"
 
-Function = Callable[..., Any]
-Calls = dict[str, tuple[Function, tuple[Any, ...]]]
+Calls = dict[str, tuple[Function, Arrays]]
 
 
 def calls() -> Calls:
@@ -51,20 +49,18 @@ def calls() -> Calls:
 def of_a_call() -> dict[str, float]:
     """The median seconds of each call; all take turns."""
 
-    def several(function: Function, arguments: tuple[Any, ...], turn: int) -> None:
+    def several(function: Function, arguments: Arrays, turn: int) -> None:
         for _ in range(CALLS):
             result = function(*arguments)
         jax.block_until_ready(result)
 
     measured = calls()
-    times = timing.alternate([functools.partial(several, *call) for call in measured.values()], PATIENCE, lambda: None)
+    times = alternate([functools.partial(several, *call) for call in measured.values()], PATIENCE, lambda: None)
     return {name: statistics.median(found) / CALLS for name, found in zip(measured, times, strict=True)}
 
 
 def _loss(quantizer: Function, weights: list[jax.Array], x: jax.Array) -> jax.Array:
-    for w in weights:
-        x = quantizer(x @ w)
-    return x.sum()
+    return functools.reduce(lambda x, w: quantizer(x @ w), weights, x).sum()
 
 
 def to_compile(devices: list[jax.Device]) -> dict[str, float]:

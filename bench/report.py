@@ -7,7 +7,6 @@ python -m bench.report --results out/bench --docs out/bench
 import argparse
 import pathlib
 import sys
-from typing import Any
 
 import matplotlib.style
 from matplotlib.figure import Figure
@@ -18,19 +17,7 @@ from bench.results import COPIES, Measured, Report, markdown
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 PAGE = "benchmarks.md"
-HEAD = """# Benchmarks
-
-What `python -m bench` measured, written by `make bench-report` from [`bench/results`](../bench/results); no number here
-is typed in. Calls of all variants of a case take turns in one process. Inputs are random and take turns, so that none
-is in the cache; results go to donated memory, and the first ones are checked against NumPy. Times are medians of at
-least {least} rounds, by the device's own clock if a profiler reads it. *GB/s* are the least bytes that an operation
-must move, divided by the time. *Of copy* is the speed as a share of that of a copy of as many bytes in the same case,
-the quicker of two. A *ratio* above 1 means that ours is faster.
-
-*FJFormer's formula, hash* is a few lines of jnp that hash the index of an element. It is quick, and its noise is worth
-less than the others': the keys `key(0)` to `key(255)` differ in the low 8 bits of a hash alone, and the noise is the
-upper 24 bits, so all of these keys give the same noise.
-"""
+HEAD = pathlib.Path(__file__).with_suffix(".md").read_text()  # before the sections of the runs
 COLOURS = {OURS: "C0", FORMULA: "C2", SEED: "C2", f"{FORMULA}, philox4x32": "C3", f"{FORMULA}, hash": "C1"}
 SHOWN = (
     "quantize to int8",
@@ -65,30 +52,30 @@ def by_implementation(cases: list[Measured]) -> str:
     return markdown(heads, ((*results.row(case)[:3], *cells) for case, cells in zip(cases, times, strict=True)))
 
 
-def save(figure: Figure, path: pathlib.Path, title: str, handles: list[Any], names: list[str]) -> None:
-    """Writes a figure under a title, with its legend below."""
+def save(figure: Figure, path: pathlib.Path, title: str) -> None:
+    """Writes a figure under a title, with one legend for all panels below."""
     figure.suptitle(title, x=0.01, ha="left")
-    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    labels = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(labels.values(), labels, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, metadata={"Date": None})
 
 
 def against_size(report: Report, path: pathlib.Path) -> None:
     """GB/s against elements of bfloat16: a panel for each of a few operations, a line for each way to do it."""
     figure = Figure(figsize=(WIDTH, 7))
-    labels: dict[str, Any] = {}
     for axes, operation in zip(figure.subplots(2, 2, sharex=True).flat, SHOWN, strict=True):
         found = (c for c in report["cases"] if (c["operation"], c["dtype"]) == (operation, "bfloat16"))
         cases = {results.elements(c): c for c in sorted(found, key=size) if results.seconds(c, COPIES[0])}
         for name, colour in COLOURS.items():
-            points = [(n, speed) for n, c in cases.items() if (speed := results.gb_per_s(c, name))]
-            if points:
-                labels[name.removesuffix(", threefry")] = axes.plot(*zip(*points, strict=True), "o-", color=colour)[0]
-        if copies := [(n, max(results.gb_per_s(c, name) or 0.0 for name in COPIES)) for n, c in cases.items()]:
-            labels["a copy"] = axes.plot(*zip(*copies, strict=True), "--", color="grey")[0]
+            speeds = {n: speed for n, c in cases.items() if (speed := results.gb_per_s(c, name))}
+            label = f"{FORMULA}, threefry where there is noise" if name in (FORMULA, SEED) else name
+            if speeds:
+                axes.plot(list(speeds), list(speeds.values()), "o-", color=colour, label=label)
+        copies = [max(results.gb_per_s(c, name) or 0.0 for name in COPIES) for c in cases.values()]
+        axes.plot(list(cases), copies, "--", color="grey", label="a copy")
         axes.set_xscale("log", base=2)
         axes.set(title=operation, xlabel="elements", ylabel="GB/s of the least bytes", yscale="log")
-    names = [f"{name}, threefry where there is noise" if name == FORMULA else name for name in labels]
-    save(figure, path, f"Speed against size: {report['device']}, bfloat16", list(labels.values()), names)
+    save(figure, path, f"Speed against size: {report['device']}, bfloat16")
 
 
 def roofline(report: Report, path: pathlib.Path) -> None:
@@ -101,30 +88,27 @@ def roofline(report: Report, path: pathlib.Path) -> None:
         found = [case for case in cases if case["dtype"] == dtype]
         for offset, who in ((-0.2, OURS), (0.2, FORMULA)):
             shares = [100 * (results.of_copy(c, who if who == OURS else c["baseline"]) or 0.0) for c in found]
-            axes.barh(
-                [names.index(c["operation"]) + offset for c in found], shares, 0.38, color=COLOURS[who], label=who
-            )
+            places = [names.index(c["operation"]) + offset for c in found]
+            axes.barh(places, shares, 0.38, color=COLOURS[who], label=who)
         axes.axvline(100, color="grey", linestyle="--", label="a copy of as many bytes")
         axes.set(title=dtype, xlabel="% of the speed of a copy")
         axes.yaxis.grid(visible=False)
     panels[0].set_yticks(range(len(names)), names, fontsize=9)
     panels[0].invert_yaxis()
     panels[0].margins(y=0.01)
-    title = f"How near to the speed of memory, each under jit: {report['device']}"
-    save(figure, path, title, *panels[0].get_legend_handles_labels())
+    save(figure, path, f"How near to the speed of memory, each under jit: {report['device']}")
 
 
 def section(path: pathlib.Path, report: Report, docs: pathlib.Path) -> str:
     """What one run found, and its plots beside the page."""
     folder, stem = docs / "benchmarks", f"{path.parent.name}-{path.stem}"
     folder.mkdir(parents=True, exist_ok=True)
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    clocks = ", ".join(f"{name} {value}" for name, value in report["clocks"].items())
+    clocks, versions = (", ".join(f"{name} {v}" for name, v in report[key].items()) for key in ("clocks", "versions"))
+    where = f"every time is in `{path.parent.name}/{path.name}`."
     texts = [
         f"## {report['device']}, {path.stem}, JAX {report['versions']['jax']}\n",
-        f"{report['system']}; {clocks or 'clocks unknown'}; {versions}; commit {report['commit']}; every time is in "
-        f"`{path.parent.name}/{path.name}`.\n",
-    ]  # fmt: skip
+        f"{report['system']}; {clocks or 'clocks unknown'}; {versions}; commit {report['commit']}; {where}\n",
+    ]
     if cases := largest(report):
         roofline(report, folder / f"{stem}-roofline.svg")
         texts += [

@@ -131,9 +131,6 @@ class Case:
         return self.chips if on_all else BOTH_KINDS
 
 
-Make = Callable[..., Case]
-
-
 def cases(platform: str) -> Iterator[Case]:
     """The cases of a platform: `"cuda"`, `"jax_triton"` or `"tpu"`."""
     if platform == "tpu":
@@ -149,7 +146,7 @@ def cases(platform: str) -> Iterator[Case]:
         yield from _formulas((SIZE,), H100)
 
 
-def _operations(make: Make, dtypes: tuple[str, ...]) -> Iterator[Case]:
+def _operations(make: Callable[..., Case], dtypes: tuple[str, ...]) -> Iterator[Case]:
     """Every operation in some dtypes."""
     what: tuple[dict[str, Any], ...] = ({}, {"to": "int8"}, {"note": FLOOR}, {"mask": True}, {"noise": "noise array"})
     for dtype in dtypes:
@@ -175,7 +172,7 @@ def _gpu_kernels(who: str) -> Iterator[Case]:
     yield large(noise="Philox", note="2**31 + 5")
 
 
-def _gpu_philox(make: Make) -> Iterator[Case]:
+def _gpu_philox(make: Callable[..., Case]) -> Iterator[Case]:
     for dtype in FLOATS:
         yield make(dtype=dtype, noise="Philox")
         yield make(dtype=dtype, to="int8", noise="Philox")

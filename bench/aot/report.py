@@ -12,6 +12,7 @@ from bench.baselines import GENERATORS
 from bench.results import markdown
 
 PAGE = pathlib.Path(__file__).parent.parent.parent / "docs" / "static-report.md"
+TEXT = pathlib.Path(__file__).with_suffix(".md").read_text()  # before the tables of the chips
 
 CASES = (
     "quantize float32",
@@ -38,35 +39,6 @@ NOISY_FORMS = {
 INT8 = "quantize bfloat16 -> int8"
 # Cases and their forms. Each case without noise is in the README as well.
 OPERATIONS = (*((case, FORMS) for case in CASES), ("quantize float32", NOISY_FORMS), (INT8, NOISY_FORMS))
-
-INTRODUCTION = """# Static report
-
-The machine code that the real compilers make of each kernel, and of what it is compared with, for five chips. No chip
-was used. The counts are exact and reproducible. **The times are lower bounds, not measurements**, which are in
-[benchmarks](benchmarks.md). `make static-report` compiles everything and writes this page; `make test-aot` holds the
-kernels to ceilings.
-
-Compilers: {compilers}. Arrays have 2^24 elements, and 2^28 where XLA compiles plain jnp for a TPU.
-
-- **kernel**: ours, in Pallas. **kernel, jax-triton**: that of `implementation="jax_triton"`. **XLA's fusion**:
-  `implementation="xla"`. **formula**: FJFormer's under `jit`, as in [`bench/baselines.py`](../bench/baselines.py), with
-  noise of `jax.random.uniform` from three kinds of keys, and with noise of a cheap hash of the index. It has no packed
-  mask.
-- **Instructions per element**: machine instructions of one thread, divided by the elements that it handles. Both sides
-  of a branch count. **ALU**: those for integers, bits, comparisons and selections, of which a scheduler issues one
-  every other cycle.
-- **Bundles per 1,024 elements**: VLIW bundles. The two cores of a chip share them.
-- **Bytes per element**: each kernel reads and writes each of its arrays once.
-- **Of memory speed**: the time to read x and write the result, divided by the time for all bytes of the form or by that
-  for its instructions, the longer one.
-
-## Assumptions
-
-The last column is the count that takes as long as memory takes for bfloat16 to int8, {least} bytes per element.
-
-{chips}
-{sources}
-"""
 
 
 def assumed() -> str:
@@ -113,7 +85,7 @@ def page() -> str:
     compilers = "; ".join(f"{stored['compiler']} with JAX {stored['jax']}" for stored in reports().values())
     sources = "\n".join(f"- {chip.title}: {chip.source}." for chip in CHIPS.values())
     least = counts()[f"pallas: {INT8}", "h100"]["least_bytes_per_element"]
-    head = INTRODUCTION.format(compilers=compilers, chips=assumed(), sources=sources, least=f"{least:g}")
+    head = TEXT.format(compilers=compilers, chips=assumed(), sources=sources, least=f"{least:g}")
     return "\n".join([head, *map(section, CHIPS)])
 
 
