@@ -28,10 +28,7 @@ _broken: list[str] = []  # why the profiler is not used again in this process
 
 
 def of(prepared: Sequence[Prepared], on_cpu: bool = False) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The time of one call of each on the device, by name, and why some of it is not the profiler's.
-
-    On a CPU there is none; `on_cpu` times a queue there, to try it out.
-    """
+    """The time of a call of each on the device, by name, and why it is not the profiler's; on a CPU only if asked."""
     is_cpu = jax.devices()[0].platform == "cpu"
     if is_cpu and not on_cpu:
         return {}, []

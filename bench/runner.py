@@ -128,9 +128,8 @@ def _copies(least: int, count: int, spares: Spares) -> list[Prepared]:
 
 
 def _statistics(seconds: Sequence[float]) -> Result:
-    low, _, high = statistics.quantiles(seconds, n=4)
-    median = rounded(statistics.median(seconds))
-    return {"median_s": median, "quartiles_s": [rounded(low), rounded(high)], "rounds": len(seconds)}
+    low, median, high = map(rounded, statistics.quantiles(seconds, n=4))
+    return {"median_s": median, "quartiles_s": [low, high], "rounds": len(seconds)}
 
 
 def rounded(seconds: float) -> float:

@@ -37,10 +37,7 @@ class Spares:
 
 
 class Jitted:
-    """A function compiled ahead of its calls, whose results go to donated buffers.
-
-    It has arrays for each turn, takes its buffers from `spares`, and is called `label` in a profile.
-    """
+    """A function compiled ahead of its calls, with arrays for each turn; a profile calls it `label`."""
 
     def __init__(self, name: str, function: Function, inputs: Sequence[Arrays], spares: Spares, label: str) -> None:
         self.name, self.inputs, self.spares, self.label = name, inputs, spares, label

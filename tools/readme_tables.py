@@ -6,9 +6,8 @@ Times on a CPU and a GPU are those of `python -m bench`, and counts of instructi
 """
 
 from bench import results
-from bench.aot.chips import count
+from bench.aot.chips import count, counts
 from bench.aot.report import CASES
-from bench.aot.table import counts
 from bench.names import FORMULA, OURS, SEED
 from bench.results import Measured, Report, markdown
 

@@ -19,7 +19,7 @@ import tempfile
 from typing import Any
 
 from bench import results
-from bench.aot.table import COUNTS
+from bench.aot.chips import COUNTS
 
 # Read by the compilers and JAX when they are first used, so set before either is imported.
 XLA_DUMPS = {"XLA_FLAGS": "--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_emitter_re=.*"}

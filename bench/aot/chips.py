@@ -1,11 +1,17 @@
-"""What is assumed of each chip if a count is turned into a time.
+"""The stored counts, and what is assumed of each chip if a count is turned into a time.
 
 A count is exact, and the time that it implies is a bound: nothing here knows of latencies, of what a compiler cannot
 overlap, or of a clock that sinks under load.
 """
 
 import dataclasses
+import functools
+import json
+import pathlib
 from typing import Any
+
+COUNTS = pathlib.Path(__file__).parent / "counts"
+PLATFORMS = ("cuda", "jax_triton", "tpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +45,16 @@ class Chip:
 def count(row: dict[str, Any]) -> float:
     """The count of a stored row: instructions per element, or bundles per 1,024 elements."""
     return row["instructions_per_element"] if "instructions_per_element" in row else row["bundles_per_1024"]
+
+
+@functools.cache
+def reports() -> dict[str, dict[str, Any]]:
+    return {platform: json.loads((COUNTS / f"{platform}.json").read_text()) for platform in PLATFORMS}
+
+
+def counts() -> dict[tuple[str, str], dict[str, Any]]:
+    """Every stored row by its case and chip."""
+    return {(row["case"], row["chip"]): row for report in reports().values() for row in report["cases"]}
 
 
 def _tpu(name: str, gb_per_s: float, cores: int, tflops: float, units: int, size: int, more: str = "") -> Chip:

@@ -42,17 +42,14 @@ def h100() -> jax.sharding.Mesh:
     return topologies.make_mesh(topology, (1,), ("x",))
 
 
-def tool(name: str) -> str:
-    """The path of one of NVIDIA's tools: the one that pip installed, or the one on PATH."""
-    found = pathlib.Path(sys.prefix).glob(f"lib/python3*/site-packages/nvidia/*/bin/{name}")
-    path = next(map(str, found), None) or shutil.which(name)
-    return path or sys.exit(
-        f"{name} is not there: `make test-aot` installs it, as does pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm"
-    )
-
-
 def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([tool(name), *arguments], capture_output=True, text=True, check=True)
+    """Runs one of NVIDIA's tools: the one that pip installed, or the one on PATH."""
+    found = pathlib.Path(sys.prefix).glob(f"lib/python3*/site-packages/nvidia/*/bin/{name}")
+    if (path := next(map(str, found), None) or shutil.which(name)) is None:
+        sys.exit(
+            f"{name} is not there: `make test-aot` installs it, or pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm"
+        )
+    return subprocess.run([path, *arguments], capture_output=True, text=True, check=True)
 
 
 def kernels_in(dump: pathlib.Path) -> Iterator[dict[str, Any]]:

@@ -6,8 +6,7 @@ python -m bench.aot.report
 import pathlib
 from typing import Any
 
-from bench.aot.chips import CHIPS, Chip, count
-from bench.aot.table import counts, reports
+from bench.aot.chips import CHIPS, Chip, count, counts, reports
 from bench.baselines import GENERATORS
 from bench.results import markdown
 
