@@ -61,10 +61,10 @@ def main() -> None:
     if of_calls:
         jax.config.update("jax_num_cpu_devices", overhead.DEVICES)
     about = machine.description()
-    platform = about["platform"]
-    chosen = list(cases.select(platform, options.sizes or exponents, dtypes, options.only))
+    chosen = list(cases.select(about["platform"], options.sizes or exponents, dtypes, options.only))
     if not chosen and not of_calls:
-        there = "\n  ".join([*dict.fromkeys(c.operation.name for c in cases.select(platform, exponents)), "overhead"])
+        names = dict.fromkeys(case.operation.name for case in cases.select(about["platform"], exponents))
+        there = "\n  ".join([*names, "overhead"])
         sys.exit(f"--only {' '.join(options.only)}: no operation has all these words in its name; there are\n  {there}")
     report = about | {"settings": vars(patience) | {"quick": options.quick}, "cases": []}
     path = results.new_path(options.out, about["device"])
@@ -79,16 +79,15 @@ def main() -> None:
         print(f"kept in {path}\n\n{overhead.tables(report['overhead'])}")
         return
     print("".join(f"not measured: {line}\n" for line in libraries.missing()))
-    runner = Runner(cases.implementations(platform), patience, LONGEST)
-    late = []
+    runner = Runner(cases.implementations(about["platform"]), patience, LONGEST)
+    say = tqdm.write if tqdm else print
     for case in tqdm(chosen, unit="case", disable=None) if tqdm else chosen:  # None: no progress bar in a log
         if time.perf_counter() - begin > 60 * minutes:
-            late.append(results.title(case.key))
+            say(f"not measured, for lack of time: {results.title(case.key)}")
             continue
         report["cases"].append(found := runner.run(case))
         results.write(path, report)
-        (tqdm.write if tqdm else print)(results.listing(found) + "\n")
-    print("".join(f"not measured, for lack of time: {name}\n" for name in late), end="")
+        say(results.listing(found) + "\n")
     print(f"{len(report['cases'])} cases in {time.perf_counter() - begin:.0f} s, kept in {path}\n")
     print(results.table(report["cases"]))
     wrong = [f"{results.title(c)}: {name}" for c in report["cases"] for name, r in c["results"].items() if "wrong" in r]

@@ -21,10 +21,8 @@ Shape = tuple[int, ...]
 
 def shape_of(rank: int, size: int) -> Shape:
     """The shape of `size` elements, a power of 2 from 2**10 on, with 1 axis or 3."""
-    if rank == 1:
-        return (size,)
     batch = min(8, size // FEATURES)
-    return (batch, size // FEATURES // batch, FEATURES)
+    return (size,) if rank == 1 else (batch, size // FEATURES // batch, FEATURES)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

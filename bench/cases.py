@@ -27,7 +27,6 @@ class Case:
 
     @property
     def size(self) -> int:
-        """Elements of x."""
         return math.prod(self.shape)
 
     @property

@@ -14,7 +14,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for each way to do each operation."""
     platform = machine.platform_name()
     found = [
         pytest.param(case, name, id=f"{case.operation.name}, {case.dtype}: {name}")

@@ -19,7 +19,6 @@ from bench.timing import Jitted, Prepared
 
 CALLS = 7
 QUEUE_SECONDS, QUEUE_CALLS = 0.05, (10, 200)  # how long a queue is
-NS = 1e-9
 PROFILER, QUEUE = "profiler", "queue"
 POSSIBLE = (0.7, 1.2)  # what a profiler can say, as a part of the time in a queue
 BOUND_BY_STARTS = 2e-4  # seconds: calls that are shorter wait for the next to be begun
@@ -77,11 +76,11 @@ def by_profiler(programs: Sequence[Jitted]) -> dict[str, float]:
                         one.call(turn)
             paths = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
             found = of_programs(jax.profiler.ProfileData.from_file(path) for path in paths)
+        if not any(one.label in found for one in programs):
+            raise RuntimeError("it saw none of the kernels")
     except Exception as error:  # as if CUPTI is not installed, or not allowed
         _broken.append(f"the profiler failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
         return {}
-    if not any(one.label in found for one in programs):
-        _broken.append("the profiler saw none of the kernels")
     return found
 
 
@@ -100,7 +99,7 @@ def of_programs(profiles: Iterable[Any]) -> dict[str, float]:
             for event in line.events:
                 program = str(dict(event.stats).get("hlo_module", "")) if on_gpu else event.name
                 label = program.split("(")[0].removeprefix("jit_")
-                spent[label][event.name].append(event.duration_ns * NS)
+                spent[label][event.name].append(event.duration_ns * 1e-9)
     return {
         label: sum(statistics.median(times) * max(1, round(len(times) / CALLS)) for times in kernels.values())
         for label, kernels in spent.items()

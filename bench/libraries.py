@@ -6,7 +6,7 @@ PyTorch's functions are the formula under `torch.compile`. A package is imported
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,14 +14,13 @@ import jax.numpy as jnp
 
 from bench import baselines
 from bench.names import COMPILED
-from bench.variant import Variant, other_draws, same_values, within_a_bucket
+from bench.variant import Function, Variant, other_draws, same_values, within_a_bucket
 
 # How to install each, and what is imported; `torch._dynamo` may fail where `torch` does not.
 PACKAGES = {"AQT": ("aqtp", "aqt"), "Qwix": ("qwix", "qwix"), "PyTorch": ("torch", "torch", "torch._dynamo")}
 
 torch_on = ["gpu"]  # the platforms, as JAX names its devices', where PyTorch is measured; a rehearsal adds "cpu"
 
-Function = Callable[..., Any]
 Named = Iterator[tuple[str, Variant]]
 
 

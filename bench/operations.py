@@ -15,7 +15,7 @@ import numpy as np
 
 from bench import baselines, libraries, variant
 from bench.names import FORMULA, INTERPRETED, OURS
-from bench.variant import Variant
+from bench.variant import Function, Variant
 from intnumerics import IntNumerics, quantize, quantize_to_int
 
 # Not public: the passes by themselves, without a gradient around them.
@@ -30,13 +30,10 @@ NOISE: dict[str, Any] = {
 SCALE = 40.0  # from an activation to buckets: a few are clipped
 
 Arrays = Mapping[str, Any]
-Function = Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """An operation, and what it is compared with."""
-
     name: str
     takes: tuple[str, ...]  # names of the arrays of our function: what must be read at least
     ours: Callable[[str | None], Function]  # our function, given the name of an implementation or None

@@ -19,18 +19,15 @@ from intnumerics import Context, PhiloxUniform, absmax_scale, from_int, quantize
 
 ELEMENTS, CALLS = 8, 5  # few calls of one kind follow each other, so that most rounds are not interrupted
 PATIENCE = Patience(least=100, most=4000, seconds=10.0)
-LAYERS, WIDTH, BATCH, COMPILES = 48, 64, 64, 5
-DEVICES = 8
+LAYERS, WIDTH, BATCH, COMPILES, DEVICES = 48, 64, 64, 5, 8
 JITTED = f"{FORMULA}, jit"
 
-Calls = dict[str, tuple[Function, Arrays]]
 
-
-def calls() -> Calls:
+def calls() -> dict[str, tuple[Function, Arrays]]:
     """What is called on few elements, with its arguments; ratios are to the first."""
     x, key = jnp.linspace(-130, 130, ELEMENTS), jax.random.key(0)
     noisy = NEAREST.replace(noise_fn=PhiloxUniform())
-    ours: Calls = {
+    ours: dict[str, tuple[Function, Arrays]] = {
         "quantize": (lambda x: quantize(x, NEAREST), (x,)),
         "quantize with PhiloxUniform": (lambda x, key: quantize(x, noisy, key=key), (x, key)),
         "quantize_to_int": (lambda x: quantize_to_int(x, NEAREST), (x,)),

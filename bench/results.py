@@ -56,8 +56,7 @@ def times(case: Measured, name: str, other: str) -> tuple[float, float, str] | N
 
 def ratio(case: Measured, name: str, baseline: str | None = None) -> float | None:
     """How many times the speed of a baseline, that of the case if none is named; both by one clock."""
-    found = times(case, name, baseline or case["baseline"])
-    return found[1] / found[0] if found else None
+    return found[1] / found[0] if (found := times(case, name, baseline or case["baseline"])) else None
 
 
 def of_copy(case: Measured, name: str) -> float | None:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+Function = Callable[..., Any]
+
 MEAN = 0.03  # of tens of thousands of values, each off by less than a bucket or two
 RELATIVE = 0.05
 
@@ -40,9 +42,7 @@ def close(found: np.ndarray, expected: np.ndarray) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A function, and how it is called."""
-
-    function: Callable[..., Any]
+    function: Function
     takes: tuple[str, ...]  # names of the arrays that it is called with, as `arrays.py` makes them
     kind: Literal["jit", "torch"] = "jit"  # of JAX's arrays, or of PyTorch's tensors
     agrees: Callable[[np.ndarray, np.ndarray], str] = same_values  # what is asked of its first result

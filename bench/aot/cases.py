@@ -12,7 +12,6 @@ from bench import baselines
 from intnumerics.kernels import TABLE, Draw, QuantSpec, packed_shape
 
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
-MASKED = dataclasses.replace(NEAREST, with_mask=True)
 HALVES = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
 FLOOR = "floor + 0.5"
 GENERATORS: dict[str, Any] = {"Philox": "philox", "hardware noise": "hardware", "JaxUniform": "threefry_23_bits"}
@@ -61,11 +60,10 @@ class Case:
             return baselines.backward if self.backward else self._formula
         platform = "cuda" if self.chips == H100 else "tpu"
         [row] = [row for row in TABLE if (row.name, row.platform) == (self.who, platform)]
+        to, drawn = jnp.dtype(self.to) if self.to else None, GENERATORS.get(self.noise)
+        draw = Draw(drawn, self.shape[self.batch :], self.whole) if drawn else None
         spec = HALVES if self.note == FLOOR else NEAREST
-        spec = dataclasses.replace(spec, with_mask=self.mask, integer_dtype=jnp.dtype(self.to) if self.to else None)
-        if self.noise in GENERATORS:
-            draw = Draw(GENERATORS[self.noise], self.shape[self.batch :], self.whole)
-            spec = dataclasses.replace(spec, draw=draw)
+        spec = dataclasses.replace(spec, with_mask=self.mask, integer_dtype=to, draw=draw)
         if self.backward == "mask":
             return row.operation("clip_gradient_from_mask")
         if self.backward:

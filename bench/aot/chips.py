@@ -11,7 +11,6 @@ import pathlib
 from typing import Any
 
 COUNTS = pathlib.Path(__file__).parent / "counts"
-PLATFORMS = ("cuda", "jax_triton", "tpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +48,7 @@ def count(row: dict[str, Any]) -> float:
 
 @functools.cache
 def reports() -> dict[str, dict[str, Any]]:
-    return {platform: json.loads((COUNTS / f"{platform}.json").read_text()) for platform in PLATFORMS}
+    return {name: json.loads((COUNTS / f"{name}.json").read_text()) for name in ("cuda", "jax_triton", "tpu")}
 
 
 def counts() -> dict[tuple[str, str], dict[str, Any]]:
