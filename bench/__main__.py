@@ -6,17 +6,18 @@
     python -m bench --only overhead                  # calls on few elements, and compilation, beside the formula's
 
 The results are checked against NumPy, and are kept as JSON; docs/benchmarks.md says how times are taken. The run ends
-with one line per case.
+with the table of that page.
 """
 
 import argparse
-import functools
 import os
 import pathlib
 import sys
 import time
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # read when JAX is imported; PyTorch needs memory too
+
+import jax
 
 from bench import cases, libraries, machine, overhead, results
 from bench.runner import Runner
@@ -27,8 +28,9 @@ try:
 except ImportError:  # it measures without a progress bar too, where nothing can be installed
     tqdm = None
 
-PATIENCE, QUICK = Patience(), Patience(least=5, most=5, seconds=0.2)
-QUICK_MINUTES = 1.75
+# How long to measure each case, which cases there are, and after how many minutes none is begun.
+FULL = (Patience(), cases.EXPONENTS, cases.DTYPES, float("inf"))
+QUICK = (Patience(least=5, most=5, seconds=0.2), cases.QUICK_EXPONENTS, cases.QUICK_DTYPES, 1.75)
 LONGEST = 1.5  # seconds of a call
 
 
@@ -54,18 +56,18 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Runs the command line; ends with status 1 if a result is wrong."""
     options, begin = arguments(), time.perf_counter()
-    about = machine.description()
-    platform, patience = about["platform"], QUICK if options.quick else PATIENCE
-    sizes = options.sizes or (cases.QUICK_EXPONENTS if options.quick else cases.EXPONENTS)
-    dtypes = cases.QUICK_DTYPES if options.quick else cases.DTYPES
+    patience, exponents, dtypes, minutes = QUICK if options.quick else FULL
     of_calls = options.only == ["overhead"]
-    chosen = [] if of_calls else list(cases.select(platform, sizes, dtypes, options.only))
+    if of_calls:
+        jax.config.update("jax_num_cpu_devices", overhead.DEVICES)
+    about = machine.description()
+    chosen = list(cases.select(about["platform"], options.sizes or exponents, dtypes, options.only))
     if not chosen and not of_calls:
-        names = dict.fromkeys(case.operation.name for case in cases.select(platform, cases.QUICK_EXPONENTS))
+        names = dict.fromkeys(case.operation.name for case in cases.select(about["platform"], exponents))
         there = "\n  ".join([*names, "overhead"])
         sys.exit(f"--only {' '.join(options.only)}: no operation has all these words in its name; there are\n  {there}")
     report = about | {"settings": vars(patience) | {"quick": options.quick}, "cases": []}
-    path = results.new_path(options.out, machine.slug(about["device"]))
+    path = results.new_path(options.out, about["device"])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:  # better now than when there is something to lose
@@ -77,19 +79,17 @@ def main() -> None:
         print(f"kept in {path}\n\n{overhead.tables(report['overhead'])}")
         return
     print("".join(f"not measured: {line}\n" for line in libraries.missing()))
-    runner = Runner(cases.implementations(platform), patience, LONGEST)
-    minutes, late = QUICK_MINUTES if options.quick else float("inf"), []
+    runner = Runner(cases.implementations(about["platform"]), patience, LONGEST)
+    say = tqdm.write if tqdm else print
     for case in tqdm(chosen, unit="case", disable=None) if tqdm else chosen:  # None: no progress bar in a log
         if time.perf_counter() - begin > 60 * minutes:
-            late.append(case.name)
+            say(f"not measured, for lack of time: {results.title(case.key)}")
             continue
         report["cases"].append(found := runner.run(case))
         results.write(path, report)
-        say = functools.partial(tqdm.write, file=sys.stdout) if tqdm else print
-        say(results.table(found) + "\n")
-    print("".join(f"not measured, for lack of time: {name}\n" for name in late), end="")
+        say(results.listing(found) + "\n")
     print(f"{len(report['cases'])} cases in {time.perf_counter() - begin:.0f} s, kept in {path}\n")
-    print(results.summary(report))
+    print(results.table(report["cases"]))
     wrong = [f"{results.title(c)}: {name}" for c in report["cases"] for name, r in c["results"].items() if "wrong" in r]
     if wrong:
         sys.exit("wrong results:\n" + "\n".join(wrong))

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -16,15 +16,13 @@ DEVIATION = 60.0  # of x, in buckets of 8 bits: one in thirty is clipped
 MOST_SETS = 16  # of arrays that take turns
 CHECKED = 1 << 16  # elements, from the first on, that are compared with NumPy
 
-Names, Shape = tuple[str, ...], tuple[int, ...]
+Shape = tuple[int, ...]
 
 
 def shape_of(rank: int, size: int) -> Shape:
     """The shape of `size` elements, a power of 2 from 2**10 on, with 1 axis or 3."""
-    if rank == 1:
-        return (size,)
     batch = min(8, size // FEATURES)
-    return (batch, size // FEATURES // batch, FEATURES)
+    return (size,) if rank == 1 else (batch, size // FEATURES // batch, FEATURES)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -56,8 +54,7 @@ def size_in_bytes(arrays: Any) -> int:
     return sum(math.prod(a.shape) * a.dtype.itemsize for a in leaves)
 
 
-def types(names: Names, shape: Shape, dtype: str) -> Mapping[str, Any]:
-    """The types of arrays."""
+def types(names: Iterable[str], shape: Shape, dtype: str) -> dict[str, Any]:
     return {name: jax.eval_shape(lambda name=name: make(name, 0, shape, dtype)) for name in names}
 
 
@@ -66,7 +63,7 @@ def sets(types: Any, cache: int) -> int:
     return max(1, min(MOST_SETS, -(-4 * cache // size_in_bytes(types))))
 
 
-def pool(names: Names, shape: Shape, dtype: str, cache: int) -> list[dict[str, Any]]:
+def pool(names: Iterable[str], shape: Shape, dtype: str, cache: int) -> list[dict[str, Any]]:
     """So many of each array, by name."""
     count = sets(types(names, shape, dtype), cache)
     return [{name: make(name, seed, shape, dtype) for name in names} for seed in range(count)]
@@ -74,12 +71,11 @@ def pool(names: Names, shape: Shape, dtype: str, cache: int) -> list[dict[str, A
 
 def rows(array: Any, shape: Shape) -> np.ndarray:
     """The first rows of an array, or of its result; of one axis, its first elements."""
-    width = shape[1:] and (array.shape[-1],)
-    count = max(1, min(CHECKED, math.prod(shape)) // math.prod(shape[1:] and shape[-1:]))
-    return np.asarray(array.reshape(-1, *width)[:count])
+    if len(shape) == 1:
+        return np.asarray(array[:CHECKED])
+    return np.asarray(array.reshape(-1, array.shape[-1])[: CHECKED // shape[-1]])
 
 
-def first_rows(names: Names, seed: int, shape: Shape, dtype: str) -> dict[str, Any]:
+def first_rows(inputs: Mapping[str, Any], shape: Shape) -> dict[str, Any]:
     """What NumPy needs to check a result: the first rows of x and of what goes with it, and all of the rest."""
-    found = {name: make(name, seed, shape, dtype) for name in names}
-    return {name: rows(a, shape) if name in ("x", "g", "activation") else a for name, a in found.items()}
+    return {name: rows(a, shape) if name in ("x", "g", "activation") else a for name, a in inputs.items()}

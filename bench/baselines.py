@@ -55,10 +55,9 @@ def nearest(x: jax.Array, noise: jax.Array | None = None) -> jax.Array:
     return lax.round(jnp.clip(y, -BOUND, BOUND), lax.RoundingMethod.TO_NEAREST_EVEN)
 
 
-def halves(x: jax.Array, noise: jax.Array | None = None) -> jax.Array:
-    """The same without `preserve_zero`: floor + 0.5."""
-    y = x if noise is None else (x + noise).astype(x.dtype)
-    return jnp.floor(jnp.clip(y, -HALVES_BOUND, HALVES_BOUND)) + 0.5
+def halves(x: jax.Array) -> jax.Array:
+    """The same without `preserve_zero` and noise: floor + 0.5."""
+    return jnp.floor(jnp.clip(x, -HALVES_BOUND, HALVES_BOUND)) + 0.5
 
 
 def backward(g: jax.Array, x: jax.Array) -> jax.Array:

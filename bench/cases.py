@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from bench import arrays
 from bench.names import INTERPRETED
@@ -26,13 +27,12 @@ class Case:
 
     @property
     def size(self) -> int:
-        """Elements of x."""
         return math.prod(self.shape)
 
     @property
-    def name(self) -> str:
-        """What it is called."""
-        return f"{self.operation.name}, {self.dtype} [{', '.join(map(str, self.shape))}]"
+    def key(self) -> dict[str, Any]:
+        """What its result begins with."""
+        return {"operation": self.operation.name, "dtype": self.dtype, "shape": list(self.shape)}
 
 
 def implementations(platform: str) -> tuple[str, ...]:
@@ -41,22 +41,16 @@ def implementations(platform: str) -> tuple[str, ...]:
 
 
 def here(platform: str, interpreted: bool = False) -> tuple[str, ...]:
-    """Those of `implementations` that can run here, but for the reference: what they need is installed.
-
-    If there is no GPU, `interpreted` adds the kernel for CUDA in interpret mode.
-    """
-    missing = {"jax_triton"} if importlib.util.find_spec("jax_triton") is None else set()
-    found = tuple(name for name in implementations(platform) if name not in {"reference", *missing})
+    """Those that can run here, but for the reference; without a GPU, `interpreted` adds the kernel for CUDA."""
+    absent = {"reference", "" if importlib.util.find_spec("jax_triton") else "jax_triton"}
+    found = tuple(name for name in implementations(platform) if name not in absent)
     return (*found, INTERPRETED) if interpreted and platform != "cuda" else found
 
 
 def select(
     platform: str, exponents: Iterable[int], dtypes: Iterable[str] = DTYPES, words: Iterable[str] = ()
 ) -> Iterator[Case]:
-    """The cases of a platform in the order of the operations, for sizes as powers of 2.
-
-    All `words` are in the name of the operation.
-    """
+    """The cases of a platform, for sizes as powers of 2, of the operations that have all `words` in their names."""
     for operation in operations():
         here = not operation.platforms or platform in operation.platforms
         if here and all(word in operation.name for word in words):

@@ -4,8 +4,6 @@ pytest bench --benchmark-only --benchmark-autosave
 pytest bench --benchmark-only --benchmark-compare --size 24 -k "Philox and bfloat16"
 """
 
-from typing import Any
-
 import pytest
 
 from bench import cases, machine
@@ -16,19 +14,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for each way to do each operation."""
     platform = machine.platform_name()
     found = [
-        (case, name)
+        pytest.param(case, name, id=f"{case.operation.name}, {case.dtype}: {name}")
         for case in cases.select(platform, [metafunc.config.getoption("--size")])
         for name in case.operation.variants(cases.implementations(platform))
     ]
-    metafunc.parametrize(
-        ("case", "variant"), found, ids=[f"{case.operation.name}, {case.dtype}: {name}" for case, name in found]
-    )
-
-
-def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """Puts in the place of what pytest-benchmark finds what the runner keeps."""
-    machine_info.clear()
-    machine_info.update(machine.description())
+    metafunc.parametrize(("case", "variant"), found)

@@ -15,11 +15,10 @@ from typing import Any
 
 import jax
 
-from bench.timing import Jitted, Prepared, Torch
+from bench.timing import Jitted, Prepared
 
 CALLS = 7
 QUEUE_SECONDS, QUEUE_CALLS = 0.05, (10, 200)  # how long a queue is
-NS = 1e-9
 PROFILER, QUEUE = "profiler", "queue"
 POSSIBLE = (0.7, 1.2)  # what a profiler can say, as a part of the time in a queue
 BOUND_BY_STARTS = 2e-4  # seconds: calls that are shorter wait for the next to be begun
@@ -28,22 +27,18 @@ _broken: list[str] = []  # why the profiler is not used again in this process
 
 
 def of(prepared: Sequence[Prepared], on_cpu: bool = False) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The time of one call of each on the device, by name, and why some of it is not the profiler's.
-
-    A CPU has no time of its own; `on_cpu` times a queue there, to try it out.
-    """
-    platform = jax.devices()[0].platform
-    if not (platform in ("gpu", "tpu") or on_cpu):
+    """The time of a call of each on the device, by name, and why it is not the profiler's; on a CPU only if asked."""
+    is_cpu = jax.devices()[0].platform == "cpu"
+    if is_cpu and not on_cpu:
         return {}, []
-    queues = [one for one in prepared if isinstance(one, Jitted | Torch)]
-    profiled = by_profiler([one for one in queues if isinstance(one, Jitted)]) if platform != "cpu" else {}
+    profiled = {} if is_cpu else by_profiler([one for one in prepared if isinstance(one, Jitted)])
     found, why = {}, [*_broken]
-    for one in queues:
-        queued, told = in_a_queue(one), profiled.get(one.label) if isinstance(one, Jitted) else None
+    for one in prepared:
+        queued, told = in_a_queue(one), profiled.get(one.label)
         is_used = told is not None and is_possible(told, queued)
         how = {"device_s": told, "device_by": PROFILER} if is_used else {"device_s": queued, "device_by": QUEUE}
         found[one.name] = how | {"queue_s": queued}
-        if profiled and isinstance(one, Jitted) and not is_used:
+        if profiled and one.label and not is_used:
             why.append(f"{one.name}: the profiler says {told} s per call, a queue {queued:.3g} s")
     return found, why
 
@@ -54,12 +49,12 @@ def is_possible(profiled: float, queued: float) -> bool:
     return profiled <= most * queued and (profiled >= least * queued or queued < BOUND_BY_STARTS)
 
 
-def in_a_queue(one: Jitted | Torch) -> float:
+def in_a_queue(one: Prepared) -> float:
     """Seconds of a call among many that are begun one after the other, and awaited once."""
 
     def many(calls: int) -> float:
         begin = time.perf_counter()
-        one.queue(calls)
+        one.call(*range(calls))
         return (time.perf_counter() - begin) / calls
 
     least, most = QUEUE_CALLS
@@ -81,11 +76,11 @@ def by_profiler(programs: Sequence[Jitted]) -> dict[str, float]:
                         one.call(turn)
             paths = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
             found = of_programs(jax.profiler.ProfileData.from_file(path) for path in paths)
+        if not any(one.label in found for one in programs):
+            raise RuntimeError("it saw none of the kernels")
     except Exception as error:  # as if CUPTI is not installed, or not allowed
         _broken.append(f"the profiler failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
         return {}
-    if not any(one.label in found for one in programs):
-        _broken.append("the profiler saw none of the kernels")
     return found
 
 
@@ -104,7 +99,7 @@ def of_programs(profiles: Iterable[Any]) -> dict[str, float]:
             for event in line.events:
                 program = str(dict(event.stats).get("hlo_module", "")) if on_gpu else event.name
                 label = program.split("(")[0].removeprefix("jit_")
-                spent[label][event.name].append(event.duration_ns * NS)
+                spent[label][event.name].append(event.duration_ns * 1e-9)
     return {
         label: sum(statistics.median(times) * max(1, round(len(times) / CALLS)) for times in kernels.values())
         for label, kernels in spent.items()

@@ -6,7 +6,7 @@ PyTorch's functions are the formula under `torch.compile`. A package is imported
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,15 +14,13 @@ import jax.numpy as jnp
 
 from bench import baselines
 from bench.names import COMPILED
-from bench.variant import Variant, other_draws, same_values, within_a_bucket
+from bench.variant import Function, Variant, other_draws, same_values, within_a_bucket
 
-# What is imported, and how to install it; `torch._dynamo` is imported later, and may fail by itself.
-PACKAGES = {"AQT": ("aqt",), "Qwix": ("qwix",), "PyTorch": ("torch", "torch._dynamo")}
-INSTALL = {"AQT": "pip install aqtp", "Qwix": "pip install qwix", "PyTorch": "pip install torch"}
+# How to install each, and what is imported; `torch._dynamo` may fail where `torch` does not.
+PACKAGES = {"AQT": ("aqtp", "aqt"), "Qwix": ("qwix", "qwix"), "PyTorch": ("torch", "torch", "torch._dynamo")}
 
 torch_on = ["gpu"]  # the platforms, as JAX names its devices', where PyTorch is measured; a rehearsal adds "cpu"
 
-Function = Callable[..., Any]
 Named = Iterator[tuple[str, Variant]]
 
 
@@ -31,11 +29,12 @@ def _absent(package: str) -> str:
     """Why a package is not measured, or nothing."""
     if package == "PyTorch" and jax.devices()[0].platform not in torch_on:
         return "measured on a GPU only"
-    if importlib.util.find_spec(PACKAGES[package][0]) is None:
-        return f"not installed ({INSTALL[package]})"
+    name, *modules = PACKAGES[package]
+    if importlib.util.find_spec(modules[0]) is None:
+        return f"not installed (pip install {name})"
     try:
-        for name in PACKAGES[package]:
-            importlib.import_module(name)
+        for module in modules:
+            importlib.import_module(module)
     except Exception as error:  # whatever its own import raises
         return f"its import failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
     return ""
@@ -48,9 +47,8 @@ def missing() -> list[str]:
 
 def forward(result: str, noisy: bool) -> dict[str, Variant]:
     """Quantizers to the dtype of x (`"same"`) or to int8, with noise or without."""
-    found = {} if _absent("AQT") else dict(_aqt(result, noisy))
-    found |= {} if result != "int8" or _absent("Qwix") else dict(_qwix(noisy))
-    return found if _absent("PyTorch") else found | _torch(formula(result, noisy), ("x",), noisy)
+    made = {"AQT": _aqt, "Qwix": _qwix, "PyTorch": _torch}
+    return {name: one for package in made if not _absent(package) for name, one in made[package](result, noisy)}
 
 
 def backward() -> dict[str, Variant]:
@@ -59,8 +57,10 @@ def backward() -> dict[str, Variant]:
     if not _absent("AQT"):
         numerics = _aqt_numerics("same")
         found["AQT's IntSymmetric"] = Variant(lambda g, x: numerics.vjp_bwd((x,), g)[0], ("g", "x"))
-    with_torch = lambda g, x: g * ((x >= -baselines.BOUND) & (x <= baselines.BOUND))  # noqa: E731
-    return found if _absent("PyTorch") else found | _torch(with_torch, ("g", "x"))
+    if not _absent("PyTorch"):
+        inside = lambda g, x: g * ((x >= -baselines.BOUND) & (x <= baselines.BOUND))  # noqa: E731
+        found[COMPILED] = _compiled(inside, ("g", "x"))
+    return found
 
 
 def _aqt_numerics(result: str, noise_fn: Any = None) -> Any:
@@ -84,8 +84,11 @@ def _aqt(result: str, noisy: bool) -> Named:
         yield f"AQT's IntSymmetric, {name}", Variant(function, ("x", "key"), agrees=other_draws)
 
 
-def _qwix(noisy: bool) -> Named:
+def _qwix(result: str, noisy: bool) -> Named:
     from qwix._src.core import numerics, stochastic_rounding
+
+    if result != "int8":
+        return
 
     def convert(draw: Function, x: jax.Array, key: jax.Array) -> jax.Array:
         return numerics.convert_to(x, jnp.int8, functools.partial(draw, key))
@@ -97,19 +100,7 @@ def _qwix(noisy: bool) -> Named:
         yield f"Qwix's convert_to, {name}", Variant(function, ("x", "key"), agrees=other_draws)
 
 
-def _torch(function: Function, takes: tuple[str, ...], noisy: bool = False) -> dict[str, Variant]:
-    """`torch.compile`, for each shape anew; it raises where it would fall back to running operation by operation."""
-    import torch
-
-    config = torch._dynamo.config
-    config.recompile_limit = config.accumulated_recompile_limit = 1 << 16  # after these it would no longer compile
-    fast = torch.compile(function, dynamic=False, fullgraph=True)
-    name, agrees = COMPILED + (", rand_like" if noisy else ""), other_draws if noisy else same_values
-    return {name: Variant(fast, takes, "torch", agrees)}
-
-
-def formula(result: str, noisy: bool) -> Function:
-    """Noise if any, clip and round, to the dtype of x (`"same"`) or to int8, for PyTorch."""
+def _torch(result: str, noisy: bool) -> Named:
     import torch
 
     def quantize(x: Any) -> Any:
@@ -117,4 +108,13 @@ def formula(result: str, noisy: bool) -> Function:
         y = torch.round(torch.clamp(y, -baselines.BOUND, baselines.BOUND))
         return y.to(torch.int8) if result == "int8" else y
 
-    return quantize
+    yield COMPILED + ", rand_like" * noisy, _compiled(quantize, ("x",), other_draws if noisy else same_values)
+
+
+def _compiled(function: Function, takes: tuple[str, ...], agrees: Function = same_values) -> Variant:
+    """`torch.compile`, for each shape anew; it raises where it would fall back to running operation by operation."""
+    import torch
+
+    config = torch._dynamo.config
+    config.recompile_limit = config.accumulated_recompile_limit = 1 << 16  # after these it would no longer compile
+    return Variant(torch.compile(function, dynamic=False, fullgraph=True), takes, "torch", agrees)

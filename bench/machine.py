@@ -33,13 +33,7 @@ def device_name() -> str:
     return f"{model or platform.processor() or platform.machine()}, {cores()} cores"
 
 
-def slug(name: str) -> str:
-    """A device's name as the name of a folder."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
 def cores() -> int:
-    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -63,7 +57,7 @@ def free_memory() -> int:
 
 def description() -> dict[str, Any]:
     """The device, its driver and clocks as found, the versions of packages, and the commit of the code."""
-    installed = {name: version for name in PACKAGES for version in _versions(name)}
+    installed = {name: d.version for name in PACKAGES for d in [*importlib.metadata.distributions(name=name)][:1]}
     return {
         "device": device_name(),
         "platform": platform_name(),
@@ -73,10 +67,6 @@ def description() -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | installed,
         "commit": _commit(),
     }
-
-
-def _versions(package: str) -> list[str]:
-    return [found.version for found in importlib.metadata.distributions(name=package)][:1]
 
 
 def _clocks() -> dict[str, str]:

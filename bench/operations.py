@@ -15,7 +15,7 @@ import numpy as np
 
 from bench import baselines, libraries, variant
 from bench.names import FORMULA, INTERPRETED, OURS
-from bench.variant import Variant
+from bench.variant import Function, Variant
 from intnumerics import IntNumerics, quantize, quantize_to_int
 
 # Not public: the passes by themselves, without a gradient around them.
@@ -30,13 +30,10 @@ NOISE: dict[str, Any] = {
 SCALE = 40.0  # from an activation to buckets: a few are clipped
 
 Arrays = Mapping[str, Any]
-Function = Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """An operation, and what it is compared with."""
-
     name: str
     takes: tuple[str, ...]  # names of the arrays of our function: what must be read at least
     ours: Callable[[str | None], Function]  # our function, given the name of an implementation or None
@@ -53,10 +50,8 @@ class Operation:
 
     def variants(self, implementations: tuple[str, ...]) -> dict[str, Variant]:
         """Every way to do it, by name: ours with `None` and by the names given, then the others."""
-        named = {OURS: None} | {f"{OURS}, {name}": name for name in implementations}
-        return {
-            title: Variant(self.ours(name), self.takes, "jit", self.agrees) for title, name in named.items()
-        } | dict(self.others)
+        ours = {f"{OURS}, {name}" if name else OURS: self.ours(name) for name in (None, *implementations)}
+        return {title: Variant(f, self.takes, agrees=self.agrees) for title, f in ours.items()} | dict(self.others)
 
 
 def how(name: str | None) -> dict[str, Any]:
@@ -64,9 +59,6 @@ def how(name: str | None) -> dict[str, Any]:
     if name == INTERPRETED:
         return {"implementation": "pallas", "interpret": "cuda"}
     return {"implementation": name}
-
-
-# --- forward ----------------------------------------------------------------------------------------------------------
 
 
 def formula(result: str, noise: bool) -> dict[str, Variant]:
@@ -118,16 +110,16 @@ def floor_plus_half() -> Operation:
     )
 
 
-# --- backward, and what the forward keeps for it ----------------------------------------------------------------------
-
-
 def keeping_the_mask(noise: str | None = None) -> Operation:
     """The forward of a training step: the result, and one bit per element for the backward."""
     numerics = NEAREST.replace(noise_fn=NOISE[noise] if noise else None)
-    ours = lambda name: lambda x, key=None: quantize_with_mask(x, *numerics.noise_and_spec(x, key), **how(name))  # noqa: E731
-    name = f"quantize{f' with {noise}' if noise else ''}, keeping the mask"
-    others = formula("same", noise is not None)
-    return dataclasses.replace(forward("same", noise), name=name, ours=ours, others=others)
+    without = forward("same", noise)
+    return dataclasses.replace(
+        without,
+        name=f"{without.name}, keeping the mask",
+        ours=lambda name: lambda x, key=None: quantize_with_mask(x, *numerics.noise_and_spec(x, key), **how(name)),
+        others=formula("same", noise is not None),
+    )
 
 
 def masked(arrays: Arrays) -> np.ndarray:
@@ -136,21 +128,21 @@ def masked(arrays: Arrays) -> np.ndarray:
     return np.where(inside, arrays["g"].astype(np.float32), np.float32(0))
 
 
-def from_mask() -> Operation:
-    """The backward from one bit per element; the formula keeps x."""
+def backward(kept: str) -> Operation:
+    """The backward from what the forward kept, the packed `"mask"` or `"x"`; the formula keeps x."""
+
+    def ours(name: str | None) -> Function:
+        if kept == "mask":
+            return lambda g, mask: clip_gradient_from_mask(g, mask, **how(name))
+        return lambda g, x: clip_gradient_from_x(g, x, NEAREST.spec(), **how(name))
+
     return Operation(
-        name="backward from the mask",
-        takes=("g", "mask"),
-        ours=lambda name: lambda g, mask: clip_gradient_from_mask(g, mask, **how(name)),
+        name=f"backward from {'the ' * (kept == 'mask')}{kept}",
+        takes=("g", kept),
+        ours=ours,
         others={FORMULA: Variant(baselines.backward, ("g", "x"))} | libraries.backward(),
         expected=masked,
     )
-
-
-def from_x() -> Operation:
-    """The backward from x, as a caller without a mask has it."""
-    ours = lambda name: lambda g, x: clip_gradient_from_x(g, x, NEAREST.spec(), **how(name))  # noqa: E731
-    return dataclasses.replace(from_mask(), name="backward from x", takes=("g", "x"), ours=ours)
 
 
 # --- in a chain: a kernel is a barrier to XLA's fusion ----------------------------------------------------------------
@@ -175,13 +167,11 @@ def chain(name: str, before: Function, after: Function, takes: tuple[str, ...], 
     alone = forward("int8", noise)
     agrees = variant.close if "w" in takes else (variant.other_draws if noise else variant.within_a_bucket)
 
-    def joined(quantized: Function, count: int, *arrays: jax.Array) -> jax.Array:
-        return after(quantized(before(arrays[0]), *arrays[1:count]), *arrays[count:])
+    def of(quantized: Function, operands: tuple[str, ...]) -> Variant:
+        def joined(x: jax.Array, *arrays: jax.Array) -> jax.Array:
+            return after(quantized(before(x), *arrays[: len(operands)]), *arrays[len(operands) :])
 
-    def of(one: Variant) -> Variant:
-        names = ("activation", *one.takes[1:], *takes)
-        function = functools.partial(joined, one.function, len(one.takes))
-        return dataclasses.replace(one, function=function, takes=names, agrees=agrees)
+        return Variant(joined, ("activation", *operands, *takes), agrees=agrees)
 
     def expected(arrays: Arrays) -> np.ndarray:
         activation = np.asarray(before(jnp.asarray(arrays["activation"], jnp.float32)))
@@ -191,8 +181,8 @@ def chain(name: str, before: Function, after: Function, takes: tuple[str, ...], 
     return Operation(
         name=f"{name}{f' with {noise}' if noise else ''}",
         takes=("activation", *alone.takes[1:], *takes),
-        ours=lambda name: of(Variant(alone.ours(name), alone.takes)).function,
-        others={name: of(other) for name, other in alone.others.items() if other.kind == "jit"},
+        ours=lambda name: of(alone.ours(name), alone.takes[1:]).function,
+        others={name: of(o.function, o.takes[1:]) for name, o in alone.others.items() if o.kind == "jit"},
         expected=expected,
         agrees=agrees,
         rank=3,
@@ -208,12 +198,12 @@ def operations() -> tuple[Operation, ...]:
     return (
         forward("int8", philox),
         forward("int8"),
-        from_mask(),
+        backward("mask"),
         into_dot(philox),
         keeping_the_mask(philox),
         forward("same"),
         forward("same", philox),
-        from_x(),
+        backward("x"),
         into_dot(None),
         after_norm(philox),
         keeping_the_mask(),

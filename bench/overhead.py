@@ -4,40 +4,30 @@ The first table is the time of a call on 8 elements, beside the formula under `j
 the time to compile a small training step, beside the same step with the formula, on one device and on eight.
 """
 
-import dataclasses
 import functools
-import json
-import os
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from bench import baselines, results, timing
+from bench import baselines, results
 from bench.names import EAGER, FORMULA, OURS
 from bench.operations import NEAREST
+from bench.timing import Arrays, Function, Patience, alternate
 from intnumerics import Context, PhiloxUniform, absmax_scale, from_int, quantize, quantize_to_int
 
 ELEMENTS, CALLS = 8, 5  # few calls of one kind follow each other, so that most rounds are not interrupted
-PATIENCE = timing.Patience(least=100, most=4000, seconds=10.0)
-LAYERS, WIDTH, BATCH, COMPILES = 48, 64, 64, 5
-DEVICES = 8
+PATIENCE = Patience(least=100, most=4000, seconds=10.0)
+LAYERS, WIDTH, BATCH, COMPILES, DEVICES = 48, 64, 64, 5, 8
 JITTED = f"{FORMULA}, jit"
 
-Function = Callable[..., Any]
-Calls = dict[str, tuple[Function, tuple[Any, ...]]]
 
-
-def calls() -> Calls:
+def calls() -> dict[str, tuple[Function, Arrays]]:
     """What is called on few elements, with its arguments; ratios are to the first."""
     x, key = jnp.linspace(-130, 130, ELEMENTS), jax.random.key(0)
     noisy = NEAREST.replace(noise_fn=PhiloxUniform())
-    ours: Calls = {
+    ours: dict[str, tuple[Function, Arrays]] = {
         "quantize": (lambda x: quantize(x, NEAREST), (x,)),
         "quantize with PhiloxUniform": (lambda x, key: quantize(x, noisy, key=key), (x, key)),
         "quantize_to_int": (lambda x: quantize_to_int(x, NEAREST), (x,)),
@@ -53,42 +43,32 @@ def calls() -> Calls:
     }
 
 
-@dataclasses.dataclass
-class Several:
-    """Calls of one function, one after the other; see `timing.Prepared`."""
-
-    name: str
-    function: Function
-    arguments: tuple[Any, ...]
-
-    def call(self, turn: int) -> None:
-        for _ in range(CALLS):
-            result = self.function(*self.arguments)
-        jax.block_until_ready(result)
-
-
 def of_a_call() -> dict[str, float]:
     """The median seconds of each call; all take turns."""
-    prepared = [Several(name, *call) for name, call in calls().items()]
-    times = timing.alternate(prepared, PATIENCE, lambda: None)
-    return {one.name: statistics.median(found) / CALLS for one, found in zip(prepared, times, strict=True)}
+
+    def several(function: Function, arguments: Arrays, turn: int) -> None:
+        for _ in range(CALLS):
+            result = function(*arguments)
+        jax.block_until_ready(result)
+
+    measured = calls()
+    times = alternate([functools.partial(several, *call) for call in measured.values()], PATIENCE, lambda: None)
+    return {name: statistics.median(found) / CALLS for name, found in zip(measured, times, strict=True)}
 
 
 def _loss(quantizer: Function, weights: list[jax.Array], x: jax.Array) -> jax.Array:
-    for w in weights:
-        x = quantizer(x @ w)
-    return x.sum()
+    return functools.reduce(lambda x, w: quantizer(x @ w), weights, x).sum()
 
 
-def to_compile(devices: int) -> dict[str, float]:
+def to_compile(devices: list[jax.Device]) -> dict[str, float]:
     """The median seconds in which the gradient of `LAYERS` products and quantizers is traced, lowered and compiled."""
     formula = jax.custom_vjp(lambda x: baselines.nearest(x))
     formula.defvjp(lambda x: (baselines.nearest(x), x), lambda x, g: (baselines.backward(g, x),))
     quantizers = {FORMULA: formula, OURS: lambda x: quantize(x, NEAREST)}
-    mesh = jax.make_mesh((devices,), ("batch",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
+    mesh = jax.make_mesh((len(devices),), ("batch",), (jax.sharding.AxisType.Auto,), devices=devices)
     split = jax.NamedSharding(mesh, jax.P("batch"))
     weights = [jnp.zeros((WIDTH, WIDTH))] * LAYERS
-    x = jax.device_put(jnp.zeros((BATCH, WIDTH)), split if devices > 1 else None)
+    x = jax.device_put(jnp.zeros((BATCH, WIDTH)), split if len(devices) > 1 else None)
     times: dict[str, list[float]] = {name: [] for name in quantizers}
     for turn in range(COMPILES + 1):
         for name, quantizer in quantizers.items():
@@ -101,15 +81,11 @@ def to_compile(devices: int) -> dict[str, float]:
 
 
 def measured() -> dict[str, dict[str, float]]:
-    """Seconds by title and name."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    command = [sys.executable, "-m", "bench.overhead"]  # as many devices take a process of their own
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    """Seconds by title and name; JAX must have been told to make `DEVICES` of the CPU."""
     return {
         f"A call on {ELEMENTS} elements": of_a_call(),
-        f"To compile {LAYERS} layers with their gradient": to_compile(1),
-        f"The same for {DEVICES} CPU devices": json.loads(done.stdout),
+        f"To compile {LAYERS} layers with their gradient": to_compile(jax.devices()[:1]),
+        f"The same for {DEVICES} CPU devices": to_compile(jax.devices("cpu")[:DEVICES]),
     }
 
 
@@ -121,7 +97,3 @@ def tables(found: dict[str, dict[str, float]]) -> str:
         rows = [(name, results.time_text(s), f"{s / first:.2f}") for name, s in seconds.items()]
         texts.append(f"{title}:\n\n{results.markdown(('what', 'time', 'ratio'), rows)}")
     return "\n".join(texts)
-
-
-if __name__ == "__main__":
-    print(json.dumps(to_compile(DEVICES)))

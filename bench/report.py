@@ -7,10 +7,8 @@ python -m bench.report --results out/bench --docs out/bench
 import argparse
 import pathlib
 import sys
-from typing import Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
+import matplotlib.style
 from matplotlib.figure import Figure
 
 from bench import overhead, results
@@ -19,27 +17,8 @@ from bench.results import COPIES, Measured, Report, markdown
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 PAGE = "benchmarks.md"
-HEAD = """# Benchmarks
-
-What `python -m bench` measured, written by `make bench-report` from [`bench/results`](../bench/results); no number here
-is typed in. Calls of all variants of a case take turns in one process. Inputs are random and take turns, so that none
-is in the cache; results go to donated memory, and the first ones are checked against NumPy. Times are medians of at
-least {least} rounds, by the device's own clock if a profiler reads it. *GB/s* are the least bytes that an operation
-must move, divided by the time. *Of copy* is the speed as a share of that of a copy of as many bytes in the same case,
-the quicker of two. A *ratio* above 1 means that ours is faster.
-
-*FJFormer's formula, hash* is a few lines of jnp that hash the index of an element. It is quick, and its noise is worth
-less than the others': the keys `key(0)` to `key(255)` differ in the low 8 bits of a hash alone, and the noise is the
-upper 24 bits, so all of these keys give the same noise.
-"""
-BLUE, ORANGE, PURPLE, GREEN, GREY = "#0072B2", "#D55E00", "#CC79A7", "#009E73", "#888888"  # Okabe and Ito's palette
-STYLES = {  # of lines
-    OURS: {"color": BLUE, "marker": "o", "linewidth": 2.2},
-    FORMULA: {"color": ORANGE, "marker": "s"},
-    SEED: {"color": ORANGE, "marker": "s"},
-    f"{FORMULA}, philox4x32": {"color": PURPLE, "marker": "^"},
-    f"{FORMULA}, hash": {"color": GREEN, "marker": "v"},
-}
+HEAD = pathlib.Path(__file__).with_suffix(".md").read_text()  # before the sections of the runs
+COLOURS = {OURS: "C0", FORMULA: "C2", SEED: "C2", f"{FORMULA}, philox4x32": "C3", f"{FORMULA}, hash": "C1"}
 SHOWN = (
     "quantize to int8",
     "quantize to int8 with PhiloxUniform",
@@ -47,109 +26,94 @@ SHOWN = (
     "gelu, quantize to int8, dot with PhiloxUniform",
 )
 WIDTH = 9.5
-
-
-def series(report: Report, operation: str, dtype: str) -> list[Measured]:
-    """The cases of an operation, by size: with one axis, or with three if it has no other."""
-    found = [c for c in report["cases"] if (c["operation"], c["dtype"]) == (operation, dtype)]
-    flat = [c for c in found if len(c["shape"]) == 1]
-    return sorted(flat or found, key=results.elements)
+STYLE = ["seaborn-v0_8-whitegrid", "seaborn-v0_8-colorblind", {
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bench",  # so that the same results give the same bytes
+}]  # fmt: skip
 
 
 def largest(report: Report) -> list[Measured]:
     """The largest case of each operation and dtype in which ours and the baseline were measured, by name."""
-    keys = sorted({(case["operation"], case["dtype"]) for case in report["cases"]})
-    found = ([c for c in series(report, *key) if results.ratio(c, OURS)] for key in keys)
-    return [cases[-1] for cases in found if cases]
+    found = {(c["operation"], c["dtype"]): c for c in sorted(report["cases"], key=size) if results.ratio(c, OURS)}
+    return [found[key] for key in sorted(found)]
+
+
+def size(case: Measured) -> tuple[int, int]:
+    """The order of cases by size; of two of one size, that with one axis is the last."""
+    return results.elements(case), -len(case["shape"])
 
 
 def by_implementation(cases: list[Measured]) -> str:
     """The time of each of ours beside a copy."""
     names = dict.fromkeys(n for case in cases for n in case["results"] if n.startswith(f"{OURS}, ") and EAGER not in n)
     heads = ("operation", "dtype", "elements", "a copy", *(name.removeprefix(f"{OURS}, ") for name in names))
-    times = [[results.time_text(results.best_seconds(case, n)) for n in (COPIES[0], *names)] for case in cases]
+    times = ([results.time_text(results.best_seconds(case, n)) for n in (COPIES[0], *names)] for case in cases)
     return markdown(heads, ((*results.row(case)[:3], *cells) for case, cells in zip(cases, times, strict=True)))
 
 
-# --- plots ------------------------------------------------------------------------------------------------------------
+def save(figure: Figure, path: pathlib.Path, title: str) -> None:
+    """Writes a figure under a title, with one legend for all panels below."""
+    figure.suptitle(title, x=0.01, ha="left")
+    labels = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(labels.values(), labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, metadata={"Date": None})
 
 
-def save(figure: Figure, path: pathlib.Path, title: str, handles: list[Any], names: list[str]) -> None:
-    """Writes a figure under a title; the same results give the same bytes of SVG."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
-    with mpl.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "none"}):
-        figure.savefig(path, metadata={"Date": None})
-
-
-def tidy(axes: Axes, title: str, **labels: str) -> None:
-    axes.set_title(title, loc="left", fontsize=10)
-    axes.set(**labels)
-    axes.set_axisbelow(True)
-    axes.grid(color="#DDDDDD", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def against_size(report: Report, path: pathlib.Path, dtype: str = "bfloat16") -> None:
-    """GB/s against elements: a panel for each of a few operations, a line for each way to do it."""
-    figure = Figure(figsize=(WIDTH, 7), layout="constrained")
-    labels: dict[str, Any] = {}
+def against_size(report: Report, path: pathlib.Path) -> None:
+    """GB/s against elements of bfloat16: a panel for each of a few operations, a line for each way to do it."""
+    figure = Figure(figsize=(WIDTH, 7))
     for axes, operation in zip(figure.subplots(2, 2, sharex=True).flat, SHOWN, strict=True):
-        cases = [c for c in series(report, operation, dtype) if results.seconds(c, COPIES[0])]
-        for name, style in STYLES.items():
-            points = [(results.elements(c), s) for c in cases if (s := results.gb_per_s(c, name))]
-            if points:
-                labels[name.removesuffix(", threefry")] = axes.plot(*zip(*points, strict=True), **style)[0]
-        if copies := [(results.elements(c), max(results.gb_per_s(c, n) or 0.0 for n in COPIES)) for c in cases]:
-            labels["a copy"] = axes.plot(*zip(*copies, strict=True), color=GREY, linestyle="--")[0]
+        found = (c for c in report["cases"] if (c["operation"], c["dtype"]) == (operation, "bfloat16"))
+        cases = {results.elements(c): c for c in sorted(found, key=size) if results.seconds(c, COPIES[0])}
+        for name, colour in COLOURS.items():
+            speeds = {n: speed for n, c in cases.items() if (speed := results.gb_per_s(c, name))}
+            label = f"{FORMULA}, threefry where there is noise" if name in (FORMULA, SEED) else name
+            if speeds:
+                axes.plot(list(speeds), list(speeds.values()), "o-", color=colour, label=label)
+        copies = [max(results.gb_per_s(c, name) or 0.0 for name in COPIES) for c in cases.values()]
+        axes.plot(list(cases), copies, "--", color="grey", label="a copy")
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        tidy(axes, operation, xlabel="elements", ylabel="GB/s of the least bytes")
-    names = [f"{name}, threefry where there is noise" if name == FORMULA else name for name in labels]
-    save(figure, path, f"Speed against size: {report['device']}, {dtype}", list(labels.values()), names)
+        axes.set(title=operation, xlabel="elements", ylabel="GB/s of the least bytes", yscale="log")
+    save(figure, path, f"Speed against size: {report['device']}, bfloat16")
 
 
 def roofline(report: Report, path: pathlib.Path) -> None:
     """A panel for each dtype, a row for each operation: the share of the speed of a copy, ours and the formula's."""
     cases = largest(report)
     dtypes, names = (sorted({case[key] for case in cases}) for key in ("dtype", "operation"))
-    figure = Figure(figsize=(WIDTH, 0.36 * len(names) + 1.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.36 * len(names) + 1.5))
     panels = figure.subplots(1, len(dtypes), sharey=True, sharex=True, squeeze=False)[0]
     for axes, dtype in zip(panels, dtypes, strict=True):
         found = [case for case in cases if case["dtype"] == dtype]
-        for offset, who, colour in ((-0.2, OURS, BLUE), (0.2, FORMULA, ORANGE)):
+        for offset, who in ((-0.2, OURS), (0.2, FORMULA)):
             shares = [100 * (results.of_copy(c, who if who == OURS else c["baseline"]) or 0.0) for c in found]
-            axes.barh([names.index(c["operation"]) + offset for c in found], shares, 0.38, color=colour, label=who)
-        axes.axvline(100, color=GREY, linestyle="--", label="a copy of as many bytes")
-        tidy(axes, dtype, xlabel="% of the speed of a copy")
+            places = [names.index(c["operation"]) + offset for c in found]
+            axes.barh(places, shares, 0.38, color=COLOURS[who], label=who)
+        axes.axvline(100, color="grey", linestyle="--", label="a copy of as many bytes")
+        axes.set(title=dtype, xlabel="% of the speed of a copy")
         axes.yaxis.grid(visible=False)
     panels[0].set_yticks(range(len(names)), names, fontsize=9)
     panels[0].invert_yaxis()
     panels[0].margins(y=0.01)
-    title = f"How near to the speed of memory, each under jit: {report['device']}"
-    save(figure, path, title, *panels[0].get_legend_handles_labels())
-
-
-# --- the page ---------------------------------------------------------------------------------------------------------
+    save(figure, path, f"How near to the speed of memory, each under jit: {report['device']}")
 
 
 def section(path: pathlib.Path, report: Report, docs: pathlib.Path) -> str:
     """What one run found, and its plots beside the page."""
     folder, stem = docs / "benchmarks", f"{path.parent.name}-{path.stem}"
     folder.mkdir(parents=True, exist_ok=True)
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    clocks = ", ".join(f"{name} {value}" for name, value in report["clocks"].items())
+    clocks, versions = (", ".join(f"{name} {v}" for name, v in report[key].items()) for key in ("clocks", "versions"))
+    where = f"every time is in `{path.parent.name}/{path.name}`."
     texts = [
         f"## {report['device']}, {path.stem}, JAX {report['versions']['jax']}\n",
-        f"{report['system']}; {clocks or 'clocks unknown'}; {versions}; commit {report['commit']}; every time is in "
-        f"`{path.parent.name}/{path.name}`.\n",
-    ]  # fmt: skip
+        f"{report['system']}; {clocks or 'clocks unknown'}; {versions}; commit {report['commit']}; {where}\n",
+    ]
     if cases := largest(report):
         roofline(report, folder / f"{stem}-roofline.svg")
         texts += [
             "### At the largest size\n",
-            f"{results.TITLE}\n",
-            markdown(results.SUMMARY, map(results.row, cases)),
+            results.table(cases),
             f"![The share of the speed of a copy](benchmarks/{stem}-roofline.svg)\n",
         ]
         if report["platform"] != "cpu":
@@ -176,7 +140,8 @@ def main() -> None:
     parser.add_argument("--results", type=pathlib.Path, default=results.STORED, metavar="FOLDER")
     parser.add_argument("--docs", type=pathlib.Path, default=DOCS, metavar="FOLDER")
     options = parser.parse_args()
-    text = page(options.results, options.docs)
+    with matplotlib.style.context(STYLE):
+        text = page(options.results, options.docs)
     (options.docs / PAGE).write_text(text)
     print(f"{options.docs / PAGE} and its plots in {options.docs / 'benchmarks'}")
 

@@ -7,6 +7,7 @@ import datetime
 import json
 import math
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,12 +19,9 @@ Report = dict[str, Any]  # of one run
 
 STORED = pathlib.Path(__file__).parent / "results"
 COPIES = ("copy", "copy, inverting the bits")  # in one thread of a CPU, and in all
-COLUMNS = ("implementation", "wall", "device", "GB/s", "% of copy", "ratio")
 SUMMARY = ("operation", "dtype", "elements", "time", "GB/s", "of copy", "best other", "ratio", "clock", "which other")
+FAILURES = {"wrong": "WRONG", "error": "failed", "left_out": "left out"}  # keys of a result, and what they are called
 TITLE = "Ratio: the time of the best other divided by ours. Larger is faster; above 1, ours is faster than all others."
-
-
-# --- what follows from the times --------------------------------------------------------------------------------------
 
 
 def seconds(case: Measured, name: str, kind: str = "median_s") -> float | None:
@@ -31,13 +29,9 @@ def seconds(case: Measured, name: str, kind: str = "median_s") -> float | None:
     return case["results"].get(name, {}).get(kind)
 
 
-def device_seconds(case: Measured, name: str) -> float | None:
-    return seconds(case, name, "device_s")
-
-
 def best_seconds(case: Measured, name: str) -> float | None:
     """The time on the device if it is known, or else the wall time."""
-    return device_seconds(case, name) or seconds(case, name)
+    return seconds(case, name, "device_s") or seconds(case, name)
 
 
 def gb_per_s(case: Measured, name: str) -> float | None:
@@ -62,8 +56,7 @@ def times(case: Measured, name: str, other: str) -> tuple[float, float, str] | N
 
 def ratio(case: Measured, name: str, baseline: str | None = None) -> float | None:
     """How many times the speed of a baseline, that of the case if none is named; both by one clock."""
-    found = times(case, name, baseline or case["baseline"])
-    return found[1] / found[0] if found else None
+    return found[1] / found[0] if (found := times(case, name, baseline or case["baseline"])) else None
 
 
 def of_copy(case: Measured, name: str) -> float | None:
@@ -85,9 +78,6 @@ def elements(case: Measured) -> int:
     return math.prod(case["shape"])
 
 
-# --- as text ----------------------------------------------------------------------------------------------------------
-
-
 def title(case: Measured) -> str:
     return f"{case['operation']}, {case['dtype']} [{', '.join(map(str, case['shape']))}]"
 
@@ -101,17 +91,9 @@ def time_text(value: float | None) -> str:
     """A time with three digits."""
     if value is None:
         return ""
-    for unit, factor in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if value >= factor:
-            return f"{value / factor:.3g} {unit}"
-    return f"{value / 1e-9:.3g} ns"
-
-
-def columns(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
-    """Rows as lines, each column as wide as its widest cell; those of `left` begin at its left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    form = "  ".join(f"{{:{'<' if i in left else '>'}{width}}}" for i, width in enumerate(widths))
-    return [form.format(*cells).rstrip() for cells in rows]
+    units = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+    unit = next((unit for unit, factor in units.items() if value >= factor), "ns")
+    return f"{value / units[unit]:.3g} {unit}"
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -120,23 +102,13 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([lines[0], f"|{'---|' * len(heads)}", *lines[1:], ""])
 
 
-def table(case: Measured) -> str:
-    """A case as lines of text, one for each variant; last those that have no time, and why."""
-    rows, failed = [COLUMNS], []
+def listing(case: Measured) -> str:
+    """A case as lines of text: the time of each variant, and what went wrong."""
+    lines = [title(case)]
     for name, found in case["results"].items():
-        if why := found.get("left_out") or found.get("error"):
-            failed.append(f"  {name}  {'left out' if 'left_out' in found else 'failed'}: {why}")
-            continue
-        speed, share, compared = gb_per_s(case, name), of_copy(case, name), times(case, name, case["baseline"])
-        rows.append((
-            f"{name}: WRONG, {found['wrong']}" if "wrong" in found else name,
-            time_text(found["median_s"]),
-            time_text(found.get("device_s")),
-            f"{speed:.2f}" if speed else "",
-            f"{share:.0%}" if share else "",
-            f"{compared[1] / compared[0]:.2f}x by {compared[2]}" if compared and name not in COPIES else "",
-        ))  # fmt: skip
-    return "\n".join([title(case), *(f"  {line}" for line in columns(rows, left=(0,))), *failed])
+        reasons = "; ".join(f"{word}: {found[key]}" for key, word in FAILURES.items() if key in found)
+        lines.append(f"  {name:<42}  {time_text(best_seconds(case, name)):>8}  {reasons}".rstrip())
+    return "\n".join(lines)
 
 
 def row(case: Measured) -> tuple[str, ...]:
@@ -144,28 +116,17 @@ def row(case: Measured) -> tuple[str, ...]:
     found, other = case["results"][OURS], best_other(case)
     compared = times(case, OURS, other) if other else None
     ours, theirs, clock = compared or (best_seconds(case, OURS), best_seconds(case, other or ""), "")
-    failed = next((text for key, text in (("error", "failed"), ("left_out", "left out")) if key in found), "-")
-    share = of_copy(case, OURS)
-    return (
-        case["operation"],
-        case["dtype"],
-        size_text(case),
-        time_text(ours) or failed,
-        f"{case['least_bytes'] / ours / 1e9:.1f}" if ours else "-",
-        f"{share:.0%}" if share else "-",
-        time_text(theirs) or "-",
-        "WRONG" if "wrong" in found else f"{theirs / ours:.2f}" if ours and theirs else "-",
-        clock,
-        other or "",
-    )
+    time = time_text(ours) or next((word for key, word in FAILURES.items() if key in found), "-")
+    speed = f"{case['least_bytes'] / ours / 1e9:.1f}" if ours else "-"
+    of_a_copy = f"{share:.0%}" if (share := of_copy(case, OURS)) else "-"
+    gain = "WRONG" if "wrong" in found else f"{theirs / ours:.2f}" if ours and theirs else "-"
+    best = time_text(theirs) or "-"
+    return case["operation"], case["dtype"], size_text(case), time, speed, of_a_copy, best, gain, clock, other or ""
 
 
-def summary(report: Report) -> str:
-    """A run in one line per case, under a line that says how to read it."""
-    return "\n".join([TITLE, *columns([SUMMARY, *map(row, report["cases"])], left=(0, 1, 8, 9))])
-
-
-# --- as files ---------------------------------------------------------------------------------------------------------
+def table(cases: Iterable[Measured]) -> str:
+    """One line per case, ours beside the best other, under a line that says how to read it."""
+    return f"{TITLE}\n\n{markdown(SUMMARY, map(row, cases))}"
 
 
 def as_text(document: dict[str, Any]) -> str:
@@ -177,8 +138,8 @@ def as_text(document: dict[str, Any]) -> str:
 
 def new_path(folder: pathlib.Path, device: str) -> pathlib.Path:
     """Where a run of today goes: a file that is not there yet."""
-    today = datetime.date.today().isoformat()
-    paths = (folder / device / f"{today}{more}.json" for more in ("", *(f"-{n}" for n in range(2, 100))))
+    today, name = datetime.date.today().isoformat(), re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+    paths = (folder / name / f"{today}{more}.json" for more in ("", *(f"-{n}" for n in range(2, 100))))
     return next(path for path in paths if not path.exists())
 
 

@@ -40,32 +40,42 @@ class Runner:
     def run(self, case: Case) -> Measured:
         """What came of each way to do it, and of the copy."""
         every = case.operation.variants(self.implementations)
-        variants, found = self._affordable(case, every)
-        names = _names(case, every)
-        types = arrays.types(names, case.shape, case.dtype)
+        types = arrays.types({name for variant in every.values() for name in variant.takes}, case.shape, case.dtype)
         taken = [types[name] for name in case.operation.takes]
         least = arrays.size_in_bytes((taken, jax.eval_shape(case.operation.ours(None), *taken)))
-        why: list[str] = []
-        if reason := _too_large(case, types, arrays.sets(types, self.cache)):
-            found |= {name: {"left_out": reason} for name in variants}
-        else:
-            why = self._measure(case, variants, arrays.pool(names, case.shape, case.dtype, self.cache), least, found)
-        return {
-            "operation": case.operation.name,
-            "dtype": case.dtype,
-            "shape": list(case.shape),
-            "least_bytes": least,
-            "baseline": case.operation.baseline,
-            "results": {name: found[name] for name in (*COPIES, *every) if name in found},
-        } | ({"device_time": why} if why else {})
+        found, why = self._left_out(case, every, types), []
+        if variants := {name: variant for name, variant in every.items() if name not in found}:
+            why = self._measure(case, variants, arrays.pool(types, case.shape, case.dtype, self.cache), least, found)
+        return (
+            case.key
+            | {
+                "least_bytes": least,
+                "baseline": case.operation.baseline,
+                "results": {name: found[name] for name in (*COPIES, *every) if name in found},
+            }
+            | ({"device_time": why} if why else {})
+        )
+
+    def _left_out(self, case: Case, every: Variants, types: Mapping[str, Any]) -> dict[str, Result]:
+        """The variants that are not measured, and why: for lack of memory, or by the speed on the size before."""
+        # The inputs and those of a copy, the results, and noise as an array.
+        need = 2 * arrays.sets(types, self.cache) * arrays.size_in_bytes(types) + 4 * 4 * case.size
+        most, found = SHARE_OF_MEMORY * machine.free_memory(), {}
+        for name in every:
+            seconds = case.size * self.speed.get((case.operation.name, case.dtype, name), 0.0)
+            if need > most:
+                found[name] = {"left_out": f"needs about {need / 2**30:.1f} GiB of {most / 2**30:.1f} that it may take"}
+            elif seconds > self.longest:
+                found[name] = {"left_out": f"a call would take about {seconds:.2g} s"}
+        return found
 
     def _measure(self, case: Case, variants: Variants, pool: Pool, least: int, found: dict[str, Result]) -> list[str]:
         """Puts into `found` what came of each variant; returns why not all device times are a profiler's."""
         spares = Spares()
         copies, ready = _copies(least, len(pool), spares), self._prepared(variants, pool, spares, found)
-        wrong = check(case, variants, ready)
+        wrong = check(case, variants, ready, pool[0])
         prepared = copies + ready
-        times = alternate(prepared, self.patience, self.sweep)
+        times = alternate([one.call for one in prepared], self.patience, self.sweep)
         on_device, why = device_time.of(prepared, self.queue_on_cpu)
         for one, seconds in zip(prepared, times, strict=True):
             result = found[one.name] = _statistics(seconds)
@@ -77,41 +87,24 @@ class Runner:
 
     def _prepared(self, variants: Variants, pool: Pool, spares: Spares, found: dict[str, Result]) -> list[Prepared]:
         """The variants, ready; one may be unable to run, and its result says why."""
-        ready: list[Prepared] = []
+        # First PyTorch, which compiles when it is called, while the threads compile the others.
+        names, ready = sorted(variants, key=lambda name: variants[name].kind == "jit"), []
         with ThreadPoolExecutor(self.compilers) as threads:
-            compiled = {
-                name: threads.submit(make, name, variant, pool, spares, f"bench_{i}")
-                for i, (name, variant) in enumerate(variants.items())
-                if variant.kind == "jit"
-            }
-            for name, variant in sorted(variants.items(), key=lambda pair: pair[0] in compiled):
-                try:  # first PyTorch, which compiles when it is called, while the threads compile the others
-                    one = compiled[name].result() if name in compiled else make(name, variant, pool, spares, "")
-                    one.call(0)
+            made = [
+                threads.submit(make, name, variants[name], pool, spares, f"bench_{i}") for i, name in enumerate(names)
+            ]
+            for name, one in zip(names, made, strict=True):
+                try:
+                    one.result().call(0)
+                    ready.append(one.result())
                 except Exception as error:
                     found[name] = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
-                else:
-                    ready.append(one)
         return ready
 
-    def _affordable(self, case: Case, every: Variants) -> tuple[dict[str, Variant], dict[str, Result]]:
-        """The variants whose calls are short enough, by the speed on the size before; why the others are not there."""
-        speeds = {name: self.speed.get((case.operation.name, case.dtype, name), 0.0) for name in every}
-        late = {name: speed * case.size for name, speed in speeds.items() if speed * case.size > self.longest}
-        left_out = {name: {"left_out": f"a call would take about {seconds:.2g} s"} for name, seconds in late.items()}
-        return {name: variant for name, variant in every.items() if name not in late}, left_out
 
-
-def _names(case: Case, variants: Variants) -> tuple[str, ...]:
-    """The arrays that there must be."""
-    return tuple(sorted({*case.operation.takes, *(name for variant in variants.values() for name in variant.takes)}))
-
-
-def check(case: Case, variants: Variants, prepared: Sequence[Prepared]) -> dict[str, str]:
-    """What is wrong with the first result of each variant, or nothing."""
-    names = {*_names(case, variants), "activation" if "activation" in case.operation.takes else "x"}
-    first = arrays.first_rows(tuple(sorted(names)), 0, case.shape, case.dtype)
-    expected = np.asarray(case.operation.expected(first), np.float32).reshape(-1)
+def check(case: Case, variants: Variants, prepared: Sequence[Prepared], inputs: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with the result of each variant for the first inputs, or nothing."""
+    expected = np.asarray(case.operation.expected(arrays.first_rows(inputs, case.shape)), np.float32).reshape(-1)
     found = {}
     for one in prepared:
         result = arrays.rows(jax.tree.leaves(one.call(0))[0], case.shape)
@@ -120,7 +113,6 @@ def check(case: Case, variants: Variants, prepared: Sequence[Prepared]) -> dict[
 
 
 def make(name: str, variant: Variant, pool: Pool, spares: Spares, label: str) -> Prepared:
-    """Makes a variant ready for the arrays of a pool."""
     inputs = [tuple(one[taken] for taken in variant.takes) for one in pool]
     if variant.kind == "jit":
         return Jitted(name, variant.function, inputs, spares, label)
@@ -135,21 +127,9 @@ def _copies(least: int, count: int, spares: Spares) -> list[Prepared]:
     return [Jitted(name, f, inputs, spares, f"bench_copy_{f.__name__}") for name, f in functions]
 
 
-def _too_large(case: Case, types: Mapping[str, Any], sets: int) -> str:
-    """Why a case does not fit in the memory, if it does not: the inputs, a copy's, results, and noise as an array."""
-    need = 2 * sets * arrays.size_in_bytes(types) + 4 * 4 * case.size
-    free = machine.free_memory()
-    if need <= SHARE_OF_MEMORY * free:
-        return ""
-    return (
-        f"would need about {need / 2**30:.1f} GiB, more than {SHARE_OF_MEMORY:.0%} of {free / 2**30:.1f} that are free"
-    )
-
-
 def _statistics(seconds: Sequence[float]) -> Result:
-    low, _, high = statistics.quantiles(seconds, n=4)
-    median = rounded(statistics.median(seconds))
-    return {"median_s": median, "quartiles_s": [rounded(low), rounded(high)], "rounds": len(seconds)}
+    low, median, high = map(rounded, statistics.quantiles(seconds, n=4))
+    return {"median_s": median, "quartiles_s": [low, high], "rounds": len(seconds)}
 
 
 def rounded(seconds: float) -> float:

@@ -10,22 +10,12 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 Arrays, Function = tuple[Any, ...], Callable[..., Any]
-
-
-class Prepared(Protocol):
-    """Something that can be called again and again on inputs that were made before."""
-
-    name: str
-
-    def call(self, turn: int) -> Any:
-        """Runs to the end on the inputs of a turn; returns the results."""
-        ...
 
 
 @dataclasses.dataclass
@@ -47,10 +37,7 @@ class Spares:
 
 
 class Jitted:
-    """A function compiled ahead of its calls, whose results go to donated buffers.
-
-    It has arrays for each turn, takes its buffers from `spares`, and is called `label` in a profile.
-    """
+    """A function compiled ahead of its calls, with arrays for each turn; a profile calls it `label`."""
 
     def __init__(self, name: str, function: Function, inputs: Sequence[Arrays], spares: Spares, label: str) -> None:
         self.name, self.inputs, self.spares, self.label = name, inputs, spares, label
@@ -68,40 +55,33 @@ class Jitted:
         """The results for the inputs of a turn; the caller gives them back to the spares after use."""
         return self.compiled(self.spares.take(self.avals), *self.inputs[turn % len(self.inputs)])
 
-    def call(self, turn: int) -> Any:
-        results = jax.block_until_ready(self.results(turn))
-        self.spares.give(results)
-        return results
-
-    def queue(self, calls: int) -> None:
-        """Begins so many calls one after the other, and waits for the last."""
-        for turn in range(calls):
+    def call(self, *turns: int) -> Any:
+        """Begins a call for each turn, one after the other, and waits for the last; returns its results."""
+        for turn in turns:
             results = self.results(turn)
             self.spares.give(results)
-        jax.block_until_ready(results)
+        return jax.block_until_ready(results)
 
 
 class Torch:
     """A function of PyTorch's tensors, called as its user would; its tensors are views of JAX's arrays."""
 
+    label = ""  # JAX's profiler does not see it
+
     def __init__(self, name: str, function: Function, inputs: Sequence[Arrays]) -> None:
         self.name, self.function, self.torch = name, function, importlib.import_module("torch")
         self.inputs = [tuple(self.torch.from_dlpack(array) for array in arrays) for arrays in inputs]
 
-    def call(self, turn: int) -> Any:
-        result = self._run(turn)
-        return jax.dlpack.from_dlpack(result.contiguous()) if turn == 0 else None
-
-    def queue(self, calls: int) -> None:
-        """As that of `Jitted`."""
-        self._run(*range(calls))
-
-    def _run(self, *turns: int) -> Any:
+    def call(self, *turns: int) -> Any:
+        """As that of `Jitted`; only the results of turn 0 are returned, as an array of JAX."""
         for turn in turns:
             result = self.function(*self.inputs[turn % len(self.inputs)])
         if result.is_cuda:
             self.torch.cuda.synchronize()
-        return result
+        return jax.dlpack.from_dlpack(result.contiguous()) if turns == (0,) else None
+
+
+Prepared = Jitted | Torch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +93,12 @@ class Patience:
     seconds: float = 3.0
 
 
-def alternate(variants: Sequence[Prepared], patience: Patience, between: Callable[[], Any]) -> list[list[float]]:
-    """Wall time of each call in seconds, by variant; in each round they take turns, after what empties the caches."""
-    order, shuffle = list(range(len(variants))), random.Random(0).shuffle
-    times: list[list[float]] = [[] for _ in variants]
-    for variant in variants:
-        variant.call(0)
+def alternate(calls: Sequence[Callable[[int], Any]], patience: Patience, between: Function) -> list[list[float]]:
+    """Wall time in seconds of what is called with a turn; in each round all take turns, after `between`."""
+    order, shuffle = list(range(len(calls))), random.Random(0).shuffle
+    times: list[list[float]] = [[] for _ in calls]
+    for call in calls:
+        call(0)
     begin, turns = time.perf_counter(), itertools.count()
     for done in range(patience.most):
         if done >= patience.least and time.perf_counter() - begin > patience.seconds:
@@ -127,7 +107,7 @@ def alternate(variants: Sequence[Prepared], patience: Patience, between: Callabl
         shuffle(order)
         for i in order:
             turn, start = next(turns), time.perf_counter()
-            variants[i].call(turn)
+            calls[i](turn)
             times[i].append(time.perf_counter() - start)
     return times
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-BUCKET = 1.0
+Function = Callable[..., Any]
+
 MEAN = 0.03  # of tens of thousands of values, each off by less than a bucket or two
 RELATIVE = 0.05
 
@@ -19,9 +20,10 @@ def same_values(found: np.ndarray, expected: np.ndarray) -> str:
     return f"{wrong} of {expected.size} values differ from NumPy's" if wrong else ""
 
 
-def within_a_bucket(found: np.ndarray, expected: np.ndarray) -> str:
+def within_a_bucket(found: np.ndarray, expected: np.ndarray, buckets: float = 1.0) -> str:
     """Two ways to round what comes before may differ by a bucket."""
-    return _within(found, expected, BUCKET)
+    worst = float(np.max(np.abs(found - expected), initial=0.0))
+    return "" if worst <= buckets else f"{worst} buckets from NumPy's"  # NaN is not within anything
 
 
 def other_draws(found: np.ndarray, expected: np.ndarray) -> str:
@@ -29,12 +31,7 @@ def other_draws(found: np.ndarray, expected: np.ndarray) -> str:
     off = float(np.mean(found - expected))
     if expected.size > 1 << 12 and not abs(off) <= MEAN:
         return f"{off} buckets from NumPy's on average"
-    return _within(found, expected, 2 * BUCKET)
-
-
-def _within(found: np.ndarray, expected: np.ndarray, limit: float) -> str:
-    worst = float(np.max(np.abs(found - expected), initial=0.0))
-    return "" if worst <= limit else f"{worst} buckets from NumPy's"  # NaN is not within anything
+    return within_a_bucket(found, expected, 2.0)
 
 
 def close(found: np.ndarray, expected: np.ndarray) -> str:
@@ -45,9 +42,7 @@ def close(found: np.ndarray, expected: np.ndarray) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A function, and how it is called."""
-
-    function: Callable[..., Any]
+    function: Function
     takes: tuple[str, ...]  # names of the arrays that it is called with, as `arrays.py` makes them
     kind: Literal["jit", "torch"] = "jit"  # of JAX's arrays, or of PyTorch's tensors
     agrees: Callable[[np.ndarray, np.ndarray], str] = same_values  # what is asked of its first result

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from compilers import Compilers
 
-from bench.aot import table
-from bench.aot.chips import CHIPS, count
+from bench.aot.chips import CHIPS, count, reports
 from bench.baselines import GENERATORS
 
 SLOW_ON_V4 = ("int8", "bfloat16 with mask")  # where it takes at least twice the bundles of a v5e
@@ -27,7 +26,7 @@ def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What the compilers make of this code, and what is stored."""
     stored, _, platform = request.param.rpartition(" ")
     if stored:
-        return table.reports()[platform] | {"platform": platform, "is_stored": True}
+        return reports()[platform] | {"platform": platform, "is_stored": True}
     compiled: Compilers = request.getfixturevalue("compiled")
     return compiled.report(platform) | {"platform": platform, "is_stored": False}
 
@@ -119,7 +118,7 @@ def test_a_kernel_on_a_gpu_takes_fewer_instructions_than_any_noise_of_the_formul
 def test_no_count_grew_by_a_tenth_since_it_was_stored(report: dict[str, Any]) -> None:
     if report["is_stored"]:
         pytest.skip("about what is compiled")
-    stored = table.reports()[report["platform"]]
+    stored = reports()[report["platform"]]
     if (stored["jax"], stored["compiler"]) != (report["jax"], report["compiler"]):
         pytest.skip(f"counts are stored for {stored['jax']}, {stored['compiler']}: `python -m bench.aot` stores others")
     before, now = rows(stored), rows(report)

@@ -10,8 +10,7 @@ import pytest
 from bench.aot import cuda, tpu
 from bench.aot.__main__ import measured
 from bench.aot.cases import cases
-from bench.aot.chips import CHIPS
-from bench.aot.table import counts, reports
+from bench.aot.chips import CHIPS, counts, reports
 
 TARGET = (pathlib.Path(cuda.__file__).parent / "h100.txtpb").read_text()
 

@@ -14,8 +14,7 @@ import pytest
 
 from bench import results
 from bench.aot import report
-from bench.aot.chips import count
-from bench.aot.table import counts
+from bench.aot.chips import count, counts
 from bench.baselines import GENERATORS
 from intnumerics import kernels
 from tools import bias, readme_tables

@@ -255,7 +255,7 @@ for case in cases.cases("cuda"):
     if case.name in names:
         configuration = tuning.Configuration(16384, 8)
         tuning.TABLE = (tuning.Row("NVIDIA H100 80GB HBM3", "bfloat16", names[case.name], configuration, ""),)
-        text = cuda.compile_for_h100(case).as_text()
+        text = case.compiled(cuda.h100()).as_text()
         print(*re.findall(r"grid_x = ([0-9]+)", text), *re.findall(r"num_warps = ([0-9]+)", text))
 """
 

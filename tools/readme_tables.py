@@ -6,8 +6,8 @@ Times on a CPU and a GPU are those of `python -m bench`, and counts of instructi
 """
 
 from bench import results
+from bench.aot.chips import count, counts
 from bench.aot.report import CASES
-from bench.aot.table import cell, counts
 from bench.names import FORMULA, OURS, SEED
 from bench.results import Measured, Report, markdown
 
@@ -70,7 +70,7 @@ def gpu_seconds(operation: str, name: str, dtype: str = "bfloat16", device: str 
     """The device's time for an operation on the largest array, with any number of axes."""
     wanted = (operation, dtype, GPU_ELEMENTS)
     [found] = [c for c in on_gpu(device)["cases"] if (c["operation"], c["dtype"], results.elements(c)) == wanted]
-    seconds = results.device_seconds(found, name)
+    seconds = results.seconds(found, name, "device_s")
     assert seconds is not None
     return seconds
 
@@ -104,20 +104,25 @@ def measured() -> str:
     ])  # fmt: skip
 
 
+def cell(case: str, chip: str) -> str:
+    """A stored count, or a dash if there is none for the chip."""
+    row = counts().get((case, chip), {"error": "not compiled"})
+    return "-" if "error" in row else str(count(row))
+
+
 def counted() -> str:
     """What noise costs by the count, for bfloat16 to int8."""
-    rows = counts()
     heads = ("noise", "H100, instructions per element", *(f"{chip}, bundles per 1,024 elements" for chip in CHIPS[1:]))
     return markdown(heads, [
-        (title, *(cell(rows.get((name, chip))) for chip in CHIPS)) for title, name in COUNTED.items()
+        (title, *(cell(name, chip) for chip in CHIPS)) for title, name in COUNTED.items()
     ])  # fmt: skip
 
 
 def instructions() -> str:
     """What each operation costs by the count, on an H100 and on TPUs."""
-    rows, tables = counts(), []
+    tables = []
     for head, columns in (("H100, instructions per element", H100), ("`pallas`, bundles per 1,024 elements", TPUS)):
-        cells = ([cell(rows.get((f"{form}: {case}", chip))) for form, chip in columns.values()] for case in CASES)
+        cells = ([cell(f"{form}: {case}", chip) for form, chip in columns.values()] for case in CASES)
         tables.append(markdown((head, *columns), ((case, *found) for case, found in zip(CASES, cells, strict=True))))
     return "\n".join(tables)
 

@@ -102,7 +102,7 @@ class Clock:
         self.sweep = Sweep(machine.last_level_cache())
 
     def __call__(self, programs: Sequence[Jitted]) -> list[float]:
-        by_wall = alternate(programs, PATIENCE, self.sweep)
+        by_wall = alternate([one.call for one in programs], PATIENCE, self.sweep)
         by_device, _ = device_time.of(programs)
         ways = {by_device.get(one.name, {}).get("device_by") for one in programs}
         kinds = {device_time.PROFILER: "device time", device_time.QUEUE: "time in a queue"}

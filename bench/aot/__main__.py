@@ -19,7 +19,7 @@ import tempfile
 from typing import Any
 
 from bench import results
-from bench.aot.table import COUNTS
+from bench.aot.chips import COUNTS
 
 # Read by the compilers and JAX when they are first used, so set before either is imported.
 XLA_DUMPS = {"XLA_FLAGS": "--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_emitter_re=.*"}
@@ -41,22 +41,20 @@ def measured(compiler: Any, cases: Any, everything: bool, dump: pathlib.Path) ->
     rows = []
     jobs = [(case, chip) for case in cases for chip in (case.chips if everything else case.tested_on())]
     for case, chip in jobs:
-        for old in dump.rglob("*"):
-            if old.is_file():
-                old.unlink()
+        for old in filter(pathlib.Path.is_file, dump.rglob("*")):
+            old.unlink()
         try:
-            row = compiler.measure(case, chip, dump)
+            counted = compiler.measure(case, chip, dump)
         except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
             if case.is_kernel:
                 raise
-            row = {"case": case.name, "chip": chip, "error": str(error).splitlines()[0]}
-        rows.append(row)
-        print(row, file=sys.stderr, flush=True)
+            counted = {"error": str(error).splitlines()[0]}
+        rows.append({"case": case.name, "chip": chip} | counted)
+        print(rows[-1], file=sys.stderr, flush=True)
     return {"jax": jax.__version__, "compiler": compiler.version(), "cases": rows}
 
 
 def main() -> None:
-    """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.aot", description=str(__doc__).splitlines()[0])
     parser.add_argument("platform", choices=ENVIRONMENT)
     parser.add_argument("--store", action="store_true", help=f"compile all, and write {COUNTS.name}/PLATFORM.json")

@@ -12,7 +12,6 @@ from bench import baselines
 from intnumerics.kernels import TABLE, Draw, QuantSpec, packed_shape
 
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
-MASKED = dataclasses.replace(NEAREST, with_mask=True)
 HALVES = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
 FLOOR = "floor + 0.5"
 GENERATORS: dict[str, Any] = {"Philox": "philox", "hardware noise": "hardware", "JaxUniform": "threefry_23_bits"}
@@ -45,7 +44,6 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What it is called in the results."""
         beside = " and ".join(filter(None, (self.noise, "mask" * self.mask)))
         what = f"quantize {self.dtype}" + f" -> {self.to}" * bool(self.to) + f" with {beside}" * bool(beside)
         what = f"clip gradient from {self.backward}, {self.dtype}" if self.backward else what
@@ -58,16 +56,14 @@ class Case:
 
     @functools.cached_property
     def function(self) -> Callable[..., Any]:
-        """What is compiled."""
         if self.who == "formula":
             return baselines.backward if self.backward else self._formula
         platform = "cuda" if self.chips == H100 else "tpu"
         [row] = [row for row in TABLE if (row.name, row.platform) == (self.who, platform)]
+        to, drawn = jnp.dtype(self.to) if self.to else None, GENERATORS.get(self.noise)
+        draw = Draw(drawn, self.shape[self.batch :], self.whole) if drawn else None
         spec = HALVES if self.note == FLOOR else NEAREST
-        spec = dataclasses.replace(spec, with_mask=self.mask, integer_dtype=jnp.dtype(self.to) if self.to else None)
-        if self.noise in GENERATORS:
-            draw = Draw(GENERATORS[self.noise], self.shape[self.batch :], self.whole)
-            spec = dataclasses.replace(spec, draw=draw)
+        spec = dataclasses.replace(spec, with_mask=self.mask, integer_dtype=to, draw=draw)
         if self.backward == "mask":
             return row.operation("clip_gradient_from_mask")
         if self.backward:
@@ -83,7 +79,6 @@ class Case:
 
     @property
     def avals(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """The types of its arrays."""
         x = jax.ShapeDtypeStruct(self.shape, jnp.dtype(self.dtype))
         if self.backward:
             packed = jax.ShapeDtypeStruct(packed_shape(self.shape), jnp.uint8)
@@ -94,6 +89,13 @@ class Case:
             ones = len(self.shape) - 1 if self.noise == "shared noise" else 0
             return x, jax.ShapeDtypeStruct((*(1,) * ones, *self.shape[ones:]), jnp.float32)
         return x, jax.ShapeDtypeStruct((*self.shape[: self.batch], 2 if self.who == "formula" else 4), jnp.uint32)
+
+    def compiled(self, mesh: jax.sharding.Mesh) -> Any:
+        """The program for a mesh of one device, which is set because Pallas reads the device from it."""
+        sharding = jax.NamedSharding(mesh, jax.P())
+        avals = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in self.avals]
+        with jax.set_mesh(mesh):
+            return jax.jit(self.function).trace(*avals).lower().compile()
 
     @property
     def elements(self) -> int:
@@ -127,9 +129,6 @@ class Case:
         return self.chips if (self.to if not self.mask else self.noise == "") else BOTH_KINDS
 
 
-Make = Callable[..., Case]
-
-
 def cases(platform: str) -> Iterator[Case]:
     """The cases of a platform: `"cuda"`, `"jax_triton"` or `"tpu"`."""
     if platform == "tpu":
@@ -145,7 +144,7 @@ def cases(platform: str) -> Iterator[Case]:
         yield from _formulas((SIZE,), H100)
 
 
-def _operations(make: Make, dtypes: tuple[str, ...]) -> Iterator[Case]:
+def _operations(make: Callable[..., Case], dtypes: tuple[str, ...]) -> Iterator[Case]:
     """Every operation in some dtypes."""
     what: tuple[dict[str, Any], ...] = ({}, {"to": "int8"}, {"note": FLOOR}, {"mask": True}, {"noise": "noise array"})
     for dtype in dtypes:
@@ -171,7 +170,7 @@ def _gpu_kernels(who: str) -> Iterator[Case]:
     yield large(noise="Philox", note="2**31 + 5")
 
 
-def _gpu_philox(make: Make) -> Iterator[Case]:
+def _gpu_philox(make: Callable[..., Case]) -> Iterator[Case]:
     for dtype in FLOATS:
         yield make(dtype=dtype, noise="Philox")
         yield make(dtype=dtype, to="int8", noise="Philox")

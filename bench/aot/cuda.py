@@ -37,32 +37,19 @@ FREE = {"parameter", "constant", "bitcast", "get-tuple-element", "tuple"}  # mov
 
 @functools.cache
 def h100() -> jax.sharding.Mesh:
-    """A mesh of one H100."""
     target = (pathlib.Path(__file__).parent / "h100.txtpb").read_text()
     topology = topologies.get_topology_desc(platform="cuda", target_config=target, topology="1x1x1")
     return topologies.make_mesh(topology, (1,), ("x",))
 
 
-def compile_for_h100(case: Case) -> Any:
-    """Compiles a case; the mesh is set because Pallas reads the device from it."""
-    sharding = jax.sharding.NamedSharding(h100(), jax.sharding.PartitionSpec())
-    avals = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in case.avals)
-    with jax.set_mesh(h100()):
-        return jax.jit(case.function).trace(*avals).lower().compile()
-
-
-def tool(name: str) -> str:
-    """The path of one of NVIDIA's tools: the one that pip installed, or the one on PATH."""
+def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs one of NVIDIA's tools: the one that pip installed, or the one on PATH."""
     found = pathlib.Path(sys.prefix).glob(f"lib/python3*/site-packages/nvidia/*/bin/{name}")
-    path = next(map(str, found), None) or shutil.which(name)
-    return path or sys.exit(
-        f"{name} is not there: `make test-aot` installs it, as does pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm"
-    )
-
-
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    """Runs one of the tools."""
-    return subprocess.run(command, capture_output=True, text=True, check=True)
+    if (path := next(map(str, found), None) or shutil.which(name)) is None:
+        sys.exit(
+            f"{name} is not there: `make test-aot` installs it, or pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm"
+        )
+    return subprocess.run([path, *arguments], capture_output=True, text=True, check=True)
 
 
 def kernels_in(dump: pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -72,8 +59,8 @@ def kernels_in(dump: pathlib.Path) -> Iterator[dict[str, Any]]:
         if not ENTRY.search(text):
             continue
         cubin, threads = str(ptx.with_suffix(".cubin")), re.search(r"\.(?:req|max)ntid (\d+)", text)
-        log = run(tool("ptxas"), "-arch=sm_90a", "-v", "-O3", str(ptx), "-o", cubin).stderr
-        listing = run(tool("nvdisasm"), "-c", cubin).stdout.splitlines()
+        log = run("ptxas", "-arch=sm_90a", "-v", "-O3", str(ptx), "-o", cubin).stderr
+        listing = run("nvdisasm", "-c", cubin).stdout.splitlines()
         found = [m.group(1) for m in map(INSTRUCTION.match, listing) if m]
         code = [name for name in found if name not in ("NOP", "BRA")]
         yield {
@@ -116,8 +103,7 @@ def traffic(program: str) -> dict[str, tuple[int, int]]:
 
 
 def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:
-    """Compiles one case and counts."""
-    compiled = compile_for_h100(case)
+    compiled = case.compiled(h100())
     moved = traffic(compiled.as_text())
     kernels = list(kernels_in(dump))
     totals = {"instructions": 0.0, "alu": 0.0}
@@ -128,8 +114,6 @@ def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:
             for what in totals:
                 totals[what] += kernel[what] * threads / case.elements
     return {
-        "case": case.name,
-        "chip": chip,
         "instructions_per_element": round(totals["instructions"], 2),
         "alu_per_element": round(totals["alu"], 2),
         "bytes_per_element": round(sum(map(sum, moved.values())) / case.elements, 2),
@@ -144,5 +128,4 @@ def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:
 
 
 def version() -> str:
-    """The compiler and its version."""
-    return f"ptxas {run(tool('ptxas'), '--version').stdout.split()[-1]}"
+    return f"ptxas {run('ptxas', '--version').stdout.split()[-1]}"

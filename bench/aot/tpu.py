@@ -27,17 +27,8 @@ IN_LOOP = re.compile(r"^\s*0x[0-9a-f]+\s+\w*\s*: >")
 
 @functools.cache
 def chip_mesh(chip: str) -> jax.sharding.Mesh:
-    """A mesh of one chip."""
     topology = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[chip])
     return jax.sharding.Mesh(topology.devices[:1], ("x",))
-
-
-def compile_for(chip: str, case: Case) -> Any:
-    """Compiles a case; the mesh is set because Pallas reads the device from it."""
-    sharding = jax.sharding.NamedSharding(chip_mesh(chip), jax.sharding.PartitionSpec())
-    avals = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in case.avals]
-    with jax.set_mesh(chip_mesh(chip)):
-        return jax.jit(case.function).trace(*avals).lower().compile()
 
 
 def steps(case: Case) -> int:
@@ -75,11 +66,8 @@ def bundles(compiled: Any, case: Case, dump: pathlib.Path) -> float:
 
 
 def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:
-    """Compiles one case and counts its bundles."""
-    compiled = compile_for(chip, case)
+    compiled = case.compiled(chip_mesh(chip))
     return {
-        "case": case.name,
-        "chip": chip,
         "bundles_per_1024": round(bundles(compiled, case, dump) / (case.elements / 1024), 2),
         "bytes_per_element": round(compiled.cost_analysis()["bytes accessed"] / case.elements, 2),
         "least_bytes_per_element": round(case.least_bytes_per_element, 2),
@@ -88,5 +76,4 @@ def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:
 
 
 def version() -> str:
-    """The compiler and its version."""
     return f"libtpu {importlib.metadata.version('libtpu')}"
