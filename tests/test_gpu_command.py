@@ -1,5 +1,6 @@
 """The command for a GPU loses nothing: not when a step is late, fails or crashes, nor when it is told to end itself."""
 
+import contextlib
 import pathlib
 import signal
 import subprocess
@@ -92,22 +93,20 @@ def steps_in(tmp_path: pathlib.Path) -> dict[str, Any]:
 
 
 def began(tmp_path: pathlib.Path) -> list[str]:
-    path = tmp_path / "began.txt"
-    return path.read_text().split() if path.exists() else []
+    return (tmp_path / "began.txt").read_text().split()
 
 
 def table_in(tmp_path: pathlib.Path) -> str:
     return (tmp_path / "out" / steps.TABLE).read_text()
 
 
-def has_ended(pid: int) -> bool:
-    """Whether a process has ended: nobody may have asked how, so that its number is still there."""
-    for _ in range(100):
-        path = pathlib.Path(f"/proc/{pid}/stat")
-        if not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z":
-            return True
-        time.sleep(0.05)
-    return False
+def running(folder: pathlib.Path) -> list[bytes]:
+    """The command lines of the processes that name a folder; one that was killed has none."""
+    found = list[bytes]()
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found.append(path.read_bytes())
+    return [words for words in found if str(folder).encode() in words]
 
 
 def test_a_failing_or_crashing_step_keeps_its_results_and_does_not_stop_the_next(
@@ -123,8 +122,7 @@ def test_a_failing_or_crashing_step_keeps_its_results_and_does_not_stop_the_next
 
 STUBBORN = """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it does not end when it is asked to
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    (folder.parent / "pid").write_text(str(sleeper.pid))
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(folder)])
     time.sleep(600)
 """
 
@@ -136,10 +134,10 @@ def test_a_late_step_is_killed_with_all_that_it_started_its_results_stay_and_the
     monkeypatch.setattr(command, "RESERVE", 2.0)
     begin = time.monotonic()
     forever = "time.sleep(600)"
-    assert call(0.5, tests=f"exec({textwrap.dedent(STUBBORN)!r})", bench=forever, tuner=forever) == 0
-    assert time.monotonic() - begin < 0.5 * 60
+    assert call(0.4, tests=f"exec({textwrap.dedent(STUBBORN)!r})", bench=forever, tuner=forever) == 0
+    assert time.monotonic() - begin < 0.4 * 60
     assert set(steps_in(tmp_path).values()) == {"late"}
-    assert has_ended(int((tmp_path / "pid").read_text()))
+    assert not running(tmp_path)
     assert "| met so far | each result that is timed is right | 1 of 2 cases" in table_in(tmp_path)
     assert "not measured | the tests marked gpu pass | 0 of 0 tests; step tests late: killed" in table_in(tmp_path)
 
@@ -148,7 +146,7 @@ def test_a_step_without_time_is_not_begun_and_the_table_says_so(
     call: Callable[..., int], tmp_path: pathlib.Path
 ) -> None:
     assert call(0.1) == 0
-    assert began(tmp_path) == []
+    assert not (tmp_path / "began.txt").exists()
     assert "| each result that is timed is right | step bench not run: no time was left" in table_in(tmp_path)
 
 
@@ -176,30 +174,17 @@ def test_results_of_another_card_code_or_jax_are_refused_and_stay(
     assert table_in(tmp_path) == before
 
 
-def words_of(path: pathlib.Path) -> bytes:
-    """The command line of a process, or nothing if it has ended meanwhile."""
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_call_that_is_told_to_end_kills_its_step_and_writes_the_table(number: int, tmp_path: pathlib.Path) -> None:
     out = tmp_path / "out"
-    begun = subprocess.Popen(
-        [sys.executable, "-m", "bench.gpu", "--rehearsal", "--out", str(out)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    words = [sys.executable, "-m", "bench.gpu", "--rehearsal", "--out", str(out)]
+    begun = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert begun.stdout is not None
     next(line for line in begun.stdout if line.startswith("tests"))
     begun.send_signal(number)
     said, _ = begun.communicate(timeout=60)
     assert begun.returncode == 128 + number
-    assert not [path for path in pathlib.Path("/proc").glob("[0-9]*/cmdline") if str(out).encode() in words_of(path)]
+    assert not running(out)
     assert steps_in(tmp_path) == {"tests": "stopped", "bench": "not run", "tuner": "not run"}
     assert "step tests stopped: this command was told to end" in table_in(tmp_path)
     assert "Traceback" not in said

@@ -92,69 +92,55 @@ def test_a_kernel_that_is_wrong_or_fails_has_no_speed_and_meets_no_target(
         assert status == table.NOT_MET
         assert f"1 wrong, the first: {SECOND}: {PALLAS}: " in measured
     assert command.complaints(folder, rehearsal=False)
-    both = folder_of(tmp_path, {PALLAS: bad, "copy": 1.0}, {PALLAS: bad, "copy": 1.0})
-    assert verdict(both, "near copy speed")[0] == table.NOT_MET
-
-
-def test_the_best_of_ours_is_one_that_is_right(tmp_path: pathlib.Path) -> None:
-    times = {f"{OURS}, xla": 2.0, PALLAS: wrong(0.5), COMPILED: 1.0}
-    status, measured = verdict(folder_of(tmp_path, times, times), "torch.compile")
+    case = {PALLAS: bad, f"{OURS}, xla": 2.0, "copy": 1.0, COMPILED: 1.0}
+    both = folder_of(tmp_path, case, case)
+    status, measured = verdict(both, "near copy speed")
     assert status == table.NOT_MET
-    assert measured.startswith("0.50x at worst")
+    assert measured.startswith(f"0 of 2 cases; 2 wrong, the first: {CASE}: {PALLAS}: ")
+    assert verdict(both, "torch.compile")[1].startswith("0.50x at worst")  # by the best of ours that is right
 
 
 @pytest.mark.parametrize("bad", [wrong(0.1), FAILED], ids=["wrong", "failed"])
-@pytest.mark.parametrize(
-    ("words", "other"),
-    [
+def test_a_baseline_that_is_wrong_or_fails_is_not_compared(bad: dict[str, Any], tmp_path: pathlib.Path) -> None:
+    for words, other in (
         ("None is not slower than the formula", SEED),
         ("any of jax's generators", targets.GENERATORS[1]),
         ("torch.compile", f"{COMPILED}, rand_like"),
-    ],
-)
-def test_a_baseline_that_is_wrong_or_fails_is_not_compared(
-    words: str, other: str, bad: dict[str, Any], tmp_path: pathlib.Path
-) -> None:
-    ours = {OURS: 1.0, PALLAS: 1.0}
-    folder = folder_of(tmp_path, ours | {other: 2.0}, ours | {other: bad})
-    status, measured = verdict(folder, words)
-    assert status == table.SO_FAR
-    assert measured.startswith(f"2.00x at worst ({CASE}), 2.00x at best; 1 of 2 cases")
-    assert f"not compared: {other}: " in measured
+    ):
+        ours = {OURS: 1.0, PALLAS: 1.0}
+        folder = folder_of(tmp_path, ours | {other: 2.0}, ours | {other: bad})
+        status, measured = verdict(folder, words)
+        assert status == table.SO_FAR
+        assert measured.startswith(f"2.00x at worst ({CASE}), 2.00x at best; 1 of 2 cases")
+        assert f"not compared: {other}: " in measured
+        assert (verdict(folder, "each result that is timed")[0] == table.NOT_MET) == ("wrong" in bad)
 
 
 def test_only_times_of_one_kind_are_compared_and_the_table_says_by_which_clock(tmp_path: pathlib.Path) -> None:
     times = {PALLAS: timed("profiler", 1.0, 4.0), COMPILED: timed("queue", 9.0, 5.0)}
-    _, measured = verdict(folder_of(tmp_path, times), "torch.compile")
-    assert measured.startswith(f"1.25x at worst ({CASE}), 1.25x at best; 1 of 2 cases by wall time")
+    assert verdict(folder_of(tmp_path, times), "torch.compile")[1].endswith("1.25x at best; 1 of 2 cases by wall time")
     times = {PALLAS: timed("profiler", 1.0, 4.0, queue_s=2.0), COMPILED: timed("queue", 9.0, 5.0, queue_s=9.0)}
-    _, measured = verdict(folder_of(tmp_path, times), "torch.compile")
-    assert measured.startswith(f"4.50x at worst ({CASE}), 4.50x at best; 1 of 2 cases by queue time")
+    assert verdict(folder_of(tmp_path, times), "torch.compile")[1].endswith("4.50x at best; 1 of 2 cases by queue time")
 
 
 def test_the_last_outcome_of_a_test_counts_and_a_run_that_failed_is_not_met(
     tmp_path: pathlib.Path,
 ) -> None:
-    lines: list[dict[str, Any]] = [
-        {"test": "a", "outcome": "failed", "why": "once"},
-        {"test": "b", "outcome": "skipped", "why": "needs jax-triton"},
-        {"test": "c", "outcome": "failed", "why": "bits differ"},
-        {"test": "a", "outcome": "passed"},
-    ]
-    folder = folder_of(tmp_path)
-
-    def found() -> tuple[str, str]:
-        (folder / steps.TESTS).write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"test": "d", "outc')
-        return verdict(folder, "the tests marked gpu")
+    def found(*lines: tuple[str, str, str], **ended: dict[str, str]) -> tuple[str, str]:
+        with (folder_of(tmp_path, **ended) / steps.TESTS).open("a") as file:
+            for test, outcome, why in lines:
+                file.write("\n" + json.dumps({"test": test, "outcome": outcome, "why": why}))
+            file.write('\n{"test": "c", "outc')
+        return verdict(tmp_path, "the tests marked gpu")
 
     skipped = "1 skipped (needs jax-triton)"
-    assert found() == (table.NOT_MET, f"1 of 2 tests; {skipped}; 1 wrong, the first: c: bits differ")
-    lines.append({"test": "c", "outcome": "passed"})
-    assert found() == (table.MET, f"2 of 2 tests; {skipped}")
-    folder_of(tmp_path, tests={"status": "late", "why": "killed"})
-    assert found() == (table.SO_FAR, f"2 of 2 tests; {skipped}; step tests late: killed")
-    folder_of(tmp_path, tests={"status": "failed", "why": "exit status 3"})
+    first = [("a", "failed", "once"), ("b", "skipped", "needs jax-triton"), ("c", "failed", "bits differ")]
+    assert found(*first, ("a", "passed", ""))[1] == f"1 of 2 tests; {skipped}; 1 wrong, the first: c: bits differ"
     assert found()[0] == table.NOT_MET
+    assert found(("c", "passed", "")) == (table.MET, f"2 of 2 tests; {skipped}")
+    late = {"status": "late", "why": "killed"}
+    assert found(tests=late) == (table.SO_FAR, f"2 of 2 tests; {skipped}; step tests late: killed")
+    assert found(tests={"status": "failed", "why": "exit status 3"})[0] == table.NOT_MET
     assert command.complaints(tmp_path, rehearsal=False)
 
 

@@ -80,10 +80,10 @@ def _speed(target: Speed, bench: steps.Json, run: steps.Json) -> tuple[str, str]
         ours, others = _named(target.ours, case), _named(target.other, case)
         right, baselines = ([name for name in names if not _why(case, name)] for names in (ours, others))
         failed = [why for name, why in wrong_in(case).items() if name in ("", *ours)]
+        compared = [[t for name in right if (t := results.times(case, name, other))] for other in baselines]
         if failed and not right:  # another of ours may be right, if the best of them is meant
             wrong.append(f"{title(case)}: {failed[0]}")
-        compared = [[t for name in right if (t := results.times(case, name, other))] for other in baselines]
-        if best := [max((theirs / mine, clock) for mine, theirs, clock in times) for times in compared if times]:
+        elif best := [max((theirs / mine, clock) for mine, theirs, clock in times) for times in compared if times]:
             found.append((*min(best), title(case)))
         else:
             reasons += [*filter(None, (_why(case, name) for name in ours + others)), f"no {target.other} here"]
