@@ -1,17 +1,15 @@
 """The steps of the command for a GPU: in the order of worth, with every result on disk as soon as it is known."""
 
-import itertools
 import os
 import pathlib
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
 
-from bench.gpu import marked_tests, measure, steps, store, targets
-from bench.gpu.steps import Rows, Task
+from bench.cases import Case
+from bench.gpu import measure, steps, targets
 from bench.names import FORMULA, OURS, SEED
 from bench.operations import operations
 from intnumerics.kernels import KERNEL_DTYPES
@@ -48,64 +46,28 @@ def test_the_tuner_tries_the_kernels_of_the_most_valuable_cases_first_and_then_a
     assert found[:3] == [(name, "bfloat16") for name in tune.FIRST]
 
 
-# --- rows -------------------------------------------------------------------------------------------------------------
+# --- cases ------------------------------------------------------------------------------------------------------------
 
 
-def jobs(ran: list[str], **bodies: Any) -> list[tuple[dict[str, Any], Any]]:
-    """A job for each name, which returns or raises what is given for it."""
+def test_each_case_is_on_disk_after_it_is_measured_one_that_fails_ends_nothing_and_only_that_is_run_again(
+    tmp_path: pathlib.Path,
+) -> None:
+    path, todo, ran = tmp_path / steps.BENCH, measure.headline()[:3], list[Case]()
 
-    def job(name: str, body: Any) -> dict[str, Any]:
-        ran.append(name)
-        if isinstance(body, Exception):
-            raise body
-        return {"results": {OURS: {"median_s": 1.0} | ({"wrong": body()} if callable(body) else {})}}
+    def run(case: Case) -> dict[str, Any]:
+        on_disk = [row["operation"] for row in steps.read(path).get("cases", [])]
+        assert on_disk == [one.operation.name for one in todo[: len(ran)]]
+        ran.append(case)
+        if len(ran) == 2:
+            raise RuntimeError("no memory")
+        found = {"operation": case.operation.name, "dtype": case.dtype, "shape": list(case.shape)}
+        return found | {"results": {OURS: {"median_s": 1.0}}}
 
-    known = {"dtype": "bfloat16", "shape": [8], "results": {}}
-    return [
-        ({"operation": name} | known, lambda name=name, body=body: job(name, body)) for name, body in bodies.items()
-    ]
-
-
-def rows(folder: pathlib.Path, seconds: float = 60.0, start: int = 0) -> Rows:
-    store.write(folder / store.RUN, {"about": ABOUT, "rehearsal": False, "steps": {}})
-    return Rows(Task("headline", str(folder), time.time() + steps.MARGIN + seconds, start=start))
-
-
-ABOUT: dict[str, Any] = {"device": "a card", "versions": {}, "system": "Linux", "commit": "c0ffee", "clocks": {}}
-
-
-def found_in(folder: pathlib.Path) -> dict[str, str | None]:
-    return {row["operation"]: row.get("error") for row in store.read(folder / store.BENCH)["cases"]}
-
-
-def test_each_row_is_on_disk_after_its_job_and_one_that_fails_does_not_end_the_step(tmp_path: pathlib.Path) -> None:
-    ran: list[str] = []
-    seen = lambda: str(sorted(found_in(tmp_path)))  # noqa: E731
-    rows(tmp_path).run(jobs(ran, a=None, b=RuntimeError("no memory"), c=seen))
-    assert ran == ["a", "b", "c"]
-    assert found_in(tmp_path) == {"a": None, "b": "RuntimeError: no memory", "c": None}
-    assert store.read(tmp_path / store.BENCH)["cases"][2]["results"][OURS]["wrong"] == "['a', 'b']"
-    table = (tmp_path / store.TABLE).read_text()
-    assert "NOT MET | each result that is timed is right | 2 of 3 cases; 2 wrong" in table
-    rows(tmp_path).run(jobs(ran, a=None, b=None, c=None))  # as `--from` does
-    assert ran == ["a", "b", "c", "b"]
-    assert found_in(tmp_path)["b"] is None
-
-
-def test_no_job_is_begun_without_time_for_it(tmp_path: pathlib.Path) -> None:
-    ran: list[str] = []
-    rows(tmp_path, seconds=-1.0).run(jobs(ran, a=None))
-    assert ran == []
-
-
-def test_what_a_process_ended_with_is_told_and_the_next_goes_on_after_it(tmp_path: pathlib.Path) -> None:
-    ran: list[str] = []
-    first = rows(tmp_path)
-    first.document["running"] = {"headline": jobs(ran, a=None)[0][0]}
-    first.write()
-    rows(tmp_path, start=1).run(jobs(ran, a=None, b=None))
-    assert ran == ["b"]
-    assert found_in(tmp_path) == {"a": "the process ended while it ran this", "b": None}
+    assert not measure.measure(path, todo, run, {})
+    assert [row.get("error") for row in steps.read(path)["cases"]] == [None, "RuntimeError: no memory", None]
+    assert measure.measure(path, todo, run, {})
+    assert ran == [*todo, todo[1]]
+    assert not any("error" in row for row in steps.read(path)["cases"])
 
 
 # --- the tests that are marked ----------------------------------------------------------------------------------------
@@ -114,65 +76,55 @@ def test_what_a_process_ended_with_is_told_and_the_next_goes_on_after_it(tmp_pat
 def test_the_files_that_are_searched_for_marked_tests_are_all_that_have_some(request: pytest.FixtureRequest) -> None:
     """Of the tests of this run, whichever they are."""
     found = {item.path for item in request.session.items if item.get_closest_marker("gpu")}
-    assert found <= {ROOT / name for name in marked_tests.FILES}
-    assert all((ROOT / name).exists() for name in marked_tests.FILES)
+    assert found <= {ROOT / name for name in steps.MARKED[2:]}
+    assert all((ROOT / name).exists() for name in steps.MARKED[2:])
 
 
 INNER = """
 import pytest
 
-@pytest.mark.parametrize("where", ["xla on a GPU", "pallas on a GPU"])
 @pytest.mark.parametrize("n", [1, 2])
-def test_a(n, where):
-    assert (n, where) != (2, "xla on a GPU"), "not these"
+def test_a(n):
+    assert n != 2, "not these"
 
 def test_b():
     pytest.skip("needs another card")
+
+@pytest.fixture
+def broken():
+    yield
+    raise RuntimeError("not taken down")
+
+def test_c(broken):
+    pass
 """
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_of_each_distinct_test_one_runs_first_and_what_passed_is_not_run_again(
+def test_the_outcome_of_each_test_is_on_disk_and_what_passed_is_not_run_again(
     workers: str, tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "test_inner.py").write_text(INNER)
-    results = tmp_path / "results.jsonl"
+    path = tmp_path / steps.TESTS
 
-    def run(*words: str) -> list[dict[str, Any]]:
-        before = len(store.lines(results))
-        plugin = ("-p", "bench.gpu.marked_tests", "--results-to", str(results), "-n", workers, "--maxschedchunk", "1")
-        subprocess.run(
+    def run(*words: str) -> tuple[int, list[tuple[str, str]]]:
+        known = len(steps.lines(path))
+        plugin = ("-p", "bench.gpu.marked_tests", "--results-to", str(path), "--known", str(known), "-n", workers)
+        done = subprocess.run(
             [sys.executable, "-m", "pytest", *plugin, *words],
             cwd=tmp_path,
             env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             check=False,
         )
-        return store.lines(results)[before:]
+        lines = steps.lines(path)[known:]
+        return done.returncode, [(line["test"].partition("::")[2], line["outcome"]) for line in lines]
 
-    assert run("--of-each", "0") == []
-    first = run()
-    assert [(line["test"].partition("::")[2], line["outcome"]) for line in first] == [
-        ("test_b", "skipped"),
-        ("test_a[1-pallas on a GPU]", "passed"),
-        ("test_a[1-xla on a GPU]", "passed"),
-        ("test_a[2-pallas on a GPU]", "passed"),
-        ("test_a[2-xla on a GPU]", "failed"),
-    ]
-    assert "needs another card" in first[0]["why"]
-    assert "not these" in first[-1]["why"]
-    assert [line["outcome"] for line in run()] == ["skipped", "failed"]
-
-
-def test_a_worker_that_lost_its_device_ends_after_a_test_failed_and_no_other_does(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ended: list[int] = []
-    monkeypatch.setattr(steps, "end", ended.append)
-    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
-    for well, outcome in itertools.product((True, False), ("passed", "failed")):
-        monkeypatch.setattr(steps, "is_well", lambda well=well: well)
-        marked_tests.pytest_runtest_logreport(
-            pytest.TestReport("a test", ("a file", 1, "a test"), {}, outcome, None, "call")  # pyright: ignore[reportArgumentType]
-        )
-        assert ended == ([] if well or outcome == "passed" else [steps.DEVICE_LOST])
+    rest = [("test_a[2]", "failed"), ("test_b", "skipped"), ("test_c", "passed"), ("test_c", "failed")]
+    assert run() == (1, [("test_a[1]", "passed"), *rest])
+    why = [line.get("why", "") for line in steps.lines(path)]
+    assert "not these" in why[1]
+    assert "needs another card" in why[2]
+    path.write_text(path.read_text() + '\n{"test": "cut o')
+    assert run() == (1, rest)
+    assert run("-k", "test_a and 1") == (0, [("test_a[1]", "passed")])

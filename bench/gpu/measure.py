@@ -1,79 +1,75 @@
-"""Steps headline and rest: cases of the benchmark, in the order of their worth."""
+"""The step bench: cases of the benchmark, in the order of their worth."""
 
-import functools
 import itertools
-from collections.abc import Iterator
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterable
 
-from bench import arrays, cases, libraries, machine
+from bench import arrays, cases, libraries, machine, results
 from bench.cases import Case
-from bench.gpu import steps
-from bench.gpu.steps import Rows, Task
-from bench.gpu.store import Json
+from bench.gpu import steps, table
 from bench.gpu.targets import BACKWARD, CHAINS, DTYPES, MASKED, NOISES, NOISY
 from bench.operations import operations
 from bench.runner import Runner
 from bench.timing import Patience
 
 PATIENCE, REHEARSAL_PATIENCE = Patience(least=5, most=15, seconds=0.4), Patience(least=2, most=2, seconds=0.0)
-LONGEST = 1.0  # seconds of a call
-COMPILERS = 8
-LARGE, SMALL, REHEARSAL_EXPONENT = 28, 26, 12
-REST = (24, 30, 27, 21, 18, 15, 12)  # the most telling sizes first
 # What the most is known from comes first.
 FIRST = (NOISY, "quantize to int8", BACKWARD[0], *CHAINS[:2], MASKED[1], "quantize", BACKWARD[1])
-OTHER_NOISE = tuple(f"quantize{to} with {noise}" for noise in NOISES[1:] for to in (" to int8", ""))
+OTHER_NOISE = (f"quantize{to} with {noise}" for noise in NOISES[1:] for to in (" to int8", ""))
 THEN = ("quantize with PhiloxUniform", MASKED[0], *CHAINS[2:], *OTHER_NOISE)
 
 
-def headline(rehearsal: bool = False) -> Iterator[Case]:
+def headline(rehearsal: bool = False) -> list[Case]:
     """The headline cases; in a rehearsal one for each target."""
-    bfloat16, float32 = DTYPES
-    groups = [(names, dtype, n) for n in (LARGE, SMALL) for names in (FIRST, THEN) for dtype in DTYPES]
+    groups = [(names, dtype, n) for n in (28, 26) for names in (FIRST, THEN) for dtype in DTYPES]
     if rehearsal:
-        groups = [(FIRST, bfloat16, REHEARSAL_EXPONENT), (FIRST[1:3], float32, REHEARSAL_EXPONENT)]
+        groups = [(FIRST, DTYPES[0], 12), (FIRST[1:3], DTYPES[1], 12)]
     by_name = {operation.name: operation for operation in operations()}
-    for names, dtype, exponent in groups:
-        for operation in (by_name[name] for name in names):
-            yield Case(operation, dtype, arrays.shape_of(operation.rank, 1 << exponent))
+    found = [(by_name[name], dtype, n) for names, dtype, n in groups for name in names]
+    return [Case(operation, dtype, arrays.shape_of(operation.rank, 1 << n)) for operation, dtype, n in found]
 
 
-def rest(rehearsal: bool = False) -> Iterator[Case]:
-    """What the benchmark has beside the headline."""
+def rest(rehearsal: bool) -> Iterable[Case]:
+    """What the benchmark has beside the headline, the most telling sizes first."""
     if rehearsal:
         return itertools.islice(cases.select("cpu", (10,), DTYPES[:1], ("0.5",)), 1)
-    return itertools.chain.from_iterable(cases.select("cuda", (size,)) for size in REST)
+    return itertools.chain.from_iterable(cases.select("cuda", (n,)) for n in (24, 30, 27, 21, 18, 15, 12))
 
 
-def measured(runner: Runner, reasons: list[str], case: Case) -> Json:
-    """What came of a case; why a time is not from the profiler is told once for all cases."""
-    found = runner.run(case)
-    reasons += [why for why in found.pop("device_time", []) if why not in reasons]
-    return found
+def measure(path: pathlib.Path, todo: Iterable[Case], run: Callable[[Case], steps.Json], about: steps.Json) -> bool:
+    """Measures what has no result yet, or failed, and writes each as soon as it is known; whether no case failed."""
+    document = steps.read(path) | about
+    rows = {results.title(row): row for row in document.get("cases", [])}
+    reasons = document.setdefault("device_time", [])
+    for case in (case for case in todo if case.name not in rows or "error" in rows[case.name]):
+        print(case.name, flush=True)
+        try:
+            row = run(case)
+        except Exception as error:
+            row = {"operation": case.operation.name, "dtype": case.dtype, "shape": list(case.shape), "results": {}}
+            row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        reasons += [why for why in row.pop("device_time", []) if why not in reasons]
+        rows[case.name] = row
+        results.write(path, document | {"cases": list(rows.values())})
+        print(f"  {'; '.join(table.wrong_in(row).values()) or 'right'}", flush=True)
+    return not any("error" in row for row in rows.values())
 
 
-def main() -> None:
+def main(path: pathlib.Path, rehearsal: bool) -> bool:
     """Runs the step."""
-    task, platform = Task.given(), machine.platform_name()
-    if task.rehearsal:
-        libraries.torch_on.append("cpu")
-    names = cases.here(platform, task.rehearsal)
-    chosen = headline(task.rehearsal) if task.name == "headline" else rest(task.rehearsal)
+    libraries.torch_on += ["cpu"] * rehearsal
+    platform, planned = machine.platform_name(), headline(rehearsal)
+    names, patience = cases.here(platform, rehearsal), REHEARSAL_PATIENCE if rehearsal else PATIENCE
     absent = [f"implementation={n!r}" for n in cases.implementations(platform) if n not in (*names, "reference")]
-    rows = Rows(task)
-    rows.document |= machine.description() | {"skipped": [*libraries.missing(), *absent]}
-    rows.document["settings"] = vars(PATIENCE) | {"quick": task.rehearsal}
-    patience = REHEARSAL_PATIENCE if task.rehearsal else PATIENCE
-    runner = Runner(names, patience, LONGEST, min(COMPILERS, machine.cores()), queue_on_cpu=task.rehearsal)
-    reasons = rows.document.setdefault("device_time", [])
-    rows.run(
-        (
-            {"operation": case.operation.name, "dtype": case.dtype, "shape": list(case.shape), "results": {}},
-            functools.partial(measured, runner, reasons, case),
-        )
-        for case in chosen
-    )
-    steps.end()
+    about = machine.description() | {"skipped": [*libraries.missing(), *absent]}
+    about |= {"settings": vars(patience) | {"quick": rehearsal}, "planned": [case.name for case in planned]}
+    runner = Runner(names, patience, longest=1.0, compilers=min(8, machine.cores()), queue_on_cpu=rehearsal)
+    return measure(path, [*planned, *rest(rehearsal)], runner.run, about)
 
 
 if __name__ == "__main__":
-    main()
+    if not main(pathlib.Path(sys.argv[1]), "--rehearsal" in sys.argv):
+        sys.exit("a case failed: bench.json says which")
+    os._exit(0)  # without taking down the libraries, some of which crash then

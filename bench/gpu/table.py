@@ -1,156 +1,117 @@
 """The table: each target, what was measured, and whether that meets it; from the files of a folder alone."""
 
 import pathlib
-from collections import Counter
-from typing import NamedTuple
 
 from bench import results
-from bench.gpu import store
-from bench.gpu.store import Json
+from bench.gpu import steps
 from bench.gpu.targets import ANY_NOISE, BEST_OF_OURS, COPY, GENERATORS, SAME_NOISE, TARGETS, Right, Speed
 from bench.names import OURS
 from bench.results import title
 
 MET, SO_FAR, NOT_MET, NOT_MEASURED = "met", "met so far", "NOT MET", "not measured"
-WIDTH = 400  # of what was measured
 
 
-class Verdict(NamedTuple):
-    """What was measured of a target, or why nothing was; `SO_FAR` if some of its cases were not."""
-
-    target: Right | Speed
-    status: str
-    measured: str
-
-
-def verdicts(folder: pathlib.Path) -> list[Verdict]:
-    """What was measured of every target."""
-    run, bench = (store.read(folder / name) for name in (store.RUN, store.BENCH))
-    lines = store.lines(folder / store.TESTS)
-    return [
-        _speed(target, run, bench)
-        if isinstance(target, Speed)
-        else (_tests(target, run, lines) if target.step == "tests" else _cases(target, run, bench))
-        for target in TARGETS
-    ]
+def verdicts(folder: pathlib.Path) -> list[tuple[Right | Speed, str, str]]:
+    """Every target with one of the words above, and with what was measured or why nothing was."""
+    run, bench = steps.read(folder / steps.RUN), steps.read(folder / steps.BENCH)
+    right = {"tests": _tests(steps.lines(folder / steps.TESTS), run), "bench": _cases(bench, run)}
+    judged = (_speed(target, bench, run) if isinstance(target, Speed) else right[target.step] for target in TARGETS)
+    return [(target, *found) for target, found in zip(TARGETS, judged, strict=True)]
 
 
-def wrong_in(case: Json) -> list[str]:
-    """What is wrong in a case: that it failed, a wrong result of anyone, or that a kernel of ours failed."""
-    wrong = [f"failed: {case['error']}"] if "error" in case else []
-    found = case["results"]
-    return wrong + [
-        why for name in found if (why := _failure(case, name)) and (_is_ours(name) or "wrong" in found[name])
-    ]
+def _judged(wrong: list[str], done: int, is_complete: bool, *measured: str) -> tuple[str, str]:
+    """The status, in which a wrong result counts however many others are right, and what was measured."""
+    status = NOT_MET if wrong else NOT_MEASURED if not done else MET if is_complete else SO_FAR
+    first = f"{len(wrong)} wrong, the first: {wrong[0]}" if wrong else ""
+    return status, "; ".join(filter(None, (*measured, first)))
 
 
-def _is_ours(name: str) -> bool:
-    return name.split(",")[0] == OURS
+def ended(run: steps.Json, step: str) -> str:
+    """How a step ended, and why."""
+    return f"step {step} " + ": ".join(filter(None, (run["steps"][step]["status"], run["steps"][step].get("why"))))
 
 
-def _failure(case: Json, name: str) -> str:
-    """Why a variant has no result that is right, or nothing."""
-    found = case["results"][name]
-    return next(
-        (f"{name}: {how}: {found[key]}" for key, how in (("wrong", "wrong"), ("error", "failed")) if key in found), ""
-    )
-
-
-def _verdict(target: Right | Speed, wrong: list[str], is_complete: bool, measured: str) -> Verdict:
-    status = NOT_MET if wrong else MET if is_complete else SO_FAR
-    return Verdict(target, status, measured + (f"; {len(wrong)} wrong, the first: {wrong[0]}" if wrong else ""))
-
-
-def _why_not(run: Json, step: str) -> str:
-    """Why there is nothing of a step."""
-    found = run["steps"].get(step, {"status": "not run"})
-    return f"step {step} {found['status']}" + (f": {found['why']}" if found.get("why") else "")
-
-
-def _cases(target: Right, run: Json, bench: Json) -> Verdict:
-    rows, asked = bench.get("cases", []), bench.get("planned", {}).get(target.step, [])
-    wrong = [f"{title(row)}: {why}" for row in rows for why in wrong_in(row)]
-    done = {title(row) for row in rows if any(results.seconds(row, n) for n in row["results"] if _is_ours(n))}
-    planned = done | {title(row) for row in asked}
-    if not done and not wrong:
-        return Verdict(target, NOT_MEASURED, _why_not(run, target.step))
-    return _verdict(target, wrong, done >= planned, f"{len(done)} of {len(planned)} cases")
-
-
-def _tests(target: Right, run: Json, lines: list[Json]) -> Verdict:
+def _tests(lines: list[steps.Json], run: steps.Json) -> tuple[str, str]:
     """How many tests passed of those that were run; the last outcome of a test counts."""
-    last = {line["test"]: line for line in lines}
-    of = {outcome: [line for line in last.values() if line["outcome"] == outcome] for outcome in ("passed", "skipped")}
-    wrong = [f"{line['test']}: {line.get('why', '')}" for line in last.values() if line["outcome"] == "failed"]
-    skipped = ", ".join(sorted({line["why"] for line in of["skipped"]}))
-    more = f", {len(of['skipped'])} skipped ({skipped})" if skipped else ""
-    if not of["passed"] and not wrong:
-        return Verdict(target, NOT_MEASURED, _why_not(run, target.step) + more)
-    measured = f"{len(of['passed'])} of {len(of['passed']) + len(wrong)} tests{more}"
-    is_complete = run["steps"][target.step]["status"] == "ran"
-    return _verdict(target, wrong, is_complete, measured + ("" if is_complete else f"; {_why_not(run, target.step)}"))
+    last, status = {line["test"]: line for line in lines}.values(), run["steps"]["tests"]["status"]
+    passed, failed, skipped = ([one for one in last if one["outcome"] == o] for o in ("passed", "failed", "skipped"))
+    wrong = [f"{line['test']}: {line['why']}" for line in failed] or [ended(run, "tests")] * (status == "failed")
+    why = f"{len(skipped)} skipped ({', '.join(sorted({line['why'] for line in skipped}))})" if skipped else ""
+    counts = f"{len(passed)} of {len(passed) + len(failed)} tests"
+    return _judged(wrong, len(passed), status == "ran", counts, why, "" if status == "ran" else ended(run, "tests"))
 
 
-def _named(name: str, case: Json) -> list[str]:
+def wrong_in(case: steps.Json) -> dict[str, str]:
+    """What is wrong in a case, by variant: a wrong result of anyone, a kernel of ours that failed, or all of it."""
+    found = case["results"].items()
+    wrong = {name: _why(case, name) for name, r in found if "wrong" in r or ("error" in r and name.startswith(OURS))}
+    return wrong | ({"": f"failed: {case['error']}"} if "error" in case else {})
+
+
+def _why(case: steps.Json, name: str) -> str:
+    """Why a variant has no time that counts, or nothing."""
+    found = case["results"][name]
+    return next((f"{name}: {how}: {found[how]}" for how in ("wrong", "error", "left_out") if how in found), "")
+
+
+def _cases(bench: steps.Json, run: steps.Json) -> tuple[str, str]:
+    """How many cases have a time of ours, of those that are planned and others."""
+    rows = bench.get("cases", [])
+    wrong = [f"{title(row)}: {why}" for row in rows for why in wrong_in(row).values()]
+    done = {title(row) for row in rows if any(results.seconds(row, n) for n in row["results"] if n.startswith(OURS))}
+    planned = done.union(bench.get("planned", []))
+    measured = f"{len(done)} of {len(planned)} cases" if done or wrong else ended(run, "bench")
+    return _judged(wrong, len(done), done >= planned, measured)
+
+
+def _named(name: str, case: steps.Json) -> list[str]:
     """The variants of a case that a target means."""
     several = {COPY: results.COPIES, SAME_NOISE: (case.get("baseline"),), ANY_NOISE: GENERATORS, OURS: (OURS,)}
-    if name in several:
-        return [found for found in case["results"] if found in several[name]]
-    return [found for found in case["results"] if found.startswith(f"{OURS}," if name == BEST_OF_OURS else name)]
+    start = f"{OURS}," if name == BEST_OF_OURS else name
+    return [one for one in case["results"] if (one in several[name] if name in several else one.startswith(start))]
 
 
-def _speed(target: Speed, run: Json, bench: Json) -> Verdict:
-    asked = [row for row in bench.get("planned", {}).get("headline", []) if row["operation"] in target.operations]
-    planned = {title(row) for row in asked if row["dtype"] in target.dtypes}
-    found, wrong, reasons, clocks = [], [], [], Counter[str]()
+def _speed(target: Speed, bench: steps.Json, run: steps.Json) -> tuple[str, str]:
+    """The worst and the best ratio; of ours the quickest that is right counts, and of the others each."""
+    names = {f"{operation}, {dtype}" for operation in target.operations for dtype in target.dtypes}
+    planned = [name for name in bench.get("planned", []) if name.partition(" [")[0] in names]
+    found, wrong, reasons = list[tuple[float, str, str]](), list[str](), list[str]()
     for case in (case for case in bench.get("cases", []) if title(case) in planned):
-        sides = [_named(target.ours, case), _named(target.other, case)]
-        ours, others = ([name for name in side if not _failure(case, name)] for side in sides)
-        failed = wrong_in(case) if "error" in case else [why for name in sides[0] if (why := _failure(case, name))]
-        if failed and not ours:  # another of ours may be right, if the best of them is meant
+        ours, others = _named(target.ours, case), _named(target.other, case)
+        right, baselines = ([name for name in names if not _why(case, name)] for names in (ours, others))
+        failed = [why for name, why in wrong_in(case).items() if name in ("", *ours)]
+        compared = [[t for name in right if (t := results.times(case, name, other))] for other in baselines]
+        if failed and not right:  # another of ours may be right, if the best of them is meant
             wrong.append(f"{title(case)}: {failed[0]}")
-        compared = [[t for name in ours if (t := results.times(case, name, other))] for other in others]
-        best = [max((theirs / mine, clock) for mine, theirs, clock in times) for times in compared if times]
-        if best:
-            found.append((min(best)[0], title(case)))
-            clocks[min(best)[1]] += 1
-        left_out = ((n, case["results"][n].get("left_out")) for n in (*ours, *others))
-        reasons += [*(f"{n}: {why}" for n, why in left_out if why), *(_failure(case, n) for n in sides[1])]
-        reasons += [] if sides[1] else [f"nothing to compare: no {target.other} here"]
-    reason = next(filter(None, reasons), "")
+        elif best := [max((theirs / mine, clock) for mine, theirs, clock in times) for times in compared if times]:
+            found.append((*min(best), title(case)))
+        else:
+            reasons += [*filter(None, (_why(case, name) for name in ours + others)), f"no {target.other} here"]
     if not found and not wrong:
-        return Verdict(target, NOT_MEASURED, reason or _why_not(run, "headline"))
-    measured = f"{len(found)} of {len(planned)} cases"
+        return NOT_MEASURED, (reasons or [ended(run, "bench")])[0]
+    said, worst = [f"{len(found)} of {len(planned)} cases", *(f"not compared: {why}" for why in reasons[:1])], 0.0
     if found:
-        measured = f"{min(found)[0]:.2f}x at worst ({min(found)[1]}), {max(found)[0]:.2f}x at best; {measured}"
-    measured += "".join(f"; {n} by {clock} time" for clock, n in clocks.items() if clock != "device")
-    measured += f"; not compared: {reason}" if reason and len(found) < len(planned) else ""
-    verdict = _verdict(target, wrong, len(found) >= len(planned), measured)
-    is_slow = bool(found) and min(found)[0] < target.least
-    return verdict._replace(status=NOT_MET) if is_slow else verdict
-
-
-# --- as text ----------------------------------------------------------------------------------------------------------
+        worst, _, where = min(found)
+        said.insert(0, f"{worst:.2f}x at worst ({where}), {max(found)[0]:.2f}x at best")
+        said[1] += f" by {' and '.join(sorted({clock for _, clock, _ in found}))} time"
+    status, measured = _judged(wrong, len(found), len(found) >= len(planned), *said)
+    return NOT_MET if worst < target.least else status, measured
 
 
 def text(folder: pathlib.Path) -> str:
     """The table of what is in a folder, with what a reader needs to know of it."""
-    run, bench = (store.read(folder / name) for name in (store.RUN, store.BENCH))
-    about, card = run["about"], run["about"]["device"]
-    copies = [results.gb_per_s(case, name) or 0.0 for case in bench.get("cases", []) for name in results.COPIES]
+    run, bench = steps.read(folder / steps.RUN), steps.read(folder / steps.BENCH)
+    card, is_rehearsal = run["known"]["device"], run["known"]["rehearsal"]
     lines = [
-        f"{card}; {', '.join(f'{name} {version}' for name, version in about['versions'].items())}",
-        f"{about['system']}; commit {about['commit']}; {about['clocks']}",
-        *(["A REHEARSAL on a CPU, with the kernels interpreted: its speeds say nothing."] if run["rehearsal"] else []),
-        *(f"{card} | {_why_not(run, name)}, {step.get('seconds', 0):.0f} s" for name, step in run["steps"].items()),
-        *([f"{card} | copy, bytes read and written | {max(copies):.0f} GB/s at best"] if any(copies) else []),
+        *(f"{name}: {value}" for name, value in run["about"].items()),
+        *(["A REHEARSAL on a CPU, with the kernels interpreted: its speeds say nothing."] if is_rehearsal else []),
+        *(f"{card} | {ended(run, name)}, {step.get('seconds', 0):.0f} s" for name, step in run["steps"].items()),
         *(f"device times: {line}" for line in bench.get("device_time", [])),
         *(f"not measured: {line}" for line in bench.get("skipped", [])),
-        "",
         "target | card | verdict | what | measured",
     ]
     for i, (target, status, measured) in enumerate(verdicts(folder), 1):
         least = f" (at least {target.least:.2f}x)" if isinstance(target, Speed) else ""
-        shown = "rehearsed" if run["rehearsal"] and least and status != NOT_MEASURED else status
-        lines.append(f"{i:6} | {card} | {shown} | {target.name}{least} | {' '.join(measured.split())[:WIDTH]}")
+        shown = "rehearsed" if is_rehearsal and least and status != NOT_MEASURED else status
+        lines.append(f"{i:6} | {card} | {shown} | {target.name}{least} | {' '.join(measured.split())[:400]}")
     return "\n".join(lines) + "\n"

@@ -47,7 +47,7 @@ class Speed(NamedTuple):
 
 TARGETS: tuple[Right | Speed, ...] = (
     Right("the tests marked gpu pass", "tests"),
-    Right("each result that is timed is right", "headline"),
+    Right("each result that is timed is right", "bench"),
     # Memory bandwidth has room for about 30 instructions per element; kernels take 5 to 7, and 18.5 with Philox.
     Speed("Philox bfloat16 to int8, pallas: near copy speed", (NOISY,), PALLAS, COPY, 0.90, ("bfloat16",)),
     Speed("deterministic, pallas: at copy speed", FORWARD, PALLAS, COPY, 0.95),
