@@ -64,7 +64,11 @@ def to_compile(devices: list[jax.Device]) -> dict[str, float]:
     """The median seconds in which the gradient of `LAYERS` products and quantizers is traced, lowered and compiled."""
     formula = jax.custom_vjp(lambda x: baselines.nearest(x))
     formula.defvjp(lambda x: (baselines.nearest(x), x), lambda x, g: (baselines.backward(g, x),))
-    quantizers = {FORMULA: formula, OURS: lambda x: quantize(x, NEAREST)}
+    bits: Function = jax.custom_vjp(lambda x: baselines.nearest(x))
+    pack = lambda x: jnp.packbits(baselines.backward(jnp.ones_like(x), x) == 1, axis=-1, bitorder="little")  # noqa: E731
+    unpack = functools.partial(jnp.unpackbits, axis=-1, bitorder="little")
+    bits.defvjp(lambda x: (baselines.nearest(x), pack(x)), lambda packed, g: (jnp.where(unpack(packed), g, 0.0),))
+    quantizers = {FORMULA: formula, f"{FORMULA}, with a packed mask": bits, OURS: lambda x: quantize(x, NEAREST)}
     mesh = jax.make_mesh((len(devices),), ("batch",), (jax.sharding.AxisType.Auto,), devices=devices)
     split = jax.NamedSharding(mesh, jax.P("batch"))
     weights = [jnp.zeros((WIDTH, WIDTH))] * LAYERS

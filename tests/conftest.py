@@ -15,7 +15,6 @@ import jax
 import pytest
 import triton_interpreter
 
-
 FEW = 4  # values of a parameter
 
 
