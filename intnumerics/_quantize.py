@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from . import _checks, _dispatch, _eager, _operations
-from ._global_position import Part, part_of
+from ._global_position import part_of
 from ._integer_dtypes import integer_dtype, written_as
 from ._memoize import memoized
 from ._quantization import Derivative
@@ -52,13 +52,9 @@ def _forward(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax
         y, packed = _operations.quantize_with_mask(
             x, noise, how.spec, how.implementation, how.interpret, how.derivative
         )
-        return _named(y), checkpoint_name(packed, MASK)
+        return checkpoint_name(y, VALUES), checkpoint_name(packed, MASK)
     y = _operations.quantize(x, noise, how.spec, how.implementation, how.interpret, how.derivative)
-    return _named(y), x if how.residual == "x" else None
-
-
-def _named(values: jax.Array) -> jax.Array:
-    return checkpoint_name(values, VALUES)
+    return checkpoint_name(y, VALUES), x if how.residual == "x" else None
 
 
 def _backward(how: _Straight, kept: Any, g: jax.Array) -> tuple[jax.Array, None]:
@@ -132,8 +128,10 @@ def quantize(
     x = _checked(x, numerics, implementation, interpret)
     part = part_of(offset, global_shape, x.shape)
     if part is None and is_eager(numerics, x, key):
-        return _eager.quantize(x, _key_of(numerics, key), numerics, None, implementation, interpret)
-    noise, spec = _noise_and_spec(x, numerics, key, part, implementation, interpret)
+        key = None if numerics.noise_fn is None else _checks.key(key)
+        return _eager.quantize(x, key, numerics, None, implementation, interpret)
+    noise, spec = numerics.noise_and_spec(x, key, part)
+    _check_noise(noise, spec, implementation, interpret)
     if not isinstance(x, Tracer) and not isinstance(noise, Tracer):  # and nothing is differentiated
         return _operations.quantize(x, noise, spec, implementation, interpret)
     if noise is not None:
@@ -188,12 +186,13 @@ def quantize_to_int(
     x = _checked(x, numerics, implementation, interpret)
     part = part_of(offset, global_shape, x.shape)
     if part is None and is_eager(numerics, x, key):
-        key = _key_of(numerics, key)
+        key = None if numerics.noise_fn is None else _checks.key(key)
         return _eager.quantize(x, key, numerics, _kept_integers(numerics, x.dtype, dtype), implementation, interpret)
-    noise, spec = _noise_and_spec(x, numerics, key, part, implementation, interpret)
+    noise, spec = numerics.noise_and_spec(x, key, part)
+    _check_noise(noise, spec, implementation, interpret)
     integers = _integers(numerics, x.dtype, dtype)
     spec = dataclasses.replace(spec, integer_dtype=written_as(integers))
-    return _named(_operations.quantize(x, noise, spec, implementation, interpret).astype(integers))
+    return checkpoint_name(_operations.quantize(x, noise, spec, implementation, interpret).astype(integers), VALUES)
 
 
 def _integers(numerics: IntNumerics, of_x: np.dtype, dtype: DTypeLike | None) -> np.dtype:
@@ -256,21 +255,8 @@ def _checked(x: Any, numerics: Any, implementation: Name | None, interpret: Inte
     return x
 
 
-def _key_of(numerics: IntNumerics, key: Any) -> jax.Array | None:
-    """The key, checked; None if the numerics draws no noise."""
-    return None if numerics.noise_fn is None else _checks.key(key)
-
-
-def _noise_and_spec(
-    x: jax.Array,
-    numerics: IntNumerics,
-    key: Any,
-    part: Part | None,
-    implementation: Name | None,
-    interpret: Interpreted | None,
-) -> tuple[jax.Array | None, QuantSpec]:
-    """The noise or its seed, and what the pass does with it."""
-    noise, spec = numerics.noise_and_spec(x, key, part)
+def _check_noise(
+    noise: jax.Array | None, spec: QuantSpec, implementation: Name | None, interpret: Interpreted | None
+) -> None:
     if noise is not None and spec.draw is None:
         _dispatch.check(implementation, interpret, noise.dtype)
-    return noise, spec
