@@ -19,6 +19,7 @@ from bench.variant import Variant
 from intnumerics import IntNumerics, quantize, quantize_to_int
 
 # Not public: the passes by themselves, without a gradient around them.
+from intnumerics._dispatch import Choice
 from intnumerics._operations import clip_gradient_from_mask, clip_gradient_from_x, quantize_with_mask
 from intnumerics.stochastic_rounding import HardwareUniform, JaxUniform, PhiloxUniform, RandomCenteredUniform
 
@@ -124,7 +125,7 @@ def floor_plus_half() -> Operation:
 def keeping_the_mask(noise: str | None = None) -> Operation:
     """The forward of a training step: the result, and one bit per element for the backward."""
     numerics = NEAREST.replace(noise_fn=NOISE[noise] if noise else None)
-    ours = lambda name: lambda x, key=None: quantize_with_mask(x, *numerics.noise_and_spec(x, key), **how(name))  # noqa: E731
+    ours = lambda name: lambda x, key=None: quantize_with_mask(x, *numerics.noise_and_spec(x, key), Choice(**how(name)))  # noqa: E731
     name = f"quantize{f' with {noise}' if noise else ''}, keeping the mask"
     others = formula("same", noise is not None)
     return dataclasses.replace(forward("same", noise), name=name, ours=ours, others=others)
@@ -141,7 +142,7 @@ def from_mask() -> Operation:
     return Operation(
         name="backward from the mask",
         takes=("g", "mask"),
-        ours=lambda name: lambda g, mask: clip_gradient_from_mask(g, mask, **how(name)),
+        ours=lambda name: lambda g, mask: clip_gradient_from_mask(g, mask, Choice(**how(name))),
         others={FORMULA: Variant(baselines.backward, ("g", "x"))} | libraries.backward(),
         expected=masked,
     )
@@ -149,7 +150,7 @@ def from_mask() -> Operation:
 
 def from_x() -> Operation:
     """The backward from x, as a caller without a mask has it."""
-    ours = lambda name: lambda g, x: clip_gradient_from_x(g, x, NEAREST.spec(), **how(name))  # noqa: E731
+    ours = lambda name: lambda g, x: clip_gradient_from_x(g, x, NEAREST.spec(), Choice(**how(name)))  # noqa: E731
     return dataclasses.replace(from_mask(), name="backward from x", takes=("g", "x"), ours=ours)
 
 

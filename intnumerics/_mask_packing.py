@@ -120,11 +120,7 @@ def _known_axes(shape: tuple[int, ...]) -> int:
 
 
 def packing_of(packed: tuple[int, ...], shape: tuple[int, ...]) -> Packing:
-    """How the mask of an array of `shape` was packed, from the shape of the packed mask.
-
-    Raises:
-        ValueError: It is not the mask of such an array.
-    """
+    """How the mask of an array of `shape` was packed, from the shape of the packed mask."""
     for how in (packing(shape), BY_THE_BYTE):
         if how.shape(shape) == packed:
             return how

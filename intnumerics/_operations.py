@@ -7,57 +7,40 @@ import jax
 import jax.numpy as jnp
 
 from . import _partitioning, _primitive
+from ._dispatch import ANY, Choice
 from ._mask_packing import BY_THE_BYTE, Packing, packing, packing_of
 from ._operation import Arrays, Groups, Operation
 from ._quantization import ClipGradientFromMask, ClipGradientFromX, Derivative, Quantize, noise_alone
-from .kernels import Draw, Interpreted, Name, QuantSpec
+from .kernels import Draw, QuantSpec
 
 
 def quantize(
-    x: jax.Array,
-    noise: jax.Array | None,
-    spec: QuantSpec,
-    implementation: Name | None = None,
-    interpret: Interpreted | None = None,
-    derivative: Derivative = "formula",
+    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, choice: Choice = ANY, derivative: Derivative = "formula"
 ) -> jax.Array:
     """`kernels.reference.quantize` without a mask; noise that broadcasts to x need not have the rank of x."""
     operation, others = _quantization(x, noise, spec, derivative)
-    return _run(operation, x, *others, implementation=implementation, interpret=interpret)[0]
+    return _run(choice, operation, x, *others)[0]
 
 
 def quantize_with_mask(
-    x: jax.Array,
-    noise: jax.Array | None,
-    spec: QuantSpec,
-    implementation: Name | None = None,
-    interpret: Interpreted | None = None,
-    derivative: Derivative = "formula",
+    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, choice: Choice = ANY, derivative: Derivative = "formula"
 ) -> tuple[jax.Array, jax.Array]:
     """`quantize`, and the clip mask in the same pass, packed as `_mask_packing.py` describes."""
     operation, others = _quantization(x, noise, spec, derivative)
     operation = dataclasses.replace(operation, packing=_packing_by_type(spec, _at_least_1d(x)))
-    y, packed = _run(operation, x, *others, implementation=implementation, interpret=interpret)
+    y, packed = _run(choice, operation, x, *others)
     return y, packed
 
 
-def clip_gradient_from_mask(
-    g: jax.Array, packed: jax.Array, implementation: Name | None = None, interpret: Interpreted | None = None
-) -> jax.Array:
+def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, choice: Choice = ANY) -> jax.Array:
     """`kernels.reference.clip_gradient_from_mask`."""
-    operation = ClipGradientFromMask(packing_of(packed.shape, _at_least_1d(g).shape))
-    return _run(operation, g, packed, implementation=implementation, interpret=interpret)[0]
+    how = packing_of(packed.shape, _at_least_1d(g).shape)
+    return _run(choice, ClipGradientFromMask(how), g, packed)[0]
 
 
-def clip_gradient_from_x(
-    g: jax.Array,
-    x: jax.Array,
-    spec: QuantSpec,
-    implementation: Name | None = None,
-    interpret: Interpreted | None = None,
-) -> jax.Array:
+def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec, choice: Choice = ANY) -> jax.Array:
     """`kernels.reference.clip_gradient_from_x`."""
-    return _run(ClipGradientFromX(spec), g, _at_least_1d(x), implementation=implementation, interpret=interpret)[0]
+    return _run(choice, ClipGradientFromX(spec), g, _at_least_1d(x))[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -87,17 +70,9 @@ def _at_least_1d(x: jax.Array) -> jax.Array:
     return x.reshape(1) if x.ndim == 0 else x
 
 
-def _run(
-    operation: Operation,
-    first: jax.Array,
-    *others: jax.Array,
-    implementation: Name | None,
-    interpret: Interpreted | None,
-) -> Arrays:
+def _run(choice: Choice, operation: Operation, first: jax.Array, *others: jax.Array) -> Arrays:
     """The results, the first one in the shape of the first operand, which the primitive takes with an axis at least."""
-    result, *more = _primitive.run(
-        operation, _at_least_1d(first), *others, implementation=implementation, interpret=interpret
-    )
+    result, *more = _primitive.run(operation, _at_least_1d(first), *others, **choice._asdict())
     return [result.reshape(first.shape), *more]
 
 
@@ -118,5 +93,6 @@ def _quantization(
 def _packing_by_type(spec: QuantSpec, x: jax.Array) -> Packing:
     """How the mask of x is packed: so that no shard has parts of groups, as far as its type tells how it is split."""
     how = packing(x.shape)
-    layout = _partitioning.layout_by_type(Quantize(spec), [jax.typeof(x)])
+    types = [jax.typeof(x)]
+    layout = _partitioning.layout_by_type(Quantize(spec), types, _partitioning.mesh_of(types))
     return BY_THE_BYTE if layout.cuts(Groups(x.ndim - how.axes, how.group)) else how
