@@ -132,13 +132,7 @@ def _legacy_key_shape(generator: str) -> tuple[int, ...]:
 
 
 def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
-    """Noise that broadcasts to `shape`, as an array of floats.
-
-    Args:
-        value: What a noise function returned.
-        shape: That of x.
-        dtype: That of x; noise that is weakly typed or made of integers takes it, as it would in a sum with x.
-    """
+    """Noise for an x of a shape and a dtype, which weakly typed noise and integers take, as they would in a sum."""
     remedy = "return real numbers, as float32 in [-0.5, 0.5)"
     array = _array("numerics.noise_fn returned {}, which", value, remedy)
     if array.dtype.name not in FLOATS and not jnp.issubdtype(array.dtype, jnp.integer):

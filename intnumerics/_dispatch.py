@@ -16,10 +16,10 @@ from .kernels.spec import is_static
 
 
 class Choice(NamedTuple):
-    """What the user says about who does an operation: see `Call`."""
+    """What the user says about who does an operation."""
 
-    implementation: Name | None = None
-    interpret: Interpreted | None = None
+    implementation: Name | None = None  # None is the fastest known
+    interpret: Interpreted | None = None  # the platform whose kernel runs in interpret mode
 
 
 ANY = Choice()  # the fastest implementation
@@ -27,13 +27,7 @@ ANY = Choice()  # the fastest implementation
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """An operation, and what the user says about who does it.
-
-    Attributes:
-        operation: What is done.
-        implementation: Name of an implementation, or None for the fastest known.
-        interpret: None, or the platform whose kernel runs in interpret mode.
-    """
+    """An operation, and what the user says about who does it: see `Choice`."""
 
     operation: Operation
     implementation: Name | None = None
@@ -132,18 +126,10 @@ def implementation(ctx: mlir.LoweringRuleContext, platform: str | None, call: Ca
 def choose(
     call: Call, platform: str | None, operands: Sequence[Typed], partitioned: bool, elsewhere: bool
 ) -> Implementation:
-    """The row of the table that does a call.
+    """The row of the table that does a call on a platform, which is None if JAX does not name it.
 
-    Args:
-        call: What is done, and what the user says about who does it.
-        platform: As JAX names it, or None for one that JAX does not name.
-        operands: The types of the operands.
-        partitioned: Whether XLA may split the program over several devices.
-        elsewhere: Whether the program runs on a device that is not known here.
-
-    Raises:
-        ValueError: The named implementation does not run on the platform, does not have the operation or does not draw
-            its noise; or it is a kernel where XLA may split the program or where a size is a symbol.
+    XLA may split a program that is `partitioned` over several devices. A program that is `elsewhere` runs on a device
+    that is not known here.
     """
     _check_generator(call, platform)
     if call.implementation is None:

@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def quantize(
-    x: jax.Array,
-    key: jax.Array | None,
-    numerics: "IntNumerics",
-    integers: np.dtype | None = None,
-    choice: Choice = ANY,
+    x: jax.Array, key: jax.Array | None, numerics: "IntNumerics", integers: np.dtype | None = None, choice: Choice = ANY
 ) -> jax.Array:
     """The noise of the numerics, and x quantized with it: to `integers`, or in the dtype of x if that is None."""
     noise, spec = numerics.noise_and_spec(x, key)

@@ -20,15 +20,10 @@ from .stochastic_rounding import Seeded
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A part of a larger array.
+    """A part of a larger array."""
 
-    Attributes:
-        offset: The index in the larger array at which the part begins: integers, known or traced.
-        whole: The shape of the larger array.
-    """
-
-    offset: tuple[Any, ...]
-    whole: tuple[int, ...]
+    offset: tuple[Any, ...]  # the index in the larger array at which it begins: integers, known or traced
+    whole: tuple[int, ...]  # the shape of the larger array
 
     def seeded(self, seeded: Seeded, shape: tuple[int, ...]) -> Seeded:
         """The draw and the seed of the part, of `shape`, from those of the whole array."""

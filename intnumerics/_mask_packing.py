@@ -29,15 +29,10 @@ BITS_FOR_ONE_OF_PADDING = 16  # a group has at least so many bits for each bit t
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """How a mask is packed. Leading axes, as `vmap` adds them, do not change.
+    """How a mask is packed. Leading axes, as `vmap` adds them, do not change."""
 
-    Attributes:
-        axes: How many of the last axes are packed together.
-        group: How many elements are packed into bytes of their own, low bit first.
-    """
-
-    axes: int
-    group: int
+    axes: int  # how many of the last axes are packed together
+    group: int  # how many elements are packed into bytes of their own, low bit first
 
     @property
     def group_bytes(self) -> int:

@@ -188,18 +188,17 @@ batching.primitive_batchers[operation_p] = _batch
 # --- lowering, and sharding before it ---------------------------------------------------------------------------------
 
 
-def _lower(platform: str | None) -> None:
-    def rule(ctx: mlir.LoweringRuleContext, *operands: Any, call: Call, partitionable: ClosedJaxpr | None) -> Any:
-        if _partitioning.mesh_of(ctx.avals_in).explicit_axes:
-            does = functools.partial(_partitioning.by_type, call.operation, functools.partial(_bind_on_device, call))
-        elif partitionable is not None and _dispatch.needs_partitioner(ctx, platform, call):
-            does = jaxpr_as_fun(partitionable)
-        else:
-            does = _dispatch.implementation(ctx, platform, call)
-        return mlir.lower_fun(does, multiple_results=True)(ctx, *operands)
-
-    mlir.register_lowering(operation_p, rule, platform=platform)
+def _lower(
+    platform: str | None, ctx: mlir.LoweringRuleContext, *operands: Any, call: Call, partitionable: ClosedJaxpr | None
+) -> Any:
+    if _partitioning.mesh_of(ctx.avals_in).explicit_axes:
+        does = functools.partial(_partitioning.by_type, call.operation, functools.partial(_bind_on_device, call))
+    elif partitionable is not None and _dispatch.needs_partitioner(ctx, platform, call):
+        does = jaxpr_as_fun(partitionable)
+    else:
+        does = _dispatch.implementation(ctx, platform, call)
+    return mlir.lower_fun(does, multiple_results=True)(ctx, *operands)
 
 
 for _platform in PLATFORMS:
-    _lower(_platform)
+    mlir.register_lowering(operation_p, functools.partial(_lower, _platform), platform=_platform)

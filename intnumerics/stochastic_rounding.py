@@ -256,6 +256,10 @@ class HardwareUniform(DrawnInPass):
         return Seeded(Draw("hardware", shape), _seed(key))
 
 
+# The noise classes of the package: they run no code of the user, and are stored with exported programs.
+NOISE_CLASSES = (PhiloxUniform, JaxUniform, RandomCenteredUniform, HardwareUniform)
+
+
 def _impl_of(key: jax.Array) -> Hashable:
     """A key's generator: its name, or what `jax.random.key_impl` has for one without."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
