@@ -19,6 +19,7 @@ from bench.variant import Function, Variant
 from intnumerics import IntNumerics, quantize, quantize_to_int
 
 # Not public: the passes by themselves, without a gradient around them.
+from intnumerics._dispatch import Choice
 from intnumerics._operations import clip_gradient_from_mask, clip_gradient_from_x, quantize_with_mask
 from intnumerics.stochastic_rounding import HardwareUniform, JaxUniform, PhiloxUniform, RandomCenteredUniform
 
@@ -117,7 +118,9 @@ def keeping_the_mask(noise: str | None = None) -> Operation:
     return dataclasses.replace(
         without,
         name=f"{without.name}, keeping the mask",
-        ours=lambda name: lambda x, key=None: quantize_with_mask(x, *numerics.noise_and_spec(x, key), **how(name)),
+        ours=lambda name: (
+            lambda x, key=None: quantize_with_mask(x, *numerics.noise_and_spec(x, key), Choice(**how(name)))
+        ),
         others=formula("same", noise is not None),
     )
 
@@ -133,8 +136,8 @@ def backward(kept: str) -> Operation:
 
     def ours(name: str | None) -> Function:
         if kept == "mask":
-            return lambda g, mask: clip_gradient_from_mask(g, mask, **how(name))
-        return lambda g, x: clip_gradient_from_x(g, x, NEAREST.spec(), **how(name))
+            return lambda g, mask: clip_gradient_from_mask(g, mask, Choice(**how(name)))
+        return lambda g, x: clip_gradient_from_x(g, x, NEAREST.spec(), Choice(**how(name)))
 
     return Operation(
         name=f"backward from {'the ' * (kept == 'mask')}{kept}",

@@ -73,7 +73,7 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
             "which no scale maps x: use preserve_zero=False or more bits"
         )
     fits = bound <= numerics.spec().bound  # else the largest magnitude is beyond the bound of the clip on purpose
-    return _absmax_scale(x, _shape_checks.reduced_axes("axis", axis, x.ndim), bound, fits)
+    return _absmax_scale(x, _shape_checks.reduced_axes(axis, x.ndim), bound, fits)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))

@@ -10,23 +10,17 @@ import numpy as np
 from jax.core import Tracer
 
 from ._error_values import is_array, shown
-from ._memoize import memoized
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 _FLOATS = frozenset(jnp.dtype(name) for name in FLOATS)  # NumPy makes the name of a dtype anew each time
 _INTEGERS = frozenset(jnp.dtype(name) for name in ("int2", "int4", "int8", "int16", "int32", "uint8"))  # the usual ones
 MAX_BITS = 22
 
-_settings: Any = jax.config  # JAX does not declare the types of its settings
+SETTINGS: Any = jax.config  # JAX does not declare the types of its settings
 
 
 def bits(value: Any) -> Any:
-    """A number of bits: a whole number, of any type of numbers; as a Python int from an array of one.
-
-    Raises:
-        TypeError: Not a number, or a traced one.
-        ValueError: Not whole, below 1 or above 22.
-    """
+    """A number of bits: a whole number, of any type of numbers; as a Python int from an array of one."""
     value = value if isinstance(value, int) else _static("bits", value)
     allowed = f"from 1 to {MAX_BITS}"
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
@@ -51,11 +45,7 @@ def bits(value: Any) -> Any:
 
 
 def switch(name: str, value: Any) -> Any:
-    """True or False, as a Python bool from an array of one.
-
-    Raises:
-        TypeError: Anything else, or a traced value.
-    """
+    """True or False, as a Python bool from an array of one."""
     value = value if isinstance(value, bool) else _static(name, value)
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}={shown(value)} is neither True nor False: it is a switch, decided before tracing")
@@ -63,11 +53,7 @@ def switch(name: str, value: Any) -> Any:
 
 
 def _static(name: str, value: Any) -> Any:
-    """The value of a field that is part of a program: as it is, or the one item of an array of rank 0.
-
-    Raises:
-        TypeError: It is traced.
-    """
+    """The value of a field that is part of a program: as it is, or the one item of an array of rank 0."""
     if isinstance(value, Tracer):
         raise TypeError(
             f"{name}={shown(value)} is known only when the program runs, and what is compiled depends on it: make it "
@@ -81,11 +67,7 @@ def _static(name: str, value: Any) -> Any:
 
 
 def noise_dtype(value: Any) -> np.dtype | None:
-    """None or float32, as a dtype.
-
-    Raises:
-        ValueError: Anything else.
-    """
+    """None or float32, as a dtype."""
     if value is None:
         return None
     dtype = dtype_of(value)
@@ -98,11 +80,7 @@ def noise_dtype(value: Any) -> np.dtype | None:
 
 
 def floats(name: str, value: Any) -> jax.Array:
-    """An array of floats.
-
-    Raises:
-        TypeError: Not an array, or one of another dtype.
-    """
+    """An array of floats."""
     if isinstance(value, jax.Array) and value.dtype in _FLOATS:
         return value
     array = _array(f"{name}={{}}", value, "give a JAX or NumPy array of floats, as in jnp.asarray(...)")
@@ -122,12 +100,7 @@ def key_of(context: Any) -> Any:
 
 
 def key(value: Any) -> jax.Array:
-    """One random key.
-
-    Raises:
-        ValueError: None, or more than one key.
-        TypeError: Neither a typed key nor a legacy uint32 key.
-    """
+    """One random key, typed or a legacy one."""
     if value is None:
         raise ValueError(
             "key=None, and numerics.noise_fn needs one to draw noise: pass key=jax.random.key(seed), to the methods of "
@@ -144,9 +117,10 @@ def key(value: Any) -> jax.Array:
             f"key has shape {value.shape}, and one key is needed, of shape {() if typed else '(2,)'}: "
             "index the array of keys, or use jax.vmap for a key for each example"
         )
-    if not typed and value.shape != (shape := _legacy_key_shape(default_generator())):
+    default = SETTINGS.jax_default_prng_impl
+    if not typed and value.shape != (shape := _legacy_key_shape(default)):
         raise ValueError(
-            f"key has shape {value.shape}, and a legacy key of JAX's default generator {default_generator()!r} has "
+            f"key has shape {value.shape}, and a legacy key of JAX's default generator {default!r} has "
             f"{shape}: make a typed key, which knows its generator, with jax.random.key(seed, impl=...)"
         )
     return value
@@ -157,33 +131,8 @@ def _legacy_key_shape(generator: str) -> tuple[int, ...]:
     return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=generator))).shape
 
 
-def default_generator() -> str:
-    """The name of the generator of legacy keys."""
-    return _settings.jax_default_prng_impl
-
-
-def threefry_is_partitionable() -> bool:
-    """Whether an element's bits from a threefry key depend on its index alone."""
-    return _settings.jax_threefry_partitionable
-
-
-def key_reuse_is_checked() -> bool:
-    """Whether JAX looks for keys that are used twice."""
-    return _settings.jax_debug_key_reuse
-
-
 def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
-    """Noise that broadcasts to `shape`, as an array of floats.
-
-    Args:
-        value: What a noise function returned.
-        shape: That of x.
-        dtype: That of x; noise that is weakly typed or made of integers takes it, as it would in a sum with x.
-
-    Raises:
-        TypeError: Not real numbers.
-        ValueError: It does not broadcast to `shape`, or would enlarge it.
-    """
+    """Noise for an x of a shape and a dtype, which weakly typed noise and integers take, as they would in a sum."""
     remedy = "return real numbers, as float32 in [-0.5, 0.5)"
     array = _array("numerics.noise_fn returned {}, which", value, remedy)
     if array.dtype.name not in FLOATS and not jnp.issubdtype(array.dtype, jnp.integer):
@@ -208,12 +157,7 @@ def residual(value: Any) -> None:
 
 
 def mask_or_x(residual: Any, shape: tuple[int, ...]) -> jax.Array:
-    """The one array of a residual: a packed clip mask, uint8, or x itself, floats of `shape`.
-
-    Raises:
-        TypeError: Not one array, or one of another dtype.
-        ValueError: Floats of another shape.
-    """
+    """The one array of a residual: a packed clip mask, uint8, or x itself, floats of `shape`."""
     remedy = "give what vjp_fwd returned beside the result, (mask,), or (x,) as FJFormer's vjp_fwd returns it"
     if not isinstance(residual, tuple | list) or len(residual) != 1:
         raise TypeError(f"residual is {shown(residual)}, which is not a tuple of one array: {remedy}")
@@ -231,11 +175,7 @@ def mask_or_x(residual: Any, shape: tuple[int, ...]) -> jax.Array:
 
 
 def integers(name: str, value: Any) -> jax.Array:
-    """An array of integers.
-
-    Raises:
-        TypeError: Another dtype.
-    """
+    """An array of integers."""
     if isinstance(value, jax.Array) and value.dtype in _INTEGERS:
         return value
     array = _array(f"{name}={{}}", value, "quantize_to_int() makes arrays of integers")
@@ -244,15 +184,10 @@ def integers(name: str, value: Any) -> jax.Array:
     return array
 
 
-@memoized
 def float_dtype(name: str, value: Any) -> np.dtype:
-    """A float dtype that can be quantized.
-
-    Raises:
-        TypeError: Another dtype.
-    """
+    """A float dtype that can be quantized."""
     dtype = dtype_of(value)
-    if dtype is None or dtype.name not in FLOATS:
+    if dtype is None or (dtype not in _FLOATS and dtype.name not in FLOATS):
         raise TypeError(f"{name}={shown(value)} is not a float dtype: use one of {', '.join(FLOATS)}")
     return dtype
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -14,18 +14,20 @@ from .kernels import TABLE, Implementation, Interpreted, Name
 from .kernels.gpu.tuning import device_kind
 from .kernels.spec import is_static
 
-REFERENCE = "reference"  # the implementation that is the formula of the operation
+
+class Choice(NamedTuple):
+    """What the user says about who does an operation."""
+
+    implementation: Name | None = None  # None is the fastest known
+    interpret: Interpreted | None = None  # the platform whose kernel runs in interpret mode
+
+
+ANY = Choice()  # the fastest implementation
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """An operation, and what the user says about who does it.
-
-    Attributes:
-        operation: What is done.
-        implementation: Name of an implementation, or None for the fastest known.
-        interpret: None, or the platform whose kernel runs in interpret mode.
-    """
+    """An operation, and what the user says about who does it: see `Choice`."""
 
     operation: Operation
     implementation: Name | None = None
@@ -36,22 +38,9 @@ class Call:
         return dataclasses.replace(self, operation=operation)
 
 
-def names() -> list[str]:
-    """The names that `implementation=` takes."""
-    return list(dict.fromkeys(row.name for row in TABLE))
-
-
-def check(implementation: Any, interpret: Any, *dtypes: np.dtype) -> None:
-    """Refuses what no platform can run, before anything is traced.
-
-    Args:
-        implementation: What the user wrote.
-        interpret: What the user wrote.
-        *dtypes: The dtypes of the arrays of floats.
-
-    Raises:
-        ValueError: An unknown implementation or platform, or one that does not take the dtypes.
-    """
+def check(choice: Choice, *dtypes: np.dtype) -> None:
+    """Refuses what no platform can run for arrays of floats of some dtypes, before anything is traced."""
+    implementation, interpret = cast(tuple[Any, Any], choice)  # whatever the user wrote
     if implementation is None and interpret is None:
         return
     rows = [row for row in TABLE if isinstance(implementation, str) and row.name == implementation]
@@ -61,8 +50,9 @@ def check(implementation: Any, interpret: Any, *dtypes: np.dtype) -> None:
             "use implementation='jax_triton', or None for the fastest on the platform"
         )
     if implementation is not None and not rows:
+        names = dict.fromkeys(repr(row.name) for row in TABLE)
         raise ValueError(
-            f"implementation={shown(implementation)} is not known: use one of {', '.join(map(repr, names()))}, "
+            f"implementation={shown(implementation)} is not known: use one of {', '.join(names)}, "
             "or None for the fastest on the platform"
         )
     platforms = [row.platform for row in rows if row.interpretable]
@@ -120,45 +110,26 @@ def is_elsewhere(ctx: mlir.LoweringRuleContext, platform: str | None) -> bool:
 
 
 def implementation(ctx: mlir.LoweringRuleContext, platform: str | None, call: Call) -> Callable[..., Arrays]:
-    """What does a call in a program that is lowered for a platform, as a function of the operands.
+    """What does a call in a program that is lowered for a platform, as a function of the operands."""
+    types: Any = ctx.avals_in
+    row = choose(call, platform, types, is_partitioned(ctx), is_elsewhere(ctx, platform))
+    operation = call.operation
+    function = row.operation(operation.name, call.interpret is not None)
 
-    Raises:
-        ValueError: See `choose`.
-    """
-    operands: Any = ctx.avals_in
-    row = choose(call, platform, operands, is_partitioned(ctx), is_elsewhere(ctx, platform))
-    does = function_of(row, call.operation, call.interpret is not None)
+    def does(*operands: jax.Array) -> Arrays:
+        with jax.named_scope(f"intnumerics_{operation.name}"):
+            return operation.formula(*operands) if function is None else operation.call(function, *operands)
 
-    def named(*operands: jax.Array) -> Arrays:
-        with jax.named_scope(f"intnumerics_{call.operation.name}"):
-            return does(*operands)
-
-    return named
-
-
-def function_of(row: Implementation, operation: Operation, interpret: bool = False) -> Callable[..., Arrays]:
-    """How an implementation does an operation that it has, as a function of the operands."""
-    function = row.operation(operation.name, interpret)
-    if function is None:
-        return operation.formula
-    return lambda *operands: operation.call(function, *operands)
+    return does
 
 
 def choose(
     call: Call, platform: str | None, operands: Sequence[Typed], partitioned: bool, elsewhere: bool
 ) -> Implementation:
-    """The row of the table that does a call.
+    """The row of the table that does a call on a platform, which is None if JAX does not name it.
 
-    Args:
-        call: What is done, and what the user says about who does it.
-        platform: As JAX names it, or None for one that JAX does not name.
-        operands: The types of the operands.
-        partitioned: Whether XLA may split the program over several devices.
-        elsewhere: Whether the program runs on a device that is not known here.
-
-    Raises:
-        ValueError: The named implementation does not run on the platform, does not have the operation or does not draw
-            its noise; or it is a kernel where XLA may split the program or where a size is a symbol.
+    XLA may split a program that is `partitioned` over several devices. A program that is `elsewhere` runs on a device
+    that is not known here.
     """
     _check_generator(call, platform)
     if call.implementation is None:
@@ -191,7 +162,7 @@ def _fastest(
 
 def has(row: Implementation, operation: Operation) -> bool:
     """Whether an implementation has an operation; the reference does every operation by its formula."""
-    return row.name == REFERENCE or row.operation(operation.name) is not None
+    return row.name == "reference" or row.operation(operation.name) is not None
 
 
 def _named(call: Call, platform: str | None) -> Implementation:

@@ -4,6 +4,7 @@ To write the numbers of an array out is to fetch them from a device; and there m
 """
 
 import functools
+import itertools
 from collections.abc import Iterable
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
@@ -62,12 +63,8 @@ def _array(value: Any) -> str:
 def _items(items: Iterable[str], depth: int) -> str:
     if depth <= 0:
         return "..."
-    found: list[str] = []
-    for item in items:
-        if len(found) == _ITEMS:
-            return ", ".join([*found, "..."])
-        found.append(item)
-    return ", ".join(found)
+    found = list(itertools.islice(items, _ITEMS + 1))
+    return ", ".join(found if len(found) <= _ITEMS else [*found[:_ITEMS], "..."])
 
 
 def _cut(text: str) -> str:

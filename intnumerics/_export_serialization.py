@@ -14,9 +14,9 @@ from jax import export
 
 from .int_numerics import IntNumerics
 from .numerics import Context
-from .stochastic_rounding import HardwareUniform, JaxUniform, PhiloxUniform, RandomCenteredUniform
+from .stochastic_rounding import NOISE_CLASSES
 
-NOISE = {cls.__name__: cls for cls in (PhiloxUniform, JaxUniform, RandomCenteredUniform, HardwareUniform)}
+NOISE = {cls.__name__: cls for cls in NOISE_CLASSES}
 DTYPES = ("dtype", "noise_dtype")
 
 

@@ -25,15 +25,7 @@ QUICK_MEMORY = ("NVIDIA H200",)
 def of_quantization(
     spec: QuantSpec, packed_rows: Shape | None, platform: str | None, operands: Sequence[Typed], allows_kernels: bool
 ) -> str:
-    """The name of the fastest implementation of a quantization.
-
-    Args:
-        spec: What is done.
-        packed_rows: The shape in which the clip mask is packed, if there is one.
-        platform: As JAX names it.
-        operands: The types of x, and of the noise or its seed.
-        allows_kernels: Whether a kernel can be in the program.
-    """
+    """The fastest implementation of a quantization; `packed_rows` is the shape in which a mask is packed."""
     x = operands[0]
     if platform == "cpu" and _starts_no_threads(spec, x):
         return "reference"

@@ -20,15 +20,10 @@ from .stochastic_rounding import Seeded
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A part of a larger array.
+    """A part of a larger array."""
 
-    Attributes:
-        offset: The index in the larger array at which the part begins: integers, known or traced.
-        whole: The shape of the larger array.
-    """
-
-    offset: tuple[Any, ...]
-    whole: tuple[int, ...]
+    offset: tuple[Any, ...]  # the index in the larger array at which it begins: integers, known or traced
+    whole: tuple[int, ...]  # the shape of the larger array
 
     def seeded(self, seeded: Seeded, shape: tuple[int, ...]) -> Seeded:
         """The draw and the seed of the part, of `shape`, from those of the whole array."""
@@ -53,12 +48,7 @@ class Part:
 
 
 def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | None:
-    """The position of an array of `shape`, from the user's arguments; None if it is not part of a larger array.
-
-    Raises:
-        TypeError: The offset or the shape is not a sequence of integers.
-        ValueError: One is there without the other, has another rank, or the part is not within the whole.
-    """
+    """The position of an array of `shape`, from the user's arguments; None if it is not part of a larger array."""
     if offset is None and global_shape is None:
         return None
     if offset is None or global_shape is None:
@@ -88,11 +78,7 @@ def part_of(offset: Any, global_shape: Any, shape: tuple[int, ...]) -> Part | No
 
 
 def _is_at_most(end: int, size: int) -> bool:
-    """Whether `end <= size`.
-
-    Raises:
-        ValueError: It depends on the value of a symbol.
-    """
+    """Whether `end <= size`."""
     try:
         return end <= size
     except jax.errors.InconclusiveDimensionOperation:
@@ -104,11 +90,6 @@ def _is_at_most(end: int, size: int) -> bool:
 
 def _is_known(value: Any) -> bool:
     return isinstance(value, numbers.Integral)
-
-
-def _kind(item: Any) -> str:
-    """How an error shows an item: as it is, or its type if it comes from an array."""
-    return f"a {type(item).__name__}" if isinstance(item, np.generic) else shown(item)
 
 
 def _offset(value: Any) -> tuple[Any, ...]:
@@ -126,6 +107,7 @@ def _offset(value: Any) -> tuple[Any, ...]:
         if isinstance(item, bool | np.bool_) or not (
             _is_known(item) or (dtype is not None and jnp.issubdtype(dtype, jnp.integer) and not item.shape)
         ):
-            raise TypeError(f"offset={shown(value)} has {_kind(item)}, which is not an integer: {advice}")
+            kind = f"a {type(item).__name__}" if isinstance(item, np.generic) else shown(item)
+            raise TypeError(f"offset={shown(value)} has {kind}, which is not an integer: {advice}")
         found.append(item if isinstance(item, Tracer) else operator.index(item))
     return tuple(found)

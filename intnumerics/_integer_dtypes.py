@@ -13,11 +13,7 @@ INTEGERS = tuple(jnp.dtype(d) for d in (jnp.int2, jnp.int4, jnp.int8, jnp.int16,
 
 
 def integer_dtype(value: Any, lowest: float, highest: float) -> np.dtype:
-    """The dtype for integers from `lowest` to `highest`; None means the smallest of int8, int16 and int32.
-
-    Raises:
-        ValueError: A dtype that is not a signed integer of 32 bits or fewer, or is too small.
-    """
+    """The dtype for integers from `lowest` to `highest`; None means the smallest of int8, int16 and int32."""
     fitting = [d for d in INTEGERS if int(jnp.iinfo(d).min) <= lowest and highest <= int(jnp.iinfo(d).max)]
     if not math.isfinite(highest) or not fitting:
         raise ValueError(

@@ -15,19 +15,12 @@ Split = tuple[tuple[str, ...], ...]  # for each axis of an array, the mesh axes 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The arrays of an operation, split over a mesh.
+    """The arrays of an operation, split over a mesh."""
 
-    Attributes:
-        operation: The operation, as of whole arrays.
-        operands: The types of the whole operands.
-        split: How the first operand is split; all other arrays follow from it.
-        mesh: The size of each mesh axis.
-    """
-
-    operation: Operation
-    operands: tuple[Typed, ...]
-    split: Split
-    mesh: Mapping[str, int]
+    operation: Operation  # as of whole arrays
+    operands: tuple[Typed, ...]  # the types of the whole operands
+    split: Split  # how the first operand is split; all other arrays follow from it
+    mesh: Mapping[str, int]  # the size of each mesh axis
 
     def __post_init__(self) -> None:
         whole = {axis % len(self.split) for axis in self.operation.whole_axes}

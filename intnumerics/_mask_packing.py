@@ -29,15 +29,10 @@ BITS_FOR_ONE_OF_PADDING = 16  # a group has at least so many bits for each bit t
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """How a mask is packed. Leading axes, as `vmap` adds them, do not change.
+    """How a mask is packed. Leading axes, as `vmap` adds them, do not change."""
 
-    Attributes:
-        axes: How many of the last axes are packed together.
-        group: How many elements are packed into bytes of their own, low bit first.
-    """
-
-    axes: int
-    group: int
+    axes: int  # how many of the last axes are packed together
+    group: int  # how many elements are packed into bytes of their own, low bit first
 
     @property
     def group_bytes(self) -> int:
@@ -120,11 +115,7 @@ def _known_axes(shape: tuple[int, ...]) -> int:
 
 
 def packing_of(packed: tuple[int, ...], shape: tuple[int, ...]) -> Packing:
-    """How the mask of an array of `shape` was packed, from the shape of the packed mask.
-
-    Raises:
-        ValueError: It is not the mask of such an array.
-    """
+    """How the mask of an array of `shape` was packed, from the shape of the packed mask."""
     for how in (packing(shape), BY_THE_BYTE):
         if how.shape(shape) == packed:
             return how

@@ -27,11 +27,7 @@ _NAMED = {
 
 
 def checked(value: Any) -> Any:
-    """A noise function or None. Of functions that do the same, the first one replaces the others.
-
-    Raises:
-        TypeError: A name, a class, or anything else that cannot be called with a shape and a key.
-    """
+    """A noise function or None. Of functions that do the same, the first one replaces the others."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -53,11 +49,7 @@ def checked(value: Any) -> Any:
 
 
 def draw(noise_fn: Callable[[tuple[int, ...], jax.Array], Any], shape: tuple[int, ...], key: jax.Array) -> Any:
-    """`noise_fn(shape, key)`.
-
-    Raises:
-        TypeError: It takes other arguments. An error of its own passes as it is.
-    """
+    """`noise_fn(shape, key)`, with another error if it does not take these arguments; its own errors pass."""
     try:
         return noise_fn(shape, key)
     except TypeError as error:

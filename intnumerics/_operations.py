@@ -2,94 +2,45 @@
 
 import dataclasses
 import functools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from . import _partitioning, _primitive
+from ._dispatch import ANY, Choice
 from ._mask_packing import BY_THE_BYTE, Packing, packing, packing_of
-from ._operation import Groups
+from ._operation import Arrays, Groups, Operation
 from ._quantization import ClipGradientFromMask, ClipGradientFromX, Derivative, Quantize, noise_alone
-from .kernels import Draw, Interpreted, Name, QuantSpec
+from .kernels import Draw, QuantSpec
 
 
 def quantize(
-    x: jax.Array,
-    noise: jax.Array | None,
-    spec: QuantSpec,
-    implementation: Name | None = None,
-    interpret: Interpreted | None = None,
-    derivative: Derivative = "formula",
+    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, choice: Choice = ANY, derivative: Derivative = "formula"
 ) -> jax.Array:
-    """`kernels.reference.quantize` without a mask.
-
-    Args:
-        x: Floats of any shape.
-        noise: None, floats that broadcast to x, or with `spec.draw` the seed of the noise, uint32 [4].
-        spec: What to do.
-        implementation: A name in `kernels.TABLE`, or None.
-        interpret: None, or the platform whose kernel runs in interpret mode.
-        derivative: As in `Quantize`.
-
-    Returns:
-        The result, in the shape of x.
-    """
-    rows, operands = _at_least_1d(x), _operands(x, noise, spec)
-    operation = dataclasses.replace(_quantization(spec, rows, noise), derivative=derivative)
-    [y] = _primitive.run(operation, *operands, implementation=implementation, interpret=interpret)
-    return y.reshape(x.shape)
+    """`kernels.reference.quantize` without a mask; noise that broadcasts to x need not have the rank of x."""
+    operation, others = _quantization(x, noise, spec, derivative)
+    return _run(choice, operation, x, *others)[0]
 
 
 def quantize_with_mask(
-    x: jax.Array,
-    noise: jax.Array | None,
-    spec: QuantSpec,
-    implementation: Name | None = None,
-    interpret: Interpreted | None = None,
-    derivative: Derivative = "formula",
+    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, choice: Choice = ANY, derivative: Derivative = "formula"
 ) -> tuple[jax.Array, jax.Array]:
-    """`quantize`, and the clip mask in the same pass.
-
-    Returns:
-        The result, and the mask packed to one bit per element, uint8, as `_mask_packing.py` describes.
-    """
-    rows, operands = _at_least_1d(x), _operands(x, noise, spec)
-    operation = dataclasses.replace(
-        _quantization(spec, rows, noise), packing=_packing_by_type(spec, rows), derivative=derivative
-    )
-    y, packed = _primitive.run(operation, *operands, implementation=implementation, interpret=interpret)
-    return y.reshape(x.shape), packed
+    """`quantize`, and the clip mask in the same pass, packed as `_mask_packing.py` describes."""
+    operation, others = _quantization(x, noise, spec, derivative)
+    operation = dataclasses.replace(operation, packing=_packing_by_type(spec, _at_least_1d(x)))
+    y, packed = _run(choice, operation, x, *others)
+    return y, packed
 
 
-def clip_gradient_from_mask(
-    g: jax.Array, packed: jax.Array, implementation: Name | None = None, interpret: Interpreted | None = None
-) -> jax.Array:
+def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, choice: Choice = ANY) -> jax.Array:
     """`kernels.reference.clip_gradient_from_mask`."""
-    operation = ClipGradientFromMask(packing_of(packed.shape, _at_least_1d(g).shape))
-    return _clip_gradient(operation, g, packed, implementation, interpret)
+    how = packing_of(packed.shape, _at_least_1d(g).shape)
+    return _run(choice, ClipGradientFromMask(how), g, packed)[0]
 
 
-def clip_gradient_from_x(
-    g: jax.Array,
-    x: jax.Array,
-    spec: QuantSpec,
-    implementation: Name | None = None,
-    interpret: Interpreted | None = None,
-) -> jax.Array:
+def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec, choice: Choice = ANY) -> jax.Array:
     """`kernels.reference.clip_gradient_from_x`."""
-    return _clip_gradient(ClipGradientFromX(spec), g, _at_least_1d(x), implementation, interpret)
-
-
-def _clip_gradient(
-    operation: ClipGradientFromMask | ClipGradientFromX,
-    g: jax.Array,
-    kept: jax.Array,
-    implementation: Name | None,
-    interpret: Interpreted | None,
-) -> jax.Array:
-    operands = _at_least_1d(g), kept
-    return _primitive.run(operation, *operands, implementation=implementation, interpret=interpret)[0].reshape(g.shape)
+    return _run(choice, ClipGradientFromX(spec), g, _at_least_1d(x))[0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -108,8 +59,8 @@ def of_one_type(x: jax.Array, noise: jax.Array, spec: QuantSpec) -> tuple[jax.Ar
     x, noise = _primitive.varying_alike([x, noise])
     if not x.ndim or not _partitioning.mesh_of([jax.typeof(x), jax.typeof(noise)]).explicit_axes:
         return x, noise
-    operands = _operands(x, noise, spec)
-    return _partitioning.split_as_result(_quantization(spec, x, noise), operands), noise
+    operation, others = _quantization(x, noise, spec)
+    return _partitioning.split_as_result(operation, [x, *others]), noise
 
 
 # --- arrays as the primitive takes them -------------------------------------------------------------------------------
@@ -119,26 +70,29 @@ def _at_least_1d(x: jax.Array) -> jax.Array:
     return x.reshape(1) if x.ndim == 0 else x
 
 
-def _operands(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> list[jax.Array]:
-    """x with an axis at least, and noise with as many axes as x, or a seed."""
-    x = _at_least_1d(x)
-    if noise is None:
-        return [x]
-    return [x, noise if spec.draw is not None else jnp.reshape(noise, (1,) * (x.ndim - noise.ndim) + noise.shape)]
+def _run(choice: Choice, operation: Operation, first: jax.Array, *others: jax.Array) -> Arrays:
+    """The results, the first one in the shape of the first operand, which the primitive takes with an axis at least."""
+    result, *more = _primitive.run(operation, _at_least_1d(first), *others, **choice._asdict())
+    return [result.reshape(first.shape), *more]
 
 
-def _quantization(spec: QuantSpec, x: jax.Array, noise: jax.Array | None) -> Quantize:
-    """The description of a quantization of an x with an axis at least."""
+def _quantization(
+    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, derivative: Derivative = "formula"
+) -> tuple[Quantize, list[jax.Array]]:
+    """The description of a quantization, and its operands beside x: noise in the rank of x, a seed, or none."""
     if noise is None:
-        return Quantize(spec)
-    kind: Literal["noise", "seed"] = "noise" if spec.draw is None else "seed"
-    if spec.draw is not None and not spec.draw.shape:
+        return Quantize(spec, derivative=derivative), []
+    if spec.draw is None:
+        axes = max(x.ndim, 1) - noise.ndim
+        return Quantize(spec, "noise", derivative=derivative), [jnp.reshape(noise, (1,) * axes + noise.shape)]
+    if not spec.draw.shape:
         spec = dataclasses.replace(spec, draw=dataclasses.replace(spec.draw, shape=(1,), whole=(1,)))
-    return Quantize(spec, kind)
+    return Quantize(spec, "seed", derivative=derivative), [noise]
 
 
 def _packing_by_type(spec: QuantSpec, x: jax.Array) -> Packing:
     """How the mask of x is packed: so that no shard has parts of groups, as far as its type tells how it is split."""
     how = packing(x.shape)
-    layout = _partitioning.layout_by_type(Quantize(spec), [jax.typeof(x)])
+    types = [jax.typeof(x)]
+    layout = _partitioning.layout_by_type(Quantize(spec), types, _partitioning.mesh_of(types))
     return BY_THE_BYTE if layout.cuts(Groups(x.ndim - how.axes, how.group)) else how

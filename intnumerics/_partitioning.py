@@ -15,11 +15,7 @@ from ._operation import Arrays, Axes, Operation, Run, Typed
 
 
 def split_of(sharding: Any, rank: int) -> Split:
-    """How a sharding splits an array of `rank` axes; one that names no mesh axes does not.
-
-    Raises:
-        ValueError: The array is a sum that is still to be taken over a mesh axis, or its cotangent is.
-    """
+    """How a sharding splits an array of `rank` axes; one that names no mesh axes does not."""
     known = getattr(sharding, "spec", ())
     for name in ("unreduced", "reduced"):
         if axes := getattr(known, name, None):
@@ -31,9 +27,9 @@ def split_of(sharding: Any, rank: int) -> Split:
     return (*axes, *((),) * (rank - len(axes)))
 
 
-def spec(split: Split) -> P:
+def sharding(mesh: Any, split: Split) -> NamedSharding:
     """A split, as JAX writes it."""
-    return P(*(axes or None for axes in split))
+    return NamedSharding(mesh, P(*(axes or None for axes in split)))
 
 
 def mesh_of(types: Sequence[Any]) -> Any:
@@ -42,35 +38,40 @@ def mesh_of(types: Sequence[Any]) -> Any:
     return next((mesh for mesh in meshes if not mesh.empty), jax.sharding.get_abstract_mesh())
 
 
-# --- by types ---------------------------------------------------------------------------------------------------------
-
-
-def layout_by_type(operation: Operation, types: Sequence[Any]) -> Layout:
-    """How the arrays of an operation are split if the types of its operands tell how those are."""
+def layout_by_type(operation: Operation, types: Sequence[Any], mesh: Any) -> Layout:
+    """How the arrays of an operation are split over a mesh if the types of its operands tell how those are."""
     shapes = [tuple(of.shape) for of in types]
     splits = [split_of(of.sharding, len(of.shape)) for of in types]
-    return Layout(operation, tuple(types), split_of_first(operation, shapes, splits), mesh_of(types).shape)
+    return Layout(operation, tuple(types), split_of_first(operation, shapes, splits), mesh.shape)
+
+
+def _shardings(layout: Layout, mesh: Any) -> tuple[list[NamedSharding], list[NamedSharding]]:
+    """How the operands and the results are split."""
+    operands, results = layout.of_operands(), layout.of_results()
+    return [sharding(mesh, split) for split in operands], [sharding(mesh, split) for split in results]
+
+
+# --- by types ---------------------------------------------------------------------------------------------------------
 
 
 def split_as_result(operation: Operation, arrays: Sequence[jax.Array]) -> jax.Array:
     """The first operand, split along the `Explicit` axes of a mesh as `by_type` splits it."""
     types = [jax.typeof(array) for array in arrays]
-    split = layout_by_type(operation, types).split
-    return jax.sharding.reshard(arrays[0], NamedSharding(mesh_of(types), spec(split)))
+    mesh = mesh_of(types)
+    return jax.sharding.reshard(arrays[0], sharding(mesh, layout_by_type(operation, types, mesh).split))
 
 
 def by_type(operation: Operation, run: Run, *arrays: jax.Array) -> Arrays:
     """Runs an operation where the types of the arrays tell how they are split: along `Explicit` axes of a mesh."""
     types = [jax.typeof(array) for array in arrays]
-    mesh, layout = mesh_of(types), layout_by_type(operation, types)
-    operands, results = ([spec(split) for split in splits] for splits in (layout.of_operands(), layout.of_results()))
-    placed = [
-        jax.sharding.reshard(a, NamedSharding(mesh, operand)) for a, operand in zip(arrays, operands, strict=True)
-    ]
+    mesh = mesh_of(types)
+    layout = layout_by_type(operation, types, mesh)
+    operands, results = _shardings(layout, mesh)
+    placed = map(jax.sharding.reshard, arrays, operands)
     # All axes, so that a kernel sees `Manual` axes alone; with `Auto` axes in the mesh, those that the arrays use.
     names = set[str]().union(*layout.split) if mesh.auto_axes else set[str]()
     body = functools.partial(operation.on_shard, layout, run)
-    specs = {"in_specs": tuple(operands), "out_specs": results}
+    specs = {"in_specs": tuple(a.spec for a in operands), "out_specs": [a.spec for a in results]}
     return jax.shard_map(body, mesh=mesh, axis_names=names, check_vma=False, **specs)(*placed)
 
 
@@ -102,10 +103,7 @@ class _Partitioner:
         rank = len(operands[0].shape)
         asked = [split_of(operands[0].sharding, rank), *self._asked_of_results(operands, results)]
         layout = Layout(self.operation, tuple(operands), agreed(*asked), mesh.shape)
-        placed, returned = (
-            [NamedSharding(mesh, spec(split)) for split in splits]
-            for splits in (layout.of_operands(), layout.of_results())
-        )
+        placed, returned = _shardings(layout, mesh)
         return mesh, functools.partial(self.operation.on_shard, layout, self.run), returned, tuple(placed)
 
     def _asked_of_results(self, operands: Sequence[Any], results: Sequence[Any]) -> list[Split]:
@@ -116,10 +114,7 @@ class _Partitioner:
 
     def infer(self, mesh: Any, operands: Any, _: Any) -> list[NamedSharding]:
         """How the results are split."""
-        shapes = [tuple(a.shape) for a in operands]
-        splits = [split_of(a.sharding, len(a.shape)) for a in operands]
-        layout = Layout(self.operation, tuple(operands), split_of_first(self.operation, shapes, splits), mesh.shape)
-        return [NamedSharding(mesh, spec(split)) for split in layout.of_results()]
+        return _shardings(layout_by_type(self.operation, operands, mesh), mesh)[1]
 
 
 def _rule(operation: Operation, operands: Sequence[Typed]) -> str:

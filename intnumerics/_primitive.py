@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import NamedSharding
 
 from . import _dispatch, _partitioning
+from ._checks import SETTINGS
 from ._dispatch import Call
 from ._operation import Arrays, Operation
 from ._version import __version__
@@ -33,14 +33,7 @@ operation_p.multiple_results = True
 def run(
     operation: Operation, *operands: jax.Array, implementation: Name | None, interpret: Interpreted | None
 ) -> Arrays:
-    """Does an operation, under every transform.
-
-    Args:
-        operation: Its description.
-        *operands: Its operands.
-        implementation: A name in `kernels.TABLE`, or None.
-        interpret: None, or the platform whose kernel runs in interpret mode.
-    """
+    """Does an operation, under every transform."""
     with jax.disable_jit(False):  # an operation is one program even if the user's functions are not compiled
         return program(Call(operation, implementation, interpret))(*varying_alike(operands))
 
@@ -54,18 +47,14 @@ def _bind(call: Call, *operands: jax.Array) -> Arrays:
     types = [jax.typeof(operand) for operand in operands]
     mesh, partitionable = _partitioning.mesh_of(types), None
     if not mesh.explicit_axes and not mesh.manual_axes and is_static(*(of.shape for of in types)):
-        partitionable = _for_partitioner(call, tuple((of.shape, of.dtype) for of in types), _asks_shardy())
+        shapes = tuple((of.shape, of.dtype) for of in types)
+        partitionable = _for_partitioner(call, shapes, SETTINGS.jax_use_shardy_partitioner)
     return operation_p.bind(*operands, call=call, partitionable=partitionable)
 
 
 def _bind_on_device(call: Call, operation: Operation, *operands: jax.Array) -> Arrays:
     """Binds the primitive on arrays that are on one device, where nothing is left to split."""
     return operation_p.bind(*operands, call=call.with_operation(operation), partitionable=None)
-
-
-def _asks_shardy() -> bool:
-    settings: Any = jax.config  # JAX does not declare the types of its settings
-    return settings.jax_use_shardy_partitioner
 
 
 @functools.lru_cache(PROGRAMS)
@@ -118,15 +107,11 @@ def _types(*operands: Any, call: Call, partitionable: ClosedJaxpr | None) -> lis
     results, mesh = call.operation.results(*operands), _partitioning.mesh_of(operands)
     splits: list[Any] = [((),) * len(result.shape) for result in results]
     if mesh.explicit_axes:
-        splits = _partitioning.layout_by_type(call.operation, operands).of_results()
+        splits = _partitioning.layout_by_type(call.operation, operands, mesh).of_results()
+    shardings = (_partitioning.sharding(mesh, split) for split in splits)
     return [
-        operands[0].update(
-            shape=result.shape,
-            dtype=result.dtype,
-            weak_type=False,
-            sharding=NamedSharding(mesh, _partitioning.spec(split)),
-        )
-        for result, split in zip(results, splits, strict=True)
+        operands[0].update(shape=result.shape, dtype=result.dtype, weak_type=False, sharding=sharding)
+        for result, sharding in zip(results, shardings, strict=True)
     ]
 
 
@@ -203,18 +188,17 @@ batching.primitive_batchers[operation_p] = _batch
 # --- lowering, and sharding before it ---------------------------------------------------------------------------------
 
 
-def _lower(platform: str | None) -> None:
-    def rule(ctx: mlir.LoweringRuleContext, *operands: Any, call: Call, partitionable: ClosedJaxpr | None) -> Any:
-        if _partitioning.mesh_of(ctx.avals_in).explicit_axes:
-            does = functools.partial(_partitioning.by_type, call.operation, functools.partial(_bind_on_device, call))
-        elif partitionable is not None and _dispatch.needs_partitioner(ctx, platform, call):
-            does = jaxpr_as_fun(partitionable)
-        else:
-            does = _dispatch.implementation(ctx, platform, call)
-        return mlir.lower_fun(does, multiple_results=True)(ctx, *operands)
-
-    mlir.register_lowering(operation_p, rule, platform=platform)
+def _lower(
+    platform: str | None, ctx: mlir.LoweringRuleContext, *operands: Any, call: Call, partitionable: ClosedJaxpr | None
+) -> Any:
+    if _partitioning.mesh_of(ctx.avals_in).explicit_axes:
+        does = functools.partial(_partitioning.by_type, call.operation, functools.partial(_bind_on_device, call))
+    elif partitionable is not None and _dispatch.needs_partitioner(ctx, platform, call):
+        does = jaxpr_as_fun(partitionable)
+    else:
+        does = _dispatch.implementation(ctx, platform, call)
+    return mlir.lower_fun(does, multiple_results=True)(ctx, *operands)
 
 
 for _platform in PLATFORMS:
-    _lower(_platform)
+    mlir.register_lowering(operation_p, functools.partial(_lower, _platform), platform=_platform)

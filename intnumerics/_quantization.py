@@ -164,11 +164,7 @@ def noise_alone(draw: Draw) -> Quantize:
 
 @dataclasses.dataclass(frozen=True)
 class ClipGradientFromMask(_InReference):
-    """`where(mask, g, 0)`.
-
-    Attributes:
-        packing: How the mask is packed.
-    """
+    """`where(mask, g, 0)`, with a mask that is packed as `packing` says."""
 
     name: ClassVar[str] = "clip_gradient_from_mask"
     is_linear: ClassVar[bool] = True
@@ -201,11 +197,7 @@ class ClipGradientFromMask(_InReference):
 
 @dataclasses.dataclass(frozen=True)
 class ClipGradientFromX(_InReference):
-    """`where(|x| <= bound, g, 0)`.
-
-    Attributes:
-        spec: What was done to x; its bound counts here.
-    """
+    """`where(|x| <= bound, g, 0)`, with the bound of `spec`."""
 
     name: ClassVar[str] = "clip_gradient_from_x"
     is_linear: ClassVar[bool] = True

@@ -13,9 +13,9 @@ from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from . import _checks, _dispatch, _eager, _operations
-from ._global_position import Part, part_of
+from ._dispatch import Choice
+from ._global_position import part_of
 from ._integer_dtypes import integer_dtype, written_as
-from ._memoize import memoized
 from ._quantization import Derivative
 from ._reverse_mode_only import reverse_only
 from .int_numerics import IntNumerics, check_numerics, is_eager
@@ -33,8 +33,7 @@ class _Straight:
 
     spec: QuantSpec
     residual: Literal["mask", "x"] | None  # what the backward needs; None if the gradient is not clipped
-    implementation: Name | None
-    interpret: Interpreted | None
+    choice: Choice
 
     @property
     def derivative(self) -> Derivative:
@@ -43,30 +42,24 @@ class _Straight:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _straight_through(how: _Straight, x: jax.Array, noise: jax.Array | None) -> jax.Array:
-    return _operations.quantize(x, noise, how.spec, how.implementation, how.interpret, how.derivative)
+    return _operations.quantize(x, noise, how.spec, how.choice, how.derivative)
 
 
 def _forward(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, Any]:
     """The result, and what the backward needs. Second derivatives differentiate it, and go straight through too."""
     if how.residual == "mask":
-        y, packed = _operations.quantize_with_mask(
-            x, noise, how.spec, how.implementation, how.interpret, how.derivative
-        )
-        return _named(y), checkpoint_name(packed, MASK)
-    y = _operations.quantize(x, noise, how.spec, how.implementation, how.interpret, how.derivative)
-    return _named(y), x if how.residual == "x" else None
-
-
-def _named(values: jax.Array) -> jax.Array:
-    return checkpoint_name(values, VALUES)
+        y, packed = _operations.quantize_with_mask(x, noise, how.spec, how.choice, how.derivative)
+        return checkpoint_name(y, VALUES), checkpoint_name(packed, MASK)
+    y = _operations.quantize(x, noise, how.spec, how.choice, how.derivative)
+    return checkpoint_name(y, VALUES), x if how.residual == "x" else None
 
 
 def _backward(how: _Straight, kept: Any, g: jax.Array) -> tuple[jax.Array, None]:
     g = jnp.asarray(g)  # which is a number where `jax.vjp` is given one
     if how.residual == "mask":
-        g = _operations.clip_gradient_from_mask(g, kept, how.implementation, how.interpret)
+        g = _operations.clip_gradient_from_mask(g, kept, how.choice)
     elif how.residual == "x":
-        g = _operations.clip_gradient_from_x(g, kept, how.spec, how.implementation, how.interpret)
+        g = _operations.clip_gradient_from_x(g, kept, how.spec, how.choice)
     return g, None
 
 
@@ -129,16 +122,19 @@ def quantize(
         Array([0., 1., 1.], dtype=float32)
     """
     _checks.residual(residual)
-    x = _checked(x, numerics, implementation, interpret)
+    choice = Choice(implementation, interpret)
+    x = _checked(x, numerics, choice)
     part = part_of(offset, global_shape, x.shape)
     if part is None and is_eager(numerics, x, key):
-        return _eager.quantize(x, _key_of(numerics, key), numerics, None, implementation, interpret)
-    noise, spec = _noise_and_spec(x, numerics, key, part, implementation, interpret)
+        key = None if numerics.noise_fn is None else _checks.key(key)
+        return _eager.quantize(x, key, numerics, None, choice)
+    noise, spec = numerics.noise_and_spec(x, key, part)
+    _check_noise(noise, spec, choice)
     if not isinstance(x, Tracer) and not isinstance(noise, Tracer):  # and nothing is differentiated
-        return _operations.quantize(x, noise, spec, implementation, interpret)
+        return _operations.quantize(x, noise, spec, choice)
     if noise is not None:
         x, noise = _operations.of_one_type(x, noise, spec)
-    how = _Straight(spec, residual if numerics.clip_gradient else None, implementation, interpret)
+    how = _Straight(spec, residual if numerics.clip_gradient else None, choice)
     return _straight_through(how, reverse_only(x), noise)
 
 
@@ -185,23 +181,22 @@ def quantize_to_int(
         >>> from_int(q, binary, jnp.float32)
         Array([-0.5,  0.5,  0.5], dtype=float32)
     """
-    x = _checked(x, numerics, implementation, interpret)
+    choice = Choice(implementation, interpret)
+    x = _checked(x, numerics, choice)
     part = part_of(offset, global_shape, x.shape)
-    if part is None and is_eager(numerics, x, key):
-        key = _key_of(numerics, key)
-        return _eager.quantize(x, key, numerics, _kept_integers(numerics, x.dtype, dtype), implementation, interpret)
-    noise, spec = _noise_and_spec(x, numerics, key, part, implementation, interpret)
+    can_be_hashed = isinstance(dtype, np.dtype | type | str | None)
+    if part is None and can_be_hashed and is_eager(numerics, x, key):
+        key = None if numerics.noise_fn is None else _checks.key(key)
+        return _eager.quantize(x, key, numerics, _kept_integers(numerics, x.dtype, dtype), choice)
+    noise, spec = numerics.noise_and_spec(x, key, part)
+    _check_noise(noise, spec, choice)
     integers = _integers(numerics, x.dtype, dtype)
     spec = dataclasses.replace(spec, integer_dtype=written_as(integers))
-    return _named(_operations.quantize(x, noise, spec, implementation, interpret).astype(integers))
+    return checkpoint_name(_operations.quantize(x, noise, spec, choice).astype(integers), VALUES)
 
 
 def _integers(numerics: IntNumerics, of_x: np.dtype, dtype: DTypeLike | None) -> np.dtype:
-    """The dtype of the integers that an x of a dtype is quantized to.
-
-    Raises:
-        ValueError: numerics does not clip or does not round, or `dtype` does not hold every bucket.
-    """
+    """The dtype of the integers that an x of a dtype is quantized to."""
     for name in ("clip", "round"):
         if not getattr(numerics, name):
             raise ValueError(
@@ -214,7 +209,7 @@ def _integers(numerics: IntNumerics, of_x: np.dtype, dtype: DTypeLike | None) ->
     return integer_dtype(dtype, float(lowest), float(highest))
 
 
-_kept_integers = memoized(_integers)  # for numerics of the package's own class, which do not change
+_kept_integers = functools.lru_cache(1024)(_integers)  # for numerics of the package's own class, which do not change
 
 
 def from_int(q: jax.Array, numerics: IntNumerics, dtype: DTypeLike) -> jax.Array:
@@ -248,29 +243,14 @@ def _centres(q: jax.Array, offset: float, dtype: np.dtype) -> jax.Array:
     return (values + jnp.asarray(offset, values.dtype) if offset else values).astype(dtype)
 
 
-def _checked(x: Any, numerics: Any, implementation: Name | None, interpret: Interpreted | None) -> jax.Array:
+def _checked(x: Any, numerics: Any, choice: Choice) -> jax.Array:
     """x as an array, after a check of the arguments that the public functions share."""
     check_numerics(numerics, x)
     x = _checks.floats("x", x)
-    _dispatch.check(implementation, interpret, x.dtype)
+    _dispatch.check(choice, x.dtype)
     return x
 
 
-def _key_of(numerics: IntNumerics, key: Any) -> jax.Array | None:
-    """The key, checked; None if the numerics draws no noise."""
-    return None if numerics.noise_fn is None else _checks.key(key)
-
-
-def _noise_and_spec(
-    x: jax.Array,
-    numerics: IntNumerics,
-    key: Any,
-    part: Part | None,
-    implementation: Name | None,
-    interpret: Interpreted | None,
-) -> tuple[jax.Array | None, QuantSpec]:
-    """The noise or its seed, and what the pass does with it."""
-    noise, spec = numerics.noise_and_spec(x, key, part)
+def _check_noise(noise: jax.Array | None, spec: QuantSpec, choice: Choice) -> None:
     if noise is not None and spec.draw is None:
-        _dispatch.check(implementation, interpret, noise.dtype)
-    return noise, spec
+        _dispatch.check(choice, noise.dtype)

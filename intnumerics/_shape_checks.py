@@ -10,11 +10,7 @@ from ._error_values import shown
 
 
 def sequence_of_integers(name: str, value: Any, remedy: str, symbols: bool = False) -> tuple[int, ...]:
-    """A sequence of integers as a tuple; with `symbols` it may have symbolic sizes of `jax.export`.
-
-    Raises:
-        TypeError: Anything else.
-    """
+    """A sequence of integers as a tuple; with `symbols` it may have symbolic sizes of `jax.export`."""
     try:
         return tuple(item if symbols and _is_symbol(item) else operator.index(item) for item in value)
     except TypeError:
@@ -26,33 +22,15 @@ def _is_symbol(size: Any) -> bool:
 
 
 def shape(value: Any) -> tuple[int, ...]:
-    """The shape of an array, as a tuple; its sizes may be symbols.
-
-    Raises:
-        TypeError: Not a sequence of integers.
-        ValueError: A negative dimension.
-    """
+    """The shape of an array, as a tuple; its sizes may be symbols."""
     sizes = sequence_of_integers("shape", value, "give the shape of x, as in x.shape", symbols=True)
     if any(size < 0 for size in sizes if not _is_symbol(size)):
         raise ValueError(f"shape={shown(value)} has a negative dimension: give the shape of x, as in x.shape")
     return sizes
 
 
-def axes(name: str, value: Any) -> tuple[int, ...]:
-    """Axes of an array whose rank is not known yet.
-
-    Raises:
-        TypeError: Not a sequence of integers.
-    """
-    return sequence_of_integers(name, value, "give the axes along which one draw is shared, as in (0,)")
-
-
 def shared_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    """`shape` with 1 for the axes.
-
-    Raises:
-        ValueError: An axis that the shape does not have.
-    """
+    """`shape` with 1 for the axes."""
     for axis in axes:
         if not -len(shape) <= axis < len(shape):
             raise ValueError(
@@ -63,13 +41,8 @@ def shared_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ..
     return tuple(1 if axis in shared else size for axis, size in enumerate(shape))
 
 
-def reduced_axes(name: str, value: Any, rank: int) -> tuple[int, ...]:
-    """The axes that are reduced of an array of `rank` axes, as numbers from 0 on; None means all of them.
-
-    Raises:
-        TypeError: Neither None, an integer nor a tuple or list of integers.
-        ValueError: An axis that the array does not have, or one that is repeated.
-    """
+def reduced_axes(value: Any, rank: int) -> tuple[int, ...]:
+    """The axes that are reduced of an array of `rank` axes, as numbers from 0 on; None means all of them."""
     if value is None:
         return tuple(range(rank))
     axes = value if isinstance(value, tuple | list) else (value,)
@@ -79,14 +52,14 @@ def reduced_axes(name: str, value: Any, rank: int) -> tuple[int, ...]:
         given = []
     if len(given) < len(axes) or any(isinstance(axis, bool | np.bool_) for axis in axes):
         raise TypeError(
-            f"{name}={shown(value)} is neither an integer, a tuple of integers nor None: give an axis of x, a tuple of "
+            f"axis={shown(value)} is neither an integer, a tuple of integers nor None: give an axis of x, a tuple of "
             "its axes, or None for all"
         )
     for axis in given:
         if not -rank <= axis < rank:
             have = f"use axes from {-rank} to {rank - 1}" if rank else "use None"
-            raise ValueError(f"{name}={shown(value)} has axis {axis}, and x has {rank} axes: {have}")
+            raise ValueError(f"axis={shown(value)} has axis {axis}, and x has {rank} axes: {have}")
     found = {axis % rank for axis in given}
     if len(found) < len(given):
-        raise ValueError(f"{name}={shown(value)} names an axis of x twice: give each axis once")
+        raise ValueError(f"axis={shown(value)} names an axis of x twice: give each axis once")
     return tuple(sorted(found))

@@ -16,14 +16,7 @@ from ._global_position import Part
 from ._static_pytrees import make_known
 from .kernels import QuantSpec
 from .numerics import QNumerics
-from .stochastic_rounding import (
-    DrawnInPass,
-    HardwareUniform,
-    JaxUniform,
-    NoiseFn,
-    PhiloxUniform,
-    RandomCenteredUniform,
-)
+from .stochastic_rounding import NOISE_CLASSES, DrawnInPass, NoiseFn
 
 _T = TypeVar("_T")
 _SWITCHES = ("preserve_zero", "preserve_max_val", "clip", "clip_gradient", "round")
@@ -267,15 +260,12 @@ class IntNumerics(QNumerics):
         return _operations.clip_gradient_from_x(grad, kept, self.spec()), None
 
 
-_OWN_NOISE = (type(None), HardwareUniform, JaxUniform, PhiloxUniform, RandomCenteredUniform)
-
-
 def is_eager(numerics: IntNumerics, x: jax.Array, key: Any) -> bool:
     """Whether a call can be one compiled program: no transform sees it, and it runs no code of the user.
 
     A program runs such code only when it is traced, without the numbers of the key and without what changed since.
     """
-    is_own = type(numerics) is IntNumerics and type(numerics.noise_fn) in _OWN_NOISE
+    is_own = type(numerics) is IntNumerics and type(numerics.noise_fn) in (type(None), *NOISE_CLASSES)
     if not is_own or isinstance(x, Tracer) or isinstance(key, Tracer):
         return False
     return numerics.dtype is None or isinstance(numerics.dtype, np.dtype | type)  # which can be hashed

@@ -67,7 +67,6 @@ class DrawnInPass(abc.ABC):
     def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded | None:
         """The draw and its seed, or None if the noise must be made as an array first."""
 
-    @abc.abstractmethod
     def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         """The noise for an array of `shape`.
 
@@ -81,6 +80,13 @@ class DrawnInPass(abc.ABC):
         Raises:
             TypeError, ValueError: The shape is not a shape, the key is not a key, or x does not have an axis to share.
         """
+        shape, key = _shape_checks.shape(shape), _checks.key(key)
+        seeded = self.seeded(shape, key)
+        return self._made(shape, key) if seeded is None else _operations.drawn(*seeded)
+
+    def _made(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+        """The noise of keys for which there is no seed."""
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,24 +103,16 @@ class CounterBased(DrawnInPass):
     noise_sharing_axes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        axes = _shape_checks.axes("noise_sharing_axes", self.noise_sharing_axes)
+        remedy = "give the axes along which one draw is shared, as in (0,)"
+        axes = _shape_checks.sequence_of_integers("noise_sharing_axes", self.noise_sharing_axes, remedy)
         object.__setattr__(self, "noise_sharing_axes", axes)
 
     def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded | None:
         """See `DrawnInPass`."""
-        return Seeded(Draw(self.generator, _shape_checks.shared_shape(shape, self.noise_sharing_axes)), _seed(key))
+        return Seeded(Draw(self.generator, self._shared(shape)), _seed(key))
 
-    def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-        """See `DrawnInPass`."""
-        shape, key = _shape_checks.shape(shape), _checks.key(key)
-        seeded = self.seeded(shape, key)
-        if seeded is None:
-            return self._made(_shape_checks.shared_shape(shape, self.noise_sharing_axes), key)
-        return _operations.drawn(*seeded)
-
-    def _made(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-        """The noise of keys for which there is no seed."""
-        raise NotImplementedError
+    def _shared(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return _shape_checks.shared_shape(shape, self.noise_sharing_axes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +161,7 @@ class _FromJax(CounterBased):
 
     def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded | None:
         """See `DrawnInPass`."""
-        is_drawn = _impl_of(key) == "threefry2x32" and _checks.threefry_is_partitionable()
+        is_drawn = _impl_of(key) == "threefry2x32" and _checks.SETTINGS.jax_threefry_partitionable
         return super().seeded(shape, key) if is_drawn else None
 
 
@@ -196,7 +194,7 @@ class JaxUniform(_FromJax):
     generator: ClassVar[Generator] = "threefry_23_bits"
 
     def _made(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-        return jax.random.uniform(key, shape, jnp.float32) - jnp.float32(0.5)
+        return jax.random.uniform(key, self._shared(shape), jnp.float32) - jnp.float32(0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +224,7 @@ class RandomCenteredUniform(_FromJax):
     generator: ClassVar[Generator] = "threefry_16_bits"
 
     def _made(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-        return noise.from_16_bits(jax.random.bits(key, shape, jnp.uint16).astype(jnp.uint32))
+        return noise.from_16_bits(jax.random.bits(key, self._shared(shape), jnp.uint16).astype(jnp.uint32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,15 +255,15 @@ class HardwareUniform(DrawnInPass):
         """See `DrawnInPass`."""
         return Seeded(Draw("hardware", shape), _seed(key))
 
-    def __call__(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-        """See `DrawnInPass`."""
-        return _operations.drawn(*self.seeded(_shape_checks.shape(shape), _checks.key(key)))
+
+# The noise classes of the package: they run no code of the user, and are stored with exported programs.
+NOISE_CLASSES = (PhiloxUniform, JaxUniform, RandomCenteredUniform, HardwareUniform)
 
 
 def _impl_of(key: jax.Array) -> Hashable:
     """A key's generator: its name, or what `jax.random.key_impl` has for one without."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return jax.random.key_impl(key) if typed else _checks.default_generator()
+    return jax.random.key_impl(key) if typed else _checks.SETTINGS.jax_default_prng_impl
 
 
 def _seed(key: jax.Array) -> jax.Array:
@@ -278,7 +276,7 @@ def _seed_of(key: jax.Array, impl: Hashable) -> jax.Array:
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     data = jax.random.key_data(key) if typed else key
     words = data if data.size == 2 else _two_words(impl)(data)
-    if typed and _checks.key_reuse_is_checked():
+    if typed and _checks.SETTINGS.jax_debug_key_reuse:
         # To the checker only a draw is a use. This one draws nothing, and its sum, 0, keeps it in the program.
         words = words + jnp.sum(jax.random.bits(key, (0,), jnp.uint32), dtype=jnp.uint32)
     return jnp.pad(words, (0, 2))  # not concatenate, which under vmap needs a mesh in context if the keys are sharded

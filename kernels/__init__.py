@@ -60,12 +60,7 @@ class Implementation:
         return tuple(dict.fromkeys((*PLAIN, *self.in_pass)))
 
     def operation(self, name: str, interpret: bool = False) -> Operation | None:
-        """The function of an operation, or None if the room does not have it.
-
-        Args:
-            name: The name of the operation, as in `reference.py`.
-            interpret: Whether to interpret the kernel, on any platform.
-        """
+        """The function of an operation, to be interpreted or not; None if the room does not have it."""
         function: Operation | None = getattr(importlib.import_module(f".{self.room}", __name__), name, None)
         options: dict[str, Any] = {"platform": self.platform} if name in self.by_platform else {}
         if interpret:

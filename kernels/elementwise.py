@@ -69,16 +69,10 @@ def clip_and_round(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:
 
 
 def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.Array | float = 0.0) -> jax.Array:
-    """Adds noise, clips and rounds a block.
+    """Adds noise, clips and rounds a block; the result is in `spec.result_dtype(x.dtype)`.
 
-    Args:
-        x: A block of x.
-        noise: None, or float32 that broadcasts to x.
-        spec: The static description.
-        zero: A number that rounds to 0, which replaces NaN if the result has integers.
-
-    Returns:
-        The result in `spec.result_dtype(x.dtype)`.
+    `noise` is None, or float32 that broadcasts to x. `zero` is a number that rounds to 0, and replaces NaN before the
+    cast to integers.
     """
     y, bound = add_noise(x, noise, spec), spec.bound_in(x.dtype)
     if spec.integer_dtype is not None:

@@ -21,16 +21,11 @@ Bits = Callable[[Draw, jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """How a generator is drawn from in plain jnp.
+    """How a generator is drawn from in plain jnp."""
 
-    Attributes:
-        bits: Random bits, uint32, from a draw and its seed as `drawn` takes them.
-        noise: Noise from these bits, float32.
-        by_platform: Functions that return the same bits, for the platforms on which another form is faster.
-    """
-
-    bits: Bits
-    noise: Callable[[jax.Array], jax.Array]
+    bits: Bits  # random bits, uint32, from a draw and its seed as `drawn` takes them
+    noise: Callable[[jax.Array], jax.Array]  # noise from these bits, float32
+    # Functions that return the same bits, for the platforms on which another form is faster.
     by_platform: Mapping[str, Bits] = dataclasses.field(default_factory=dict[str, Bits])
 
 

@@ -29,10 +29,7 @@ Product = Callable[[int, jax.Array], tuple[jax.Array, jax.Array]]
 def philox4x32(counter: Words, key: tuple[jax.Array, jax.Array], product: Product) -> Words:
     """The output for a counter and a key, whose words have one dtype and broadcast.
 
-    Args:
-        counter: Four words.
-        key: Two words.
-        product: Gives the high and the low word of the product of a constant and a word.
+    `product` gives the high and the low word of the product of a constant and a word.
     """
     return rounds(ROUNDS, counter, key, product)[0]
 
@@ -84,16 +81,8 @@ def product_of_limbs(multiplier: int, word: jax.Array) -> tuple[jax.Array, jax.A
 def draws(draw: Draw, seed: jax.Array, product: Product = product32, by_axes: bool = False) -> jax.Array:
     """The stream's 16-bit draws for an array, each computed from the element's number alone, so that XLA fuses them.
 
-    XLA for GPU gives each thread four elements, and computes their common block once.
-
-    Args:
-        draw: The elements that are drawn for.
-        seed: uint32 (*batch, 4), as `spec.Draw` describes.
-        product: As `philox4x32` takes it.
-        by_axes: As `block_of` takes it.
-
-    Returns:
-        uint32 of (*batch, *draw.shape), from 0 to 65535.
+    XLA for GPU gives each thread four elements, and computes their common block once. The draws are uint32 below 65536
+    of (*batch, *draw.shape).
 
     Example:
         >>> import jax.numpy as jnp

@@ -73,10 +73,7 @@ def block_in_part(draw: Draw, batch_rank: int) -> tuple[jax.Array, jax.Array]:
 def block_of(draw: Draw, seed: jax.Array, by_axes: bool = False) -> tuple[Pair, jax.Array]:
     """Where each element's bits come from, in uint32: the number of the Philox block, and the half-word in the block.
 
-    Args:
-        draw: The elements that are drawn for.
-        seed: uint32 (*batch, 4), as `spec.Draw` describes.
-        by_axes: Whether to count along each axis, if the draw allows it, instead of along the flattened array.
+    If the draw allows it, `by_axes` counts along each axis, instead of along the flattened array.
     """
     _, _, low, high = seed_words(seed, len(draw.shape))
     # The seed's words enter the sum unchanged: XLA for GPU would compute anything from them alone in an extra kernel.

@@ -15,9 +15,7 @@ Steps = Sequence[tuple[Any, Sequence[int]]]
 def advance(seed: jax.Array, steps: Steps) -> jax.Array:
     """A seed whose first element comes later in the stream, by a sum of products, taken in 64 bits.
 
-    Args:
-        seed: uint32 (*batch, 4).
-        steps: Integers below 2**31, each with the sizes whose product it is multiplied by.
+    The steps are integers below 2**31, each with the sizes whose product it is multiplied by.
     """
     if not steps:
         return seed

@@ -30,14 +30,7 @@ def threefry2x32(counter: tuple[jax.Array, jax.Array], key: tuple[jax.Array, jax
 
 
 def bits(draw: Draw, seed: jax.Array) -> jax.Array:
-    """`jax.random.bits(key, shape)`, uint32; narrower draws of jax are the low bits of these.
-
-    Args:
-        draw: The elements that are drawn for.
-        seed: uint32 (*batch, 4), as `spec.Draw` describes.
-
-    Returns:
-        uint32 of (*batch, *draw.shape).
+    """`jax.random.bits(key, shape)`, uint32 of (*batch, *draw.shape); narrower draws of jax are the low bits of these.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -23,15 +23,10 @@ Clip = Callable[[jax.Array, jax.Array, Results], list[jax.Array]]
 def quantize(
     x: jax.Array, noise: jax.Array | None, spec: QuantSpec, in_kernel: Container[Generator], run: Quantize
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """`reference.quantize` with a kernel.
+    """`reference.quantize` with a kernel that can draw from the generators `in_kernel`.
 
-    Args:
-        x: As in `reference.quantize`.
-        noise: As in `reference.quantize`.
-        spec: As in `reference.quantize`.
-        in_kernel: The generators that the kernel can draw from.
-        run: Runs the kernel. It gets x, the noise, the spec and the results to return, all flattened. The spec has a
-            `draw` if the kernel is to draw the noise, from the seeds that are then in the place of the noise.
+    The function `run` runs the kernel. It gets x, the noise, the spec and the results to return, all flattened. The
+    spec has a `draw` if the kernel is to draw the noise, from the seeds that are then in the place of the noise.
     """
     shape, dtype = x.shape, spec.result_dtype(x.dtype)
     if not x.size:
@@ -56,19 +51,12 @@ def examples_of(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> tuple
     return math.prod(x.shape[rank:]), math.prod(x.shape[:rank])
 
 
-def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, run: Clip) -> jax.Array:
-    """`reference.clip_gradient_from_mask` with a kernel, which `run` runs on arrays like g and the packed mask."""
+def clip_gradient(g: jax.Array, kept: jax.Array, run: Clip) -> jax.Array:
+    """A gradient that is clipped by a kernel, which `run` runs on arrays like g and like the packed mask, or x."""
     if not g.size:
         return g
     length = g.shape[-1]
-    g = pad_rows(g, missing_columns(g.shape), 0.0)
-    [result] = run(g, packed, [jax.ShapeDtypeStruct((g.size,), g.dtype)])
+    if kept.dtype == jnp.uint8:
+        g = pad_rows(g, missing_columns(g.shape), 0.0)
+    [result] = run(g, kept, [jax.ShapeDtypeStruct((g.size,), g.dtype)])
     return result.reshape(g.shape)[..., :length]
-
-
-def clip_gradient_from_x(g: jax.Array, x: jax.Array, run: Clip) -> jax.Array:
-    """`reference.clip_gradient_from_x` with a kernel, which `run` runs on arrays like g and x."""
-    if not g.size:
-        return g
-    [result] = run(g, x, [jax.ShapeDtypeStruct((g.size,), g.dtype)])
-    return result.reshape(g.shape)

@@ -46,14 +46,7 @@ def padded_for_mask(x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, j
 
 
 def draws_in_kernel(x: jax.Array, seed: jax.Array, spec: QuantSpec, in_kernel: Container[Generator]) -> bool:
-    """Whether a kernel draws the noise of `spec` itself; if not, it reads an array of noise that is drawn before.
-
-    Args:
-        x: The array that is quantized.
-        seed: Its seeds, as `spec.Draw` describes them.
-        spec: What is done.
-        in_kernel: The generators that the kernel can draw from.
-    """
+    """Whether a kernel draws the noise of `spec` itself; if not, it reads an array of noise that is drawn before."""
     if spec.draw is None or spec.draw.generator not in in_kernel:
         return False
     inner = x.shape[seed.ndim - 1 :]

@@ -131,17 +131,10 @@ def defaults(operation: str) -> tuple[Configuration, ...]:
 
 
 def configuration(device: str | None, dtype: str, operation: str, n: int, examples: int = 1) -> Configuration:
-    """The configuration for `examples` times `n` elements.
+    """The configuration for `examples` times `n` elements; `device` is None if it is not known.
 
     The candidates are that of the row in the table, and then the defaults, the largest first. The first one is chosen
     whose block `n` elements fill, and that makes enough blocks to keep a device busy; or else the smallest default.
-
-    Args:
-        device: The device, as JAX's `device_kind` names it, or None if it is not known.
-        dtype: Name of the dtype of x, or of the gradient.
-        operation: As `quantization`, `FROM_MASK` or `FROM_X` name it.
-        n: The number of elements of an example.
-        examples: The number of examples.
     """
     key = (device, dtype, operation)
     measured = (row.configuration for row in TABLE if (row.device, row.dtype, row.operation) == key)

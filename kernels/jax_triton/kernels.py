@@ -170,13 +170,6 @@ def one_tile(x, noise, y, values, drawn, at, limit, start, whole: tl.constexpr, 
 
 
 @triton.jit
-def quantize_row(x, noise, y, start, whole: tl.constexpr, plan: tl.constexpr):
-    """A block that is a single row."""
-    at, limit = tl.arange(0, plan.size), plan.n - start
-    one_tile(x, noise, y, load(x, at, limit, whole), None, at, limit, start, whole, plan)
-
-
-@triton.jit
 def quantize_part(x, noise, y, packed, start, turn: tl.constexpr, whole: tl.constexpr, plan: tl.constexpr):
     """A part of a block in rows of eight."""
     limit = plan.n - start
@@ -212,7 +205,9 @@ def quantize_block(x, noise, y, packed, i, example, whole: tl.constexpr, plan: t
     if packed is not None:
         packed += start // 8
     if not plan.in_rows:
-        quantize_row(x + origin, noise, y + origin, start, whole, plan)
+        x, y = x + origin, y + origin
+        at, limit = tl.arange(0, plan.size), plan.n - start
+        one_tile(x, noise, y, load(x, at, limit, whole), None, at, limit, start, whole, plan)
     else:
         stream = stream_of(noise) if plan.draws_noise else noise
         for turn in tl.static_range(plan.size // (8 * plan.rows)):

@@ -24,39 +24,22 @@ GENERATORS: tuple[Generator, ...] = ("philox",)  # those that `drawn` in `noise.
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a kernel is compiled for.
+    """What a kernel is compiled for."""
 
-    Attributes:
-        n: How many elements an example has.
-        size: How many elements a block has.
-        warps: How many warps handle a block.
-        examples: How many examples the arrays have, one after another.
-        in_rows: Whether elements are arranged in rows of eight, one per thread.
-        width: How many columns of such rows a tile has.
-        bound: The bound, in the dtype of the clip.
-        clip: As in `QuantSpec`.
-        rounding: As in `QuantSpec`.
-        keeps_cast: Whether the sum with the noise is rounded to the dtype of x.
-        reads_noise: Whether there is an array of noise.
-        shares_noise: How x shares the array of noise; None if the two have the same shape.
-        shares_seeds: How the examples share the seeds; None if no noise is drawn.
-        shares_blocks: How each eight elements share the Philox blocks of the whole array; None if their numbers are
-            consecutive.
-    """
-
-    n: int
-    size: int
-    warps: int
-    examples: int = 1
-    in_rows: bool = False
-    width: int = 8
-    bound: float = 0.0
-    clip: bool = False
-    rounding: Rounding | None = None
-    keeps_cast: bool = False
-    reads_noise: bool = False
-    shares_noise: Sharing | None = None
-    shares_seeds: Sharing | None = None
+    n: int  # elements of an example
+    size: int  # elements of a block
+    warps: int  # that handle a block
+    examples: int = 1  # one after another in the arrays
+    in_rows: bool = False  # whether elements are arranged in rows of eight, one per thread
+    width: int = 8  # columns of such rows in a tile
+    bound: float = 0.0  # in the dtype of the clip
+    clip: bool = False  # as in `QuantSpec`
+    rounding: Rounding | None = None  # as in `QuantSpec`
+    keeps_cast: bool = False  # whether the sum with the noise is rounded to the dtype of x
+    reads_noise: bool = False  # whether there is an array of noise
+    shares_noise: Sharing | None = None  # how x shares the array of noise; None if the two have the same shape
+    shares_seeds: Sharing | None = None  # how the examples share the seeds; None if no noise is drawn
+    # How each eight elements share the Philox blocks of the whole array; None if their numbers are consecutive.
     shares_blocks: Sharing | None = None
 
     @property
@@ -139,7 +122,7 @@ def clip_gradient_from_mask(g: jax.Array, packed: jax.Array) -> jax.Array:
         plan = Plan(g.size, chosen.block, chosen.warps, in_rows=True, width=_width(g.dtype.itemsize))
         return run("clip_gradient_from_mask", [g.reshape(-1), packed.reshape(-1)], results, plan)
 
-    return flattened.clip_gradient_from_mask(g, packed, run_kernel)
+    return flattened.clip_gradient(g, packed, run_kernel)
 
 
 def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Array:
@@ -153,15 +136,11 @@ def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Arr
         plan = Plan(g.size, chosen.block // halves, chosen.warps, bound=spec.bound_in(x.dtype))
         return run("clip_gradient_from_x", [g.reshape(-1), x.reshape(-1)], results, plan)
 
-    return flattened.clip_gradient_from_x(g, x, run_kernel)
+    return flattened.clip_gradient(g, x, run_kernel)
 
 
 def run(kernel: str, inputs: Sequence[jax.Array], results: Sequence[jax.ShapeDtypeStruct], plan: Plan) -> list[Any]:
-    """Runs a kernel of `kernels.py` for every block.
-
-    Raises:
-        ImportError: jax-triton is not installed, or not in a version that works here.
-    """
+    """Runs a kernel of `kernels.py` for every block."""
     names_results = "out_type" if versions.check() >= (0, 4) else "out_shape"
     jax_triton = import_jax_triton()
     body = importlib.import_module(".kernels", __package__)

@@ -38,11 +38,7 @@ SUPPORTED = (
 
 
 def check() -> Version:
-    """The installed version of jax-triton.
-
-    Raises:
-        ImportError: A package is missing, or the versions do not work together.
-    """
+    """The installed version of jax-triton."""
     found: dict[str, str] = {}
     for package in PACKAGES:
         try:

@@ -150,31 +150,14 @@ def seed_of_step(seed: Words, step: jax.Array) -> tuple[jax.Array, jax.Array]:
     return (k0 ^ mixed ^ (mixed >> unsigned(16))).astype(jnp.int32), (k1 + number).astype(jnp.int32)
 
 
-def hardware(seed: Words, step: jax.Array, rows: int, columns: int) -> jax.Array:
-    """Noise of rows and columns in whole tiles, from 32 bits per element: 16 would need more shifts."""
-    pltpu.prng_seed(*seed_of_step(seed, step))
-    bits = pltpu.bitcast(pltpu.prng_random_bits((rows, columns)), jnp.int32)
-    return bits.astype(jnp.float32) * 2.0**-32
-
-
 # --- a block ----------------------------------------------------------------------------------------------------------
-
-
-def row_major(index: Sequence[jax.Array], sizes: Sequence[int]) -> jax.Array:
-    """The row-major number of an index, modulo 2**32."""
-    number = jnp.int32(0)
-    for i, n in zip(index, sizes, strict=True):
-        number = number * n + i
-    return number
 
 
 def row_numbers(at: Sequence[jax.Array], shape: tuple[int, ...], steps: Sequence[int]) -> jax.Array:
     """The number, uint32, of each row of a block, repeated in 128 lanes; each slab is padded to whole tiles.
 
-    Args:
-        at: The index of the block's first row: one number for each axis of the array but the last.
-        shape: The shape of the block; a block with two axes is one slab.
-        steps: How much the number of a row grows per step along these axes; it is 1 along the last of them.
+    The first row has the index `at` along all axes of the array but the last. The number of a row grows by `steps`
+    along these axes, by 1 along the last of them. A block with two axes is one slab.
     """
     tiles = (shape[0] if len(shape) == 3 else 1, round_up(shape[-2], SUBLANES), LANES)
     slabs, within = (lax.broadcasted_iota(jnp.int32, tiles, axis).reshape(-1, LANES) for axis in (0, 1))
@@ -185,9 +168,6 @@ def row_numbers(at: Sequence[jax.Array], shape: tuple[int, ...], steps: Sequence
 def word(value: int) -> jax.Array:
     """A number modulo 2**32, as int32."""
     return jnp.asarray((value + (1 << 31)) % (1 << 32) - (1 << 31), jnp.int32)
-
-
-Noise = Callable[[Words, Draw, tuple[int, ...], list[jax.Array]], jax.Array]
 
 
 def philox_noise(seed: Words, draw: Draw, shape: tuple[int, ...], steps: list[jax.Array]) -> jax.Array:
@@ -204,25 +184,24 @@ def philox_noise(seed: Words, draw: Draw, shape: tuple[int, ...], steps: list[ja
 
 
 def hardware_noise(seed: Words, draw: Draw, shape: tuple[int, ...], steps: list[jax.Array]) -> jax.Array:
-    """The noise of a block from the chip's own generator."""
-    rows = math.prod(shape[:-2]) * round_up(shape[-2], SUBLANES)
-    return hardware(seed, row_major(steps, tile_draw(draw)[0].grid), rows, round_up(shape[-1], LANES))
+    """The noise of a block from the chip's own generator, from 32 bits per element: 16 would need more shifts."""
+    step = jnp.int32(0)  # the number of the block in the grid
+    for i, n in zip(steps, tile_draw(draw)[0].grid, strict=True):
+        step = step * n + i
+    pltpu.prng_seed(*seed_of_step(seed, step))
+    tiles = math.prod(shape[:-2]) * round_up(shape[-2], SUBLANES), round_up(shape[-1], LANES)
+    return pltpu.bitcast(pltpu.prng_random_bits(tiles), jnp.int32).astype(jnp.float32) * 2.0**-32
 
 
 @dataclasses.dataclass(frozen=True)
 class InKernel:
-    """How the kernels draw from a generator.
+    """How the kernels draw from a generator."""
 
-    Attributes:
-        noise: The noise of a block in whole tiles, float32, from the seed of its example, the draw, the shape of the
-            block, and its index in the grid of the example.
-        serves: Whether the kernels can draw the noise of a draw.
-        needs_tpu_interpreter: Whether only Pallas' interpreter of TPUs can interpret it; its bits are 0 there.
-    """
-
-    noise: Noise
-    serves: Callable[[Draw], bool]
-    needs_tpu_interpreter: bool = False
+    # The noise of a block in whole tiles, float32, from the seed of its example, the draw, the shape of the block, and
+    # its index in the grid of the example.
+    noise: Callable[[Words, Draw, tuple[int, ...], list[jax.Array]], jax.Array]
+    serves: Callable[[Draw], bool]  # whether the kernels can draw the noise of a draw
+    needs_tpu_interpreter: bool = False  # whether only Pallas' interpreter of TPUs interprets it; its bits are 0 there
 
 
 IN_KERNEL: Mapping[Generator, InKernel] = {
@@ -232,14 +211,7 @@ IN_KERNEL: Mapping[Generator, InKernel] = {
 
 
 def noise_block(seed_ref: jax.Ref, shape: tuple[int, ...], draw: Draw, outer: int) -> jax.Array:
-    """The noise of the current block of the grid, float32.
-
-    Args:
-        seed_ref: The example's seed, uint32 (1, 4).
-        shape: The shape of the block, as the kernel sees it.
-        draw: What is drawn for the example.
-        outer: How many axes the grid has before those of the tiling.
-    """
+    """The noise of the current block, float32; `outer` is how many axes the grid has before those of the tiling."""
     k0, k1, low, high = (seed_ref[0, i] for i in range(4))
     steps = [pl.program_id(outer + i) for i in range(len(tile_draw(draw)[0].grid))]
     noise = IN_KERNEL[draw.generator].noise((k0, k1, low, high), draw, shape, steps)

@@ -21,13 +21,8 @@ from .tiling import Tiling, tile, tile_draw
 
 
 def carried(x: jax.Array) -> jax.Array:
-    """x as it is passed to a kernel: float16 as the int16 of its bits, because Mosaic does not take float16."""
+    """x as a kernel takes and returns it: float16 as the int16 of its bits, because Mosaic does not take float16."""
     return lax.bitcast_convert_type(x, jnp.int16) if x.dtype == jnp.float16 else x
-
-
-def carrier(dtype: np.dtype) -> np.dtype:
-    """The dtype in which a kernel returns numbers of `dtype`."""
-    return np.dtype(jnp.int16) if dtype == jnp.float16 else np.dtype(dtype)
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
@@ -50,36 +45,8 @@ def without_tail(packed: jax.Array, tiling: Tiling) -> jax.Array:
     return jnp.where(index == last, packed & ((1 << length % 8) - 1), packed)
 
 
-def quantize_kernel(*refs: jax.Ref, spec: QuantSpec, tiling: Tiling, dtypes: tuple[np.dtype, ...]) -> None:
-    """Quantizes one block of x, with a block of noise if `dtypes` has two entries."""
-    blocks = [widen(rows_of(ref), dtype) for ref, dtype in zip(refs, dtypes, strict=False)]
-    x, noise = blocks if len(blocks) == 2 else (*blocks, None)
-    write(x, noise, refs[len(blocks) :], spec, tiling, dtypes[0])
-
-
-def drawing_kernel(
-    seed_ref: jax.Ref,
-    x_ref: jax.Ref,
-    *refs: jax.Ref,
-    spec: QuantSpec,
-    draw: Draw,
-    tiling: Tiling,
-    outer: int,
-    dtype: np.dtype,
-) -> None:
-    """Quantizes one block of x, with noise that is drawn here."""
-    x = widen(rows_of(x_ref), dtype)
-    noise = noise_block(seed_ref, x.shape, draw, outer)
-    write(x, noise, refs, spec, tiling, dtype)
-
-
 def write(
-    x: jax.Array,
-    noise: jax.Array | None,
-    refs: Sequence[jax.Ref],
-    spec: QuantSpec,
-    tiling: Tiling,
-    dtype: np.dtype,
+    x: jax.Array, noise: jax.Array | None, refs: Sequence[jax.Ref], spec: QuantSpec, tiling: Tiling, dtype: np.dtype
 ) -> None:
     """Writes the result of a block and, if there is a reference for it, the packed mask."""
     y_ref, *packed_refs = refs
@@ -108,11 +75,6 @@ def seeds_of(seed: jax.Array, batch: tuple[int, ...]) -> jax.Array:
     return seed.reshape(-1, 4)
 
 
-def seed_spec(seeds: int) -> pl.BlockSpec:
-    """The seed of the current example: if there are several, the first axis of the grid counts the examples."""
-    return pl.BlockSpec((None, 1, 4), lambda *at: (at[0] if seeds > 1 else 0, 0, 0), memory_space=pltpu.SMEM)
-
-
 def run(
     kernel: Callable[..., None],
     operands: Sequence[tuple[jax.Array, Tiling, tuple[int, ...]]],
@@ -121,23 +83,21 @@ def run(
     interpret: bool | pltpu.InterpretParams,
     seeds: jax.Array | None = None,
 ) -> list[jax.Array]:
-    """Runs a kernel over all blocks.
+    """Runs a kernel over all blocks of the operands, which have their tiling and their shape in the kernel.
 
-    Args:
-        kernel: Takes the blocks of operands and results.
-        operands: Arrays, each with its tiling and its shape as the kernel sees it.
-        results: The tiling, shape and dtype of each result.
-        name: The name that a profile shows.
-        interpret: Whether to interpret the kernel, on any platform.
-        seeds: uint32 (n, 4) or None. The seed of the current example is then the first argument of the kernel.
+    With `seeds`, uint32 (n, 4), the seed of the current example is the first argument of the kernel.
     """
     arrays = [carried(a).reshape(shape) for a, _, shape in operands]
     in_specs = [tiles.block_spec(shape) for _, tiles, shape in operands]
     axes = jax.typeof(arrays[0]).manual_axis_type
     if seeds is not None:
-        arrays.insert(0, seeds[:, None])
-        in_specs.insert(0, seed_spec(len(seeds)))
-    out = [jax.ShapeDtypeStruct(t.shape, carrier(d), manual_axis_type=axes) for t, _, d in results]
+        several = len(seeds) > 1  # then the first axis of the grid counts the examples
+        spec = pl.BlockSpec((None, 1, 4), lambda *at: (at[0] if several else 0, 0, 0), memory_space=pltpu.SMEM)
+        arrays, in_specs = [seeds[:, None], *arrays], [spec, *in_specs]
+    out = [
+        jax.ShapeDtypeStruct(tiles.shape, jnp.int16 if dtype == jnp.float16 else dtype, manual_axis_type=axes)
+        for tiles, _, dtype in results
+    ]
     tiling, moved = results[0][0], sum(a.size * a.dtype.itemsize for a in (*arrays, *out))
     returned = pl.pallas_call(
         kernel,
@@ -150,11 +110,8 @@ def run(
         interpret=interpret,
         name=f"intnumerics_{name}",
     )(*arrays)
-    restored = [a.reshape(shape) for a, (_, shape, _) in zip(returned, results, strict=True)]
-    return [
-        lax.bitcast_convert_type(a, d) if d == jnp.float16 else a
-        for a, (_, _, d) in zip(restored, results, strict=True)
-    ]
+    restored = [(a.reshape(shape), dtype) for a, (_, shape, dtype) in zip(returned, results, strict=True)]
+    return [lax.bitcast_convert_type(a, dtype) if dtype == jnp.float16 else a for a, dtype in restored]
 
 
 # --- the operations, which `reference.py` documents -------------------------------------------------------------------
@@ -185,8 +142,13 @@ def quantize(
     operands = [(x, tiling, tiling.shape)]
     if noise is not None:
         operands.append((noise, tiling, noise_shape))
-    dtypes = tuple(a.dtype for a, _, _ in operands)
-    kernel = functools.partial(quantize_kernel, spec=spec, tiling=tiling, dtypes=dtypes)
+    dtypes = [a.dtype for a, _, _ in operands]
+
+    def kernel(*refs: jax.Ref) -> None:
+        blocks = [widen(rows_of(ref), dtype) for ref, dtype in zip(refs, dtypes, strict=False)]
+        block, added = blocks if len(blocks) == 2 else (*blocks, None)
+        write(block, added, refs[len(blocks) :], spec, tiling, dtypes[0])
+
     y, *mask = run(kernel, operands, results_of(x, spec, tiling), "quantize", interpret)
     return (y, mask[0]) if spec.with_mask else y
 
@@ -218,8 +180,12 @@ def quantize_with_draw(
         results = lax.map(lambda one: quantize(one[0], one[1], spec, interpret=interpret), one_by_one)
         return jax.tree.map(lambda a: a.reshape(*batch, -1), results)
     tiling = example if examples == 1 else example.of_batch(examples)
-    outer = len(tiling.grid) - len(example.grid)
-    kernel = functools.partial(drawing_kernel, spec=spec, draw=draw, tiling=tiling, outer=outer, dtype=x.dtype)
+    outer, dtype = len(tiling.grid) - len(example.grid), x.dtype
+
+    def kernel(seed_ref: jax.Ref, x_ref: jax.Ref, *refs: jax.Ref) -> None:
+        block = widen(rows_of(x_ref), dtype)
+        write(block, noise_block(seed_ref, block.shape, draw, outer), refs, spec, tiling, dtype)
+
     interpreted = pltpu.InterpretParams() if interpret and generator.needs_tpu_interpreter else interpret
     operands, results = [(x, tiling, tiling.shape)], results_of(x, spec, tiling)
     y, *mask = run(kernel, operands, results, "quantize_with_noise", interpreted, seeds)

@@ -30,17 +30,11 @@ def round_up(n: int, multiple: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """How the kernels see an array.
+    """How the kernels see an array."""
 
-    Attributes:
-        shape: The array's shape after merging axes.
-        block: The shape of one block; along an axis with None, a block has one index, and the kernel does not see it.
-        folded: Whether the array is one row: eight rows of lanes then have their mask bits in one row of bytes.
-    """
-
-    shape: tuple[int, ...]
-    block: tuple[int | None, ...]
-    folded: bool = False
+    shape: tuple[int, ...]  # the array's shape after merging axes
+    block: tuple[int | None, ...]  # along an axis with None, a block has one index, and the kernel does not see it
+    folded: bool = False  # whether it is one row: eight rows of lanes then have their mask bits in one row of bytes
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -71,9 +65,7 @@ class Tiling:
 def merged(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Merges adjacent leading axes, if they can be merged in another array too; the results have rank 3 or more.
 
-    Args:
-        shape: The shape of the array.
-        strides: The strides of the other array along the same axes: 0 where it broadcasts.
+    Along the same axes the other array has `strides`, 0 where it broadcasts.
 
     Example:
         >>> merged((4, 6, 16, 5), (0, 0, 5, 1))

@@ -22,23 +22,14 @@ from ..gpu.tuning import Configuration
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A part of an example: `size` elements from `start` of its `n` elements.
+    """A part of an example: `size` elements from `start` of its `n` elements."""
 
-    Attributes:
-        i: The number of the block in its example.
-        start: The index of its first element within the example.
-        size: How many elements it has, including those beyond the end of the example.
-        n: How many elements an example has.
-        example: The number of the example, or None if there is only one.
-        whole: Whether all its elements exist.
-    """
-
-    i: jax.Array
-    start: jax.Array
-    size: int
-    n: int
-    example: jax.Array | None = None
-    whole: bool = True
+    i: jax.Array  # the number of the block in its example
+    start: jax.Array  # the index of its first element within the example
+    size: int  # how many elements it has, including those beyond the end of the example
+    n: int  # how many elements an example has
+    example: jax.Array | None = None  # the number of the example, or None if there is only one
+    whole: bool = True  # whether all its elements exist
 
     def local(self) -> jax.Array:
         """The index of each element, counted from `start`."""

@@ -29,12 +29,7 @@ class PhiloxStream:
     """The stream of `generators/philox.py`.
 
     A thread draws from one Philox block at a time and uses its eight draws itself, so they never leave its registers.
-
-    Args:
-        block: The block.
-        seed: The seed of the example, as `seed_of` reads it.
-        draw: The elements of an example.
-        rows: How many rows of eight elements a part has: one per thread, or Triton joins them in shared memory.
+    For that a part has `rows` rows of eight elements, one per thread; otherwise Triton joins them in shared memory.
     """
 
     def __init__(self, block: Block, seed: philox.Words, draw: Draw, rows: int) -> None:
@@ -87,14 +82,7 @@ STREAMS: Mapping[Generator, Callable[[Block, philox.Words, Draw, int], Stream]] 
 
 
 def seed_of(block: Block, seeds: Any, batch: tuple[int, ...], seed_batch: tuple[int, ...]) -> philox.Words:
-    """The seed of the example that a block belongs to.
-
-    Args:
-        block: The block.
-        seeds: Reference to the flattened seeds.
-        batch: The batch axes of x.
-        seed_batch: The batch axes of the seeds, which broadcast to those of x.
-    """
+    """The seed of the example that a block belongs to, from the flattened seeds of the batch `seed_batch`."""
     at = jnp.int32(0)
     if block.example is not None:
         at = 4 * broadcast_index(block.example, Sharing.of(batch, strides_of(seed_batch)))

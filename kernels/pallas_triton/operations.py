@@ -1,6 +1,5 @@
 """The operations in Pallas for CUDA: each is one pass over the flattened arrays."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -130,8 +129,7 @@ def clip_gradient_from_mask(
     def mask_of(block: Block, ref: Any) -> jax.Array:
         return unpack(block.packed().load(ref))
 
-    run = functools.partial(_clip, mask_of, tuning.FROM_MASK, interpret, configuration)
-    return flattened.clip_gradient_from_mask(g, packed, run)
+    return _clip_gradient(g, packed, mask_of, tuning.FROM_MASK, interpret, configuration)
 
 
 def clip_gradient_from_x(
@@ -142,25 +140,26 @@ def clip_gradient_from_x(
     def mask_of(block: Block, ref: Any) -> jax.Array:
         return elementwise.inside(block.load(ref), spec)
 
-    run = functools.partial(_clip, mask_of, tuning.FROM_X, interpret, configuration)
-    return flattened.clip_gradient_from_x(g, x, run)
+    return _clip_gradient(g, x, mask_of, tuning.FROM_X, interpret, configuration)
 
 
-def _clip(
+def _clip_gradient(
+    g: jax.Array,
+    kept: jax.Array,
     mask_of: Callable[[Block, Any], jax.Array],
     operation: str,
     interpret: bool,
     configuration: Configuration | None,
-    g: jax.Array,
-    other: jax.Array,
-    results: flattened.Results,
-) -> list[jax.Array]:
-    """`where(mask, g, 0)`, with the mask that `mask_of` makes from another array."""
+) -> jax.Array:
+    """`where(mask, g, 0)`, with the mask that `mask_of` makes from a block of what was kept for the backward."""
 
-    def kernel(block: Block, g_ref: Any, other_ref: Any, out_ref: Any) -> None:
+    def kernel(block: Block, g_ref: Any, kept_ref: Any, out_ref: Any) -> None:
         values = block.load(g_ref)
-        block.store(out_ref, jnp.where(mask_of(block, other_ref), values, jnp.zeros_like(values)))
+        block.store(out_ref, jnp.where(mask_of(block, kept_ref), values, jnp.zeros_like(values)))
 
-    chosen = configuration or tuning.here(g.dtype, operation, interpret, g.size)
-    name, inputs = f"intnumerics_{operation.replace(' ', '_')}", [g.reshape(-1), other.reshape(-1)]
-    return for_each_block(kernel, g.size, inputs, results, name, interpret, chosen)
+    def run(g: jax.Array, kept: jax.Array, results: flattened.Results) -> list[jax.Array]:
+        chosen = configuration or tuning.here(g.dtype, operation, interpret, g.size)
+        name, inputs = f"intnumerics_{operation.replace(' ', '_')}", [g.reshape(-1), kept.reshape(-1)]
+        return for_each_block(kernel, g.size, inputs, results, name, interpret, chosen)
+
+    return flattened.clip_gradient(g, kept, run)

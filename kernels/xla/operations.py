@@ -5,8 +5,6 @@ here. XLA for CPU also starts threads only for programs with enough operations, 
 threads do not pay.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,20 +16,9 @@ from ..generators import drawn
 from ..rounding import round_to
 from ..spec import QuantSpec, wider
 
-
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """How the plain form is written for a platform.
-
-    Attributes:
-        casts_to_bfloat16: Whether the sum with the noise is rounded to bfloat16 by a cast, which is one instruction on
-            a GPU. XLA keeps this cast, because its bits are used.
-    """
-
-    casts_to_bfloat16: bool = False
-
-
-FORMS = {"cuda": Form(casts_to_bfloat16=True)}
+# The platforms where the sum with the noise is rounded to bfloat16 by a cast, which is one instruction on a GPU. XLA
+# keeps this cast, because its bits are used.
+CASTS_TO_BFLOAT16 = ("cuda",)
 
 
 def quantize(
@@ -43,7 +30,7 @@ def quantize(
     compute, bound = spec.compute_dtype(x.dtype), spec.bound_in(x.dtype)
     y = x.astype(wider(compute, np.dtype(np.float32)))
     if noise is not None:
-        y = _rounded_sum(y, noise, compute, FORMS.get(platform or "", Form()))
+        y = _rounded_sum(y, noise, compute, platform in CASTS_TO_BFLOAT16)
     if spec.integer_dtype is not None:
         y = _to_integers(y, bound, spec)
     else:
@@ -65,11 +52,11 @@ def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Arr
     return jnp.where(inside(x, spec), g, jnp.zeros_like(g))
 
 
-def _rounded_sum(y: jax.Array, noise: jax.Array, dtype: np.dtype, form: Form) -> jax.Array:
+def _rounded_sum(y: jax.Array, noise: jax.Array, dtype: np.dtype, casts: bool) -> jax.Array:
     """The sum, rounded to `dtype`, in the dtype of y."""
     wide = wider(y.dtype, noise.dtype)
     total = y.astype(wide) + noise.astype(wide)
-    if form.casts_to_bfloat16 and (wide, dtype) == (jnp.float32, jnp.bfloat16):
+    if casts and (wide, dtype) == (jnp.float32, jnp.bfloat16):
         return elementwise.widen(total.astype(dtype))
     return _rounded(total, dtype).astype(y.dtype)
 
@@ -97,9 +84,7 @@ def _clip_and_round(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:
 def _is_exact(spec: QuantSpec, bound: float, dtype: np.dtype) -> bool:
     """Whether `dtype` holds every result of `_clip_and_round` exactly."""
     if spec.compute_dtype(dtype) == dtype and spec.rounding != "floor_plus_half":
-        return (
-            True  # x, rounded to `dtype` after the noise, and the bound are of this dtype, and so is what they round to
-        )
+        return True  # x after the noise and the bound are of this dtype, and so is what they round to
     step = {"half_to_even": 1.0, "floor_plus_half": 0.5, None: 0.0}[spec.rounding]
     return spec.clip and bound + step <= step * 2.0 ** (jnp.finfo(dtype).nmant + 1)
 
