@@ -33,7 +33,9 @@ def of_quantization(
         return "pallas"
     if allows_kernels and platform == "tpu" and _is_drawn_by_tpu_kernel(spec.draw, x):
         return "pallas"
-    return "xla" if packed_rows is None else with_mask(packed_rows, platform, operands, allows_kernels)
+    if packed_rows is None or any(operand.dtype == np.float64 for operand in operands[1:]):  # noise no kernel reads
+        return "xla"
+    return with_mask(packed_rows, platform, operands, allows_kernels)
 
 
 def with_mask(packed_rows: Shape, platform: str | None, operands: Sequence[Typed], allows_kernels: bool) -> str:

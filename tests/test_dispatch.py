@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from intnumerics import IntNumerics, kernels, quantize, quantize_to_int
 from intnumerics._dispatch import Call, choose
+from intnumerics._mask_packing import packing
 from intnumerics._quantization import Quantize
 from intnumerics.kernels.gpu import tuning
 from intnumerics.stochastic_rounding import HardwareUniform, PhiloxUniform
@@ -72,6 +73,14 @@ def test_a_forward_without_a_mask_is_left_to_xla_to_fuse(function: Callable[...,
 @pytest.mark.parametrize(("platform", "calls"), [("cpu", 0), ("cuda", 0), ("rocm", 0), ("tpu", 2)])
 def test_the_mask_is_packed_and_unpacked_by_kernels_on_tpu_only(platform: str, calls: int) -> None:
     assert kernels_in(forward_and_backward, platform, TILES) == calls
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(jnp.float32, "pallas"), (jnp.float64, "xla")])
+def test_noise_that_a_kernel_does_not_read_is_left_to_xla(dtype: jnp.dtype, name: str) -> None:
+    with jax.enable_x64(True):
+        x, noise = jnp.zeros((8, 128), jnp.float32), jnp.zeros((8, 128), dtype)
+        call = Call(Quantize(NUMERICS.spec(), "noise", packing(x.shape)))
+        assert choose(call, "tpu", (x, noise), partitioned=False, elsewhere=False).name == name
 
 
 @pytest.mark.parametrize("name", [None, "xla"])
