@@ -62,11 +62,11 @@ STEP = """
     with (folder.parent / "began.txt").open("a") as file:
         file.write(name + "\\n")
     if name == "bench":
+        from bench import results
         from bench.gpu import measure
         case, other = measure.headline()[:2]
-        found = {{"operation": case.operation.name, "dtype": case.dtype, "shape": case.shape, "least_bytes": 8}}
-        found["results"] = {{"intnumerics": {{"median_s": 1.0}}}}
-        about = {{"planned": [case.name, other.name]}}
+        found = case.key | {{"least_bytes": 8, "results": {{"intnumerics": {{"median_s": 1.0}}}}}}
+        about = {{"planned": [results.title(case.key), results.title(other.key)]}}
         measure.measure(folder / steps.BENCH, [case], lambda _: found, about)
     {body}
 """

@@ -43,15 +43,17 @@ def measure(path: pathlib.Path, todo: Iterable[Case], run: Callable[[Case], step
     document = steps.read(path) | about
     rows = {results.title(row): row for row in document.get("cases", [])}
     reasons = document.setdefault("device_time", [])
-    for case in (case for case in todo if case.name not in rows or "error" in rows[case.name]):
-        print(case.name, flush=True)
+    for case in todo:
+        name = results.title(case.key)
+        if name in rows and "error" not in rows[name]:
+            continue
+        print(name, flush=True)
         try:
             row = run(case)
         except Exception as error:
-            row = {"operation": case.operation.name, "dtype": case.dtype, "shape": list(case.shape), "results": {}}
-            row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            row = case.key | {"results": {}, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         reasons += [why for why in row.pop("device_time", []) if why not in reasons]
-        rows[case.name] = row
+        rows[name] = row
         results.write(path, document | {"cases": list(rows.values())})
         print(f"  {'; '.join(table.wrong_in(row).values()) or 'right'}", flush=True)
     return not any("error" in row for row in rows.values())
@@ -64,7 +66,10 @@ def main(path: pathlib.Path, rehearsal: bool) -> bool:
     names, patience = cases.here(platform, rehearsal), REHEARSAL_PATIENCE if rehearsal else PATIENCE
     absent = [f"implementation={n!r}" for n in cases.implementations(platform) if n not in (*names, "reference")]
     about = machine.description() | {"skipped": [*libraries.missing(), *absent]}
-    about |= {"settings": vars(patience) | {"quick": rehearsal}, "planned": [case.name for case in planned]}
+    about |= {
+        "settings": vars(patience) | {"quick": rehearsal},
+        "planned": [results.title(case.key) for case in planned],
+    }
     runner = Runner(names, patience, longest=1.0, compilers=min(8, machine.cores()), queue_on_cpu=rehearsal)
     return measure(path, [*planned, *rest(rehearsal)], runner.run, about)
 
