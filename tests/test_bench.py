@@ -148,7 +148,7 @@ def test_overhead_is_measured_beside_the_formula_in_the_same_process(monkeypatch
     of_calls, of_compiling = overhead.of_a_call(), overhead.to_compile(jax.devices()[:1])
     assert next(iter(of_calls)) == overhead.JITTED
     assert {"quantize, eager", "quantize_to_int, eager", "from_int, eager", "absmax_scale, eager"} <= set(of_calls)
-    assert list(of_compiling) == [FORMULA, overhead.PACKED, OURS]
+    assert list(of_compiling) == [FORMULA, overhead.KEEPING_X, overhead.PACKED, OURS]
     assert all(seconds > 0 for seconds in (*of_calls.values(), *of_compiling.values()))
     assert "| slow | 3 s | 1.50 |" in overhead.tables({"title": {"quick": 2.0, "slow": 3.0}})
 
