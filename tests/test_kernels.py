@@ -77,6 +77,13 @@ PARAMETERS = [
 ]
 every_implementation = pytest.mark.parametrize("where", PARAMETERS)
 every_dtype = pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
+# The dtype in which noise is added: that of x, or float32.
+every_noise_dtype = pytest.mark.parametrize(
+    ("dtype", "noise_dtype"),
+    [(dtype, None) for dtype in oracle.DTYPES]
+    + [(dtype, np.dtype(np.float32)) for dtype in oracle.DTYPES if dtype != np.float32],
+    ids=str,
+)
 
 
 def differs_by_flushing(x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec) -> np.ndarray:
@@ -130,8 +137,7 @@ def test_every_switch_and_every_width_give_the_formula_and_its_mask(where: Where
 
 
 @every_implementation
-@every_dtype
-@pytest.mark.parametrize("noise_dtype", [None, np.dtype(np.float32)], ids=["in x.dtype", "in float32"])
+@every_noise_dtype
 def test_noise_is_added_and_rounded_as_the_formula_does(where: Where, dtype: np.dtype, noise_dtype: Any) -> None:
     one_bit = [spec for spec in oracle.specs(1) if spec.clip and spec.rounding]
     specs = [dataclasses.replace(spec, noise_dtype=noise_dtype) for spec in (*oracle.specs(9), *one_bit)]

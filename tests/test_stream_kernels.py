@@ -9,7 +9,7 @@ import oracle
 import pytest
 import streams
 from oracle import assert_same_bits
-from test_kernels import ON_CPU, PARAMETERS, Where, assert_is_formula, every_dtype
+from test_kernels import ON_CPU, PARAMETERS, Where, assert_is_formula, every_noise_dtype
 
 from intnumerics.kernels import Draw, QuantSpec
 
@@ -45,8 +45,7 @@ def check_each(where: Where, calls: list[tuple[np.ndarray, np.ndarray, QuantSpec
 
 
 @every_implementation
-@every_dtype
-@pytest.mark.parametrize("noise_dtype", [None, np.dtype(np.float32)], ids=["in x.dtype", "in float32"])
+@every_noise_dtype
 def test_the_noise_is_drawn_in_the_pass_for_every_switch_and_result(
     where: Where, dtype: np.dtype, noise_dtype: np.dtype | None
 ) -> None:
