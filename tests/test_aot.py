@@ -1,6 +1,5 @@
 """The kernels through the real compilers: they compile, and stay within their budget of machine instructions."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -12,6 +11,8 @@ from bench.baselines import GENERATORS
 SLOW_ON_V4 = ("int8", "bfloat16 with mask")  # where it takes at least twice the bundles of a v5e
 
 PLATFORMS = ("cuda", "jax_triton", "tpu")
+COMPLETE = ("h100", "v5e", "v6e")  # the chips for which every ceiling is held by compiling; the stored counts have all
+
 Rows = dict[tuple[str, str], dict[str, Any]]
 
 
@@ -56,8 +57,8 @@ def ceilings(platform: str) -> dict[tuple[str, str], float]:
         found |= {(f"pallas: quantize {d} with Philox", "h100"): 18.0 for d in (*floats, "float16")}
         found |= {(f"pallas: quantize {d} -> int8 with Philox", "h100"): 19.0 for d in (*floats, "float16")}
         # On an H100 blocks of more instructions per element, and so more blocks, were measured to take less time.
-        found["pallas: quantize bfloat16 -> int8 with Philox", "h100"] = 19.5
-        return found | {("pallas: quantize bfloat16 with Philox and mask", "h100"): 25.5}
+        found |= {(f"pallas: quantize {d} with Philox", "h100"): 22.5 for d in floats}
+        return found | {("pallas: quantize bfloat16 with Philox and mask", "h100"): 21.0}
     found = {}
     for chip in ("v5e", "v5p", "v6e"):
         found |= {(f"pallas: quantize {d}{to}", chip): 3.0 for d in floats for to in ("", " -> int8")}
@@ -68,14 +69,9 @@ def ceilings(platform: str) -> dict[tuple[str, str], float]:
     return found
 
 
-def assert_counted(wanted: Iterable[tuple[str, str]], found: Rows, is_stored: bool) -> None:
-    """Every kernel is compiled for one chip at least, and the stored counts have every chip."""
-    assert set(wanted) <= set(found) if is_stored else {case for case, _ in wanted} <= {case for case, _ in found}
-
-
 def test_every_kernel_is_within_its_ceiling(report: dict[str, Any]) -> None:
     found, limits = rows(report), ceilings(report["platform"])
-    assert_counted(limits, found, report["is_stored"])
+    assert {key for key in limits if report["is_stored"] or key[1] in COMPLETE} <= set(found)
     over = {key: (count(found[key]), limit) for key, limit in limits.items() if key in found}
     assert not {key: pair for key, pair in over.items() if pair[0] > pair[1]}
 
@@ -85,7 +81,7 @@ def bound_by_arithmetic(report: dict[str, Any], names: set[str]) -> list[tuple[s
     found = {key: row for key, row in rows(report).items() if key[0] in names}
     chips = {chip for _, chip in found}
     assert chips
-    assert_counted({(name, chip) for name in names for chip in chips}, found, report["is_stored"])
+    assert {(name, chip) for name in names for chip in chips if report["is_stored"] or chip in COMPLETE} <= set(found)
     speeds = {key: (CHIPS[key[1]], row) for key, row in found.items()}
     return [key for key, (chip, row) in speeds.items() if chip.arithmetic(row) > chip.memory(row["bytes_per_element"])]
 

@@ -179,13 +179,13 @@ def test_a_kernels_noise_is_free_by_the_count_on_an_h100_and_the_hardwares_on_ne
 # A fact: the ratios of counts, what they are between, and the numbers that a section of a page says of them, if any,
 # with a name that tells which paragraph.
 FACTS: dict[str, tuple[list[float], float, float, tuple[str, str, tuple[float | str, ...]] | None]] = {
-    "a kernel draws Philox noise on an H100 in about half of XLA's instructions": (
+    "a kernel draws Philox noise on an H100 in half to two thirds of XLA's instructions": (
         [
             counted(f"pallas: {case} with Philox", "h100") / counted(f"xla: {case} with Philox", "h100")
             for case in ("quantize float32", "quantize bfloat16", report.INT8)
         ],
         0.4,
-        0.6,
+        0.67,
         None,
     ),
     "on a TPU XLA takes several times a kernel's instructions for Philox": (

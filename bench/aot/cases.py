@@ -111,9 +111,8 @@ class Case:
     def tested_on(self) -> tuple[str, ...]:
         """The chips for which `make test-aot` compiles it; the counts of all chips are stored.
 
-        Most formulas are only reported. A kernel for bfloat16 is compiled for both kinds of TPU, and for the v4 and
-        v5p, whose code is like that of a v5e, with an int8 result or a mask. What does not depend on the arithmetic of
-        bfloat16 is compiled for one kind, for every other case the other one: other floats, and cases of a shape.
+        Most formulas are only reported. A kernel is compiled for both kinds of TPU; for one of them if it is a case of
+        a shape or of float16; and for the v4 and v5p, whose code is like that of a v5e, with an int8 result or a mask.
         """
         if self.who == "formula":
             return self.chips if self.chips == H100 and self.to and self.noise else ()
@@ -124,9 +123,10 @@ class Case:
             return BOTH_KINDS if self.dtype == "bfloat16" and (draws or self.mask or self.backward == "mask") else ()
         if self.chips == H100:
             return () if self.dtype == "float16" and (self.note or self.noise == "noise array") else self.chips
-        if self.dtype != "bfloat16" or self.note:
-            return BOTH_KINDS[len(self.name) % 2 :][:1]
-        return self.chips if (self.to if not self.mask else self.noise == "") else BOTH_KINDS
+        if self.dtype == "float16" or (self.note and self.note not in (FLOOR, "a part")):
+            return BOTH_KINDS[len(self.note) % 2 :][:1]
+        on_all = self.dtype == "bfloat16" and (self.to if not self.mask else self.noise == "")
+        return self.chips if on_all else BOTH_KINDS
 
 
 def cases(platform: str) -> Iterator[Case]:
