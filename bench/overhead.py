@@ -92,7 +92,7 @@ def to_compile(devices: list[jax.Device]) -> dict[str, float]:
 def measured() -> dict[str, dict[str, float]]:
     """Seconds by title and name; JAX must have been told to make `DEVICES` of the CPU."""
     return {
-        f"A call on {ELEMENTS} elements": of_a_call(),
+        f"A call on {ELEMENTS} elements, in a process with {DEVICES} CPU devices": of_a_call(),
         f"To compile {LAYERS} layers with their gradient": to_compile(jax.devices()[:1]),
         f"The same for {DEVICES} CPU devices": to_compile(jax.devices("cpu")[:DEVICES]),
     }

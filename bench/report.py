@@ -108,6 +108,7 @@ def section(path: pathlib.Path, report: Report, docs: pathlib.Path) -> str:
     texts = [
         f"## {report['device']}, {path.stem}, JAX {report['versions']['jax']}\n",
         f"{report['system']}; {clocks or 'clocks unknown'}; {versions}; commit {report['commit']}; {where}\n",
+        *([f"{report['remark']}\n"] if "remark" in report else []),
     ]
     if cases := largest(report):
         roofline(report, folder / f"{stem}-roofline.svg")

@@ -13,6 +13,7 @@ from ._error_values import is_array, shown
 
 FLOATS = ("float32", "bfloat16", "float16", "float64")
 _FLOATS = frozenset(jnp.dtype(name) for name in FLOATS)  # NumPy makes the name of a dtype anew each time
+_BY_TYPE: dict[Any, np.dtype] = {t: jnp.dtype(t) for t in (jnp.float32, jnp.bfloat16, jnp.float16, jnp.float64)}
 _INTEGERS = frozenset(jnp.dtype(name) for name in ("int2", "int4", "int8", "int16", "int32", "uint8"))  # the usual ones
 MAX_BITS = 22
 
@@ -186,6 +187,8 @@ def integers(name: str, value: Any) -> jax.Array:
 
 def float_dtype(name: str, value: Any) -> np.dtype:
     """A float dtype that can be quantized."""
+    if isinstance(value, type) and (known := _BY_TYPE.get(value)) is not None:  # in a third of the time
+        return known
     dtype = dtype_of(value)
     if dtype is None or (dtype not in _FLOATS and dtype.name not in FLOATS):
         raise TypeError(f"{name}={shown(value)} is not a float dtype: use one of {', '.join(FLOATS)}")

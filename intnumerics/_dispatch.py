@@ -40,7 +40,7 @@ class Call:
 
 def check(choice: Choice, *dtypes: np.dtype) -> None:
     """Refuses what no platform can run for arrays of floats of some dtypes, before anything is traced."""
-    implementation, interpret = cast(tuple[Any, Any], choice)  # whatever the user wrote
+    implementation, interpret = cast("tuple[Any, Any]", choice)  # whatever the user wrote
     if implementation is None and interpret is None:
         return
     rows = [row for row in TABLE if isinstance(implementation, str) and row.name == implementation]

@@ -67,7 +67,7 @@ def by_type(operation: Operation, run: Run, *arrays: jax.Array) -> Arrays:
     mesh = mesh_of(types)
     layout = layout_by_type(operation, types, mesh)
     operands, results = _shardings(layout, mesh)
-    placed = map(jax.sharding.reshard, arrays, operands)
+    placed = [jax.sharding.reshard(array, like) for array, like in zip(arrays, operands, strict=True)]
     # All axes, so that a kernel sees `Manual` axes alone; with `Auto` axes in the mesh, those that the arrays use.
     names = set[str]().union(*layout.split) if mesh.auto_axes else set[str]()
     body = functools.partial(operation.on_shard, layout, run)

@@ -27,6 +27,9 @@ VALUES = "intnumerics_values"  # the result of a quantization
 MASK = "intnumerics_mask"  # its clip mask, one bit per element
 
 
+_HASHABLE = (np.dtype, type, str, type(None))  # what a dtype may be written as, of what can be hashed
+
+
 @dataclasses.dataclass(frozen=True)
 class _Straight:
     """The static arguments of `_straight_through`."""
@@ -184,7 +187,7 @@ def quantize_to_int(
     choice = Choice(implementation, interpret)
     x = _checked(x, numerics, choice)
     part = part_of(offset, global_shape, x.shape)
-    can_be_hashed = isinstance(dtype, np.dtype | type | str | None)
+    can_be_hashed = isinstance(dtype, _HASHABLE)
     if part is None and can_be_hashed and is_eager(numerics, x, key):
         key = None if numerics.noise_fn is None else _checks.key(key)
         return _eager.quantize(x, key, numerics, _kept_integers(numerics, x.dtype, dtype), choice)

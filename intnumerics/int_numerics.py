@@ -19,6 +19,7 @@ from .numerics import QNumerics
 from .stochastic_rounding import NOISE_CLASSES, DrawnInPass, NoiseFn
 
 _T = TypeVar("_T")
+_OWN_NOISE = (type(None), *NOISE_CLASSES)
 _SWITCHES = ("preserve_zero", "preserve_max_val", "clip", "clip_gradient", "round")
 
 
@@ -265,10 +266,10 @@ def is_eager(numerics: IntNumerics, x: jax.Array, key: Any) -> bool:
 
     A program runs such code only when it is traced, without the numbers of the key and without what changed since.
     """
-    is_own = type(numerics) is IntNumerics and type(numerics.noise_fn) in (type(None), *NOISE_CLASSES)
+    is_own = type(numerics) is IntNumerics and type(numerics.noise_fn) in _OWN_NOISE
     if not is_own or isinstance(x, Tracer) or isinstance(key, Tracer):
         return False
-    return numerics.dtype is None or isinstance(numerics.dtype, np.dtype | type)  # which can be hashed
+    return numerics.dtype is None or isinstance(numerics.dtype, (np.dtype, type))  # which can be hashed
 
 
 def check_numerics(value: Any, x: Any) -> None:

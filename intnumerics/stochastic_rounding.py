@@ -86,7 +86,7 @@ class DrawnInPass(abc.ABC):
 
     def _made(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         """The noise of keys for which there is no seed."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} draws no noise for this key: define `_made`, or `seeded`")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,10 +12,11 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 
 import compilers
 import jax
+import numpy as np
 import pytest
 import triton_interpreter
 
-FEW = 4  # values of a parameter
+FEW = 4  # points of a grid
 
 
 @functools.cache
@@ -59,8 +60,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--thin",
         metavar="I/N",
         type=lambda text: tuple(map(int, text.split("/"))),
-        help="run few of the cases of each test, always the same: with every value of a parameter among them if it has "
-        f"{FEW} at most, or else with the I-th N-th of its values",
+        help="run few of the cases of each test, always the same, with every value of a parameter among them; but of "
+        f"more than {FEW} shapes or numbers only each N-th, from the I-th on",
     )
 
 
@@ -73,15 +74,25 @@ def choices(case: pytest.Item) -> dict[tuple[str, ...], tuple[int, ...]]:
     return {tuple(names): tuple(id(params[name]) for name in names) for names in [*named, *of_fixtures]}
 
 
+def is_number(value: object) -> bool:
+    """Whether a value is a point of a grid, as a shape is: what a test does with its neighbour, it does with it."""
+    if isinstance(value, tuple | list):
+        return all(map(is_number, value))
+    return value is None or isinstance(value, int | float | np.dtype)
+
+
 def thinned(cases: list[pytest.Item], i: int, n: int) -> list[pytest.Item]:
-    """Few of the cases that can run here, such that each choice is in one of them, or of many each `n`-th."""
+    """Few of the cases that can run here, such that each choice is in one of them, or of a long grid each `n`-th."""
     kept = list[pytest.Item]()
     chosen = {case: choices(case) for case in cases if not reason_to_skip(case)}
-    by_names = defaultdict[tuple[str, ...], dict[tuple[int, ...], None]](dict)
-    for found in chosen.values():
+    values = defaultdict[tuple[str, ...], dict[tuple[int, ...], list[object]]](dict)
+    for case, found in chosen.items():
         for names, choice in found.items():
-            by_names[names][choice] = None
-    wanted = {(names, c) for names, of in by_names.items() for c in (of if len(of) <= FEW else [*of][i::n])}
+            values[names][choice] = [getattr(case, "callspec").params[name] for name in names]  # noqa: B009
+    wanted = set[tuple[tuple[str, ...], tuple[int, ...]]]()
+    for names, of in values.items():
+        is_long_grid = len(of) > FEW and is_number([*of.values()])
+        wanted |= {(names, choice) for choice in ([*of][i::n] if is_long_grid else of)}
     missing = {case: set(found.items()) & wanted for case, found in chosen.items()}
     while missing := {case: rest for case, rest in missing.items() if rest}:
         # Among equals not the first, which would pair the same two choices in many tests.

@@ -160,7 +160,7 @@ def test_what_is_measured_of_ours_is_right_for_every_operation(dtype: str) -> No
         names = {name for variant in variants.values() for name in variant.takes}
         pool = arrays.pool(names, case.shape, case.dtype, cache=1)
         one = runner.make(OURS, variants[OURS], pool, Spares(), "ours")
-        assert runner.check(case, variants, [one], pool[0]) == {OURS: ""}, case.name
+        assert runner.check(case, variants, [one], pool[0]) == {OURS: ""}, results.title(case.key)
 
 
 def test_a_wrong_result_is_found() -> None:

@@ -71,7 +71,7 @@ def quantization_in(operation: str) -> str:
 
 
 def saved_elsewhere(run: results.Report, case: results.Measured, pick: str, best: str) -> float:
-    """The seconds that a choice which is slower here saves where the same quantization is used in another way.
+    """The seconds that a choice which is slower here saves in sum where the same quantization is used in other ways.
 
     By itself XLA may be slower than a kernel, and in a chain it saves a pass at least: a kernel keeps the neighbours
     apart, whose array is then written and read. In a chain a kernel may be slower, and save more by itself or in
@@ -80,8 +80,8 @@ def saved_elsewhere(run: results.Report, case: results.Measured, pick: str, best
     if pick == "xla" and quantization_in(case["operation"]) == case["operation"]:
         return results.best_seconds(case, COPIES[0]) or 0.0
     of = lambda c: (quantization_in(c["operation"]), c["dtype"], results.elements(c))  # noqa: E731
-    others = [seconds_of_ours(c) for c in run["cases"] if of(c) == of(case)]
-    return max(seconds[best] - seconds[pick] for seconds in others if {pick, best} <= seconds.keys())
+    others = [seconds_of_ours(c) for c in run["cases"] if of(c) == of(case) and c is not case]
+    return sum(seconds[best] - seconds[pick] for seconds in others if {pick, best} <= seconds.keys())
 
 
 def too_slow(run: results.Report) -> list[str]:

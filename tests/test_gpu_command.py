@@ -64,7 +64,7 @@ STEP = """
     if name == "bench":
         from bench import results
         from bench.gpu import measure
-        case, other = measure.headline()[:2]
+        case, other = measure.of_targets()[:2]
         found = case.key | {{"least_bytes": 8, "results": {{"intnumerics": {{"median_s": 1.0}}}}}}
         about = {{"planned": [results.title(case.key), results.title(other.key)]}}
         measure.measure(folder / steps.BENCH, [case], lambda _: found, about)

@@ -24,8 +24,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 # --- the order of worth -----------------------------------------------------------------------------------------------
 
 
-def test_the_headline_cases_are_measured_in_the_order_of_their_worth_and_each_target_is_among_them() -> None:
-    found = [(case.operation.name, case.dtype, case.size) for case in measure.headline()]
+def test_the_cases_of_targets_are_measured_in_the_order_of_their_worth_and_each_target_is_among_them() -> None:
+    found = [(case.operation.name, case.dtype, case.size) for case in measure.of_targets()]
     assert len(found) == len(set(found))
     assert found[0] == ("quantize to int8 with PhiloxUniform", "bfloat16", 1 << 28)
     assert {size for _, _, size in found} == {1 << 28, 1 << 26}
@@ -52,7 +52,7 @@ def test_the_tuner_tries_the_kernels_of_the_most_valuable_cases_first_and_then_a
 def test_each_case_is_on_disk_after_it_is_measured_one_that_fails_ends_nothing_and_only_that_is_run_again(
     tmp_path: pathlib.Path,
 ) -> None:
-    path, todo, ran = tmp_path / steps.BENCH, measure.headline()[:3], list[Case]()
+    path, todo, ran = tmp_path / steps.BENCH, measure.of_targets()[:3], list[Case]()
 
     def run(case: Case) -> dict[str, Any]:
         on_disk = [row["operation"] for row in steps.read(path).get("cases", [])]

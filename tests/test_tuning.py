@@ -220,6 +220,7 @@ def numbers(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.nda
 BLOCKS = sorted({configuration.block for configuration in tune_search.candidates()})  # no warps where interpreted
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize(("block", "dtype"), list(zip(BLOCKS, itertools.cycle(oracle.DTYPES), strict=False)), ids=str)
 def test_every_block_that_is_tried_gives_the_formula_in_whole_blocks_and_in_a_tail(block: int, dtype: np.dtype) -> None:
     shape = (block + 13,)
@@ -229,6 +230,7 @@ def test_every_block_that_is_tried_gives_the_formula_in_whole_blocks_and_in_a_ta
 SMALLEST, LARGEST = BLOCKS[0], BLOCKS[-1]
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize(
     ("shape", "block"),
     [((5,), SMALLEST), ((16384,), LARGEST), ((3, 1032), SMALLEST), ((2, 3, 130), LARGEST), ((2, 3, 130), SMALLEST)],

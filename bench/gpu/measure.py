@@ -21,8 +21,8 @@ OTHER_NOISE = (f"quantize{to} with {noise}" for noise in NOISES[1:] for to in ("
 THEN = ("quantize with PhiloxUniform", MASKED[0], *CHAINS[2:], *OTHER_NOISE)
 
 
-def headline(rehearsal: bool = False) -> list[Case]:
-    """The headline cases; in a rehearsal one for each target."""
+def of_targets(rehearsal: bool = False) -> list[Case]:
+    """The cases that the targets name; in a rehearsal one for each target."""
     groups = [(names, dtype, n) for n in (28, 26) for names in (FIRST, THEN) for dtype in DTYPES]
     if rehearsal:
         groups = [(FIRST, DTYPES[0], 12), (FIRST[1:3], DTYPES[1], 12)]
@@ -32,26 +32,31 @@ def headline(rehearsal: bool = False) -> list[Case]:
 
 
 def rest(rehearsal: bool) -> Iterable[Case]:
-    """What the benchmark has beside the headline, the most telling sizes first."""
+    """What the benchmark has beside those of targets, the most telling sizes first."""
     if rehearsal:
         return itertools.islice(cases.select("cpu", (10,), DTYPES[:1], ("0.5",)), 1)
     return itertools.chain.from_iterable(cases.select("cuda", (n,)) for n in (24, 30, 27, 21, 18, 15, 12))
 
 
 def measure(path: pathlib.Path, todo: Iterable[Case], run: Callable[[Case], steps.Json], about: steps.Json) -> bool:
-    """Measures what has no result yet, or failed, and writes each as soon as it is known; whether no case failed."""
+    """Measures what has no result yet, then what failed or ended the process; whether no case failed.
+
+    Each result is written as soon as it is known.
+    """
     document = steps.read(path) | about
     rows = {results.title(row): row for row in document.get("cases", [])}
     reasons = document.setdefault("device_time", [])
-    for case in todo:
-        name = results.title(case.key)
-        if name in rows and "error" not in rows[name]:
-            continue
+    last = {name for name, row in rows.items() if table.wrong_in(row)} | {document.pop("running", None)}
+    by_name = {results.title(case.key): case for case in todo}
+    new = [name for name in by_name if name not in rows and name not in last]
+    for name in (*new, *(name for name in by_name if name in last)):
         print(name, flush=True)
+        results.write(path, document | {"running": name, "cases": list(rows.values())})
         try:
-            row = run(case)
+            row = run(by_name[name])
         except Exception as error:
-            row = case.key | {"results": {}, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            row = by_name[name].key | {"results": {}, "error": why}
         reasons += [why for why in row.pop("device_time", []) if why not in reasons]
         rows[name] = row
         results.write(path, document | {"cases": list(rows.values())})
@@ -62,7 +67,7 @@ def measure(path: pathlib.Path, todo: Iterable[Case], run: Callable[[Case], step
 def main(path: pathlib.Path, rehearsal: bool) -> bool:
     """Runs the step."""
     libraries.torch_on += ["cpu"] * rehearsal
-    platform, planned = machine.platform_name(), headline(rehearsal)
+    platform, planned = machine.platform_name(), of_targets(rehearsal)
     names, patience = cases.here(platform, rehearsal), REHEARSAL_PATIENCE if rehearsal else PATIENCE
     absent = [f"implementation={n!r}" for n in cases.implementations(platform) if n not in (*names, "reference")]
     about = machine.description() | {"skipped": [*libraries.missing(), *absent]}

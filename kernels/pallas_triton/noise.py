@@ -29,7 +29,8 @@ class PhiloxStream:
     """The stream of `generators/philox.py`.
 
     A thread draws from one Philox block at a time and uses its eight draws itself, so they never leave its registers.
-    For that a part has `rows` rows of eight elements, one per thread; otherwise Triton joins them in shared memory.
+    A part must have `rows` rows of eight elements, one per thread. With another number of rows Triton joins the draws
+    in shared memory.
     """
 
     def __init__(self, block: Block, seed: philox.Words, draw: Draw, rows: int) -> None:
