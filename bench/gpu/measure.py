@@ -25,7 +25,7 @@ def of_targets(rehearsal: bool = False) -> list[Case]:
     """The cases that the targets name; in a rehearsal one for each target."""
     groups = [(names, dtype, n) for n in (28, 26) for names in (FIRST, THEN) for dtype in DTYPES]
     if rehearsal:
-        groups = [(FIRST, DTYPES[0], 12), (FIRST[1:3], DTYPES[1], 12)]
+        groups = [(FIRST, DTYPES[0], 12), (FIRST[:3], DTYPES[1], 12)]
     by_name = {operation.name: operation for operation in operations()}
     found = [(by_name[name], dtype, n) for names, dtype, n in groups for name in names]
     return [Case(operation, dtype, arrays.shape_of(operation.rank, 1 << n)) for operation, dtype, n in found]
