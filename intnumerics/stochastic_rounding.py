@@ -86,7 +86,9 @@ class DrawnInPass(abc.ABC):
 
     def _made(self, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         """The noise of keys for which there is no seed."""
-        raise NotImplementedError(f"{type(self).__name__} draws no noise for this key: define `_made`, or `seeded`")
+        raise NotImplementedError(
+            f"{type(self).__name__} draws no noise for this key: define `__call__`, or return a seed from `seeded`"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

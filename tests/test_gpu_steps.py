@@ -69,6 +69,21 @@ def test_each_case_is_on_disk_after_it_is_measured_one_that_fails_ends_nothing_a
     assert not any("error" in row for row in steps.read(path)["cases"])
 
 
+def test_a_case_that_ended_the_process_is_measured_after_all_others(tmp_path: pathlib.Path) -> None:
+    path, todo, ran = tmp_path / steps.BENCH, measure.of_targets()[:3], list[Case]()
+
+    def run(case: Case) -> dict[str, Any]:
+        ran.append(case)
+        if ran == todo[:1]:
+            raise KeyboardInterrupt  # as little is done after it as after a crash
+        return case.key | {"results": {OURS: {"median_s": 1.0}}}
+
+    with pytest.raises(KeyboardInterrupt):
+        measure.measure(path, todo, run, {})
+    assert measure.measure(path, todo, run, {})
+    assert ran[1:] == [todo[1], todo[2], todo[0]]
+
+
 # --- the tests that are marked ----------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,6 @@ IMPLEMENTATIONS = (ROOT / "docs" / "implementations.md").read_text()
 TPUS = ("v5e", "v5p", "v6e")  # on a v4 the compiler cuts XLA's Philox into programs that cannot be counted
 CHOICE = "What `None` chooses"
 NOISY = f"{report.INT8} with"  # a quantization to int8, with the noise that follows
-H200 = "NVIDIA H200"
 PLATFORMS = {None: "any", "cpu": "CPU", "cuda": "CUDA", "tpu": "TPU"}
 CHOICE_HEADS = ["| platform and case", "`None` picks", "why |"]
 ON_V4 = (f"pallas: {NOISY} Philox", f"formula: {NOISY} threefry", f"formula: {NOISY} hash")
@@ -137,38 +136,6 @@ def test_noise_of_rbg_keys_moves_the_bytes_it_says() -> None:
             moved(f"pallas: {report.INT8} with Philox", chip),
         )
         assert prose.says(README, "Stochastic rounding", theirs, ours), chip
-
-
-def test_what_it_says_of_noise_on_a_gpu_is_so_in_the_stored_times() -> None:
-    seconds, drawn, pallas = readme_tables.gpu_seconds, readme_tables.DRAWN, "intnumerics, pallas"
-    times = (seconds(drawn, "copy"), seconds(drawn, "copy", device=H200), seconds(drawn, pallas, device=H200))
-    assert prose.says(README, "Stochastic rounding", *(round(1e6 * t) for t in times))
-    assert seconds(drawn, pallas) < 1.01 * seconds(drawn, "copy")
-    none, philox = (seconds(operation, pallas, device=H200) for operation in (readme_tables.TO_INT8, drawn))
-    assert 1.2 < philox / none < 1.3
-
-
-def share(operation: str, dtype: str = "bfloat16", device: str = readme_tables.GPU) -> float:
-    """The time of the Pallas kernel divided by that of XLA's form."""
-    pallas, xla = (readme_tables.gpu_seconds(operation, f"intnumerics, {n}", dtype, device) for n in ("pallas", "xla"))
-    return pallas / xla
-
-
-def test_what_it_says_of_the_choice_on_a_gpu_is_so_in_the_stored_times() -> None:
-    drawn, philox = readme_tables.DRAWN, readme_tables.PHILOX
-    gelu, norm = (f"gelu, {readme_tables.TO_INT8}, dot with PhiloxUniform", f"layer norm, {drawn}")
-    alone = [share(operation, device=device) for operation in (drawn, philox) for device in (readme_tables.GPU, H200)]
-    masked = [share(f"{philox}, keeping the mask", device=device) for device in (readme_tables.GPU, H200)]
-    of_float32 = [share(case, "float32", device) for case in (drawn, gelu) for device in (readme_tables.GPU, H200)]
-    for shares in ((min(alone), max(alone), masked[1], share(gelu), share(norm)), of_float32):
-        assert prose.says(IMPLEMENTATIONS, CHOICE, *(round(one, 2) for one in shares))
-    assert 0.97 < masked[0] < 1.03
-
-
-def test_the_tests_that_passed_on_a_gpu_are_counted_as_stored() -> None:
-    tables = (path.with_suffix(".txt").read_text() for path, run in results.load() if run["platform"] == "cuda")
-    passed = [int(n) for text in tables for n in re.findall(r"\| (\d+) of \d+ tests", text)]
-    assert prose.says(IMPLEMENTATIONS, "How each implementation was verified", *passed, "H200", "H100")
 
 
 @pytest.mark.parametrize(("chip", "noise"), [("h100", "Philox"), *((chip, "hardware noise") for chip in TPUS)])

@@ -56,7 +56,7 @@ def clip_gradient(g: jax.Array, kept: jax.Array, run: Clip) -> jax.Array:
     if not g.size:
         return g
     length = g.shape[-1]
-    if kept.dtype == jnp.uint8:
+    if kept.dtype == jnp.uint8:  # a packed mask, whose rows are whole bytes; x is an array of floats
         g = pad_rows(g, missing_columns(g.shape), 0.0)
     [result] = run(g, kept, [jax.ShapeDtypeStruct((g.size,), g.dtype)])
     return result.reshape(g.shape)[..., :length]
