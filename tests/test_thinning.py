@@ -61,6 +61,13 @@ def test_of_a_long_table_each_run_has_its_share_and_of_a_short_one_all(thinned: 
         assert {case.choices()[2] for case in run} == set(FIXTURE)
 
 
+def test_a_long_table_of_distinct_cases_stays_whole_in_each_run(thinned: Any) -> None:
+    rows = [(name, flag) for name in "abcd" for flag in (True, False)]
+    cases = [Case(0, row, size, fixture) for row in rows for size in range(6) for fixture in FIXTURE]
+    for i in range(2):
+        assert {case.choices()[0] for case in thinned(cases, i, 2)} == set(rows)
+
+
 def test_a_case_that_is_skipped_stands_for_no_other(thinned: Any) -> None:
     skipped = [Case(0, row, size, FIXTURE[0], reason="needs a TPU") for row, size in itertools.product(ROWS, range(4))]
     run = [Case(0, row, 0, FIXTURE[0]) for row in ROWS]
