@@ -18,7 +18,8 @@ from jax.sharding import PartitionSpec as P
 from meshes import collectives, mesh
 from oracle import assert_same_bits
 
-from intnumerics import Context, HardwareUniform, IntNumerics, PhiloxUniform, quantize, quantize_to_int
+import intnumerics
+from intnumerics import Context, IntNumerics, PhiloxUniform, quantize, quantize_to_int
 
 pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers: pip install flatbuffers")
 
@@ -222,8 +223,9 @@ def test_a_stored_program_takes_and_returns_numerics_and_a_context(fields: dict[
         stored(run, X, n, context).call(X, n.replace(bits=5), context)
 
 
-def test_every_noise_class_of_the_package_is_stored() -> None:
-    n = ROUNDING.replace(noise_fn=HardwareUniform())
+@pytest.mark.parametrize("name", [name for name in intnumerics.__all__ if name.endswith("Uniform")])
+def test_every_noise_class_of_the_package_is_stored(name: str) -> None:
+    n = ROUNDING.replace(noise_fn=getattr(intnumerics, name)())
     assert stored(lambda n: n, n).call(n) == n
 
 
