@@ -62,9 +62,14 @@ def wrap(result: Kind) -> Compute:
     return lambda a: a.astype(result.dtype)
 
 
+def clamp(result: Kind) -> Compute:
+    low, high = int(np.iinfo(result.dtype).min), int(np.iinfo(result.dtype).max)
+    return exactly(lambda a: np.clip(a, low, high), result)
+
+
 for source, result in itertools.product(INTEGERS, INTEGERS):
     define("", result, source, wrap(result), is_relaxed=True)
-    define(".sat", result, source, exactly(result.clamp, result), is_relaxed=True)
+    define(".sat", result, source, clamp(result), is_relaxed=True)
 for integer, number in itertools.product(INTEGERS, FLOATS):
     for mode in ROUNDS:
         define(mode, number, integer, of_integers(number, MODES[mode]), is_relaxed=True)
