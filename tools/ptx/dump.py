@@ -1,10 +1,11 @@
 """Reads what XLA dumped of a program: its instructions in order, their kernels, and where their arrays lie.
 
 Thunks say what each instruction became: a kernel's name, grid, block and dynamic shared memory. The buffer assignment
-says which arrays share memory. A kernel of jax-triton is in its call, as a TritonAnyKernelCall of jaxlib's triton.proto.
+says which arrays share memory. A kernel of jax-triton is in its call, in jaxlib's triton.proto a TritonAnyKernelCall.
 """
 
 import dataclasses
+import io
 import pathlib
 import re
 import zlib
@@ -19,8 +20,13 @@ from .parser import parse
 
 WARP = 32
 SCRATCH = 2  # the most pointers to scratch memory that Triton adds to a kernel's parameters; jaxlib passes null
-DTYPES = {"pred": np.dtype(bool), "bf16": np.dtype(ml_dtypes.bfloat16)}
-DTYPES |= {f"{kind}{8 * n}": np.dtype(f"{kind.replace('s', 'i')}{n}") for kind in "suf" for n in (1, 2, 4, 8) if kind + str(n) != "f1"}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "pred": np.dtype(bool),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    **{f"f{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
+    **{f"s{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
+    **{f"u{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
+}
 LINE = re.compile(r"^  (ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)(.*)$", re.MULTILINE)
 ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([\d,]*)\})?(?:, |$)")
 THUNK = re.compile(r"^ *(\d+): (\w+) +\[.*?\] +(.*)$", re.MULTILINE)
@@ -108,14 +114,17 @@ class Dump:
             return found[0].read_text()
 
         program = one("_gpu_after_optimizations.txt").partition("\nENTRY ")[2]
-        self.instructions = [Instruction(*found[1:], bool(found[0])) for found in LINE.findall(program)]
+        self.instructions = [
+            Instruction(name, kind, operation, inside, rest, bool(root))
+            for root, name, kind, operation, inside, rest in LINE.findall(program)
+        ]
         texts = [path.read_text() for path in folder.glob("*.ptx")]
         self.texts = {found[1]: text for text in texts if (found := ENTRY.search(text))}
         thunks = {int(number): (kind, rest) for number, kind, rest in THUNK.findall(one(".thunk_sequence.txt"))}
         self.thunks: dict[str, list[tuple[str, str]]] = {}
         for name, number in INFO.findall(one(".thunk_metadata.txt")):
             self.thunks.setdefault(name, []).append(thunks[int(number)])
-        self.places: dict[str, Place] = {}  # by the name of an instruction and the number of its result
+        allocation, self.places = 0, dict[str, Place]()  # by the name of an instruction and the number of its result
         for number, name, index, size, offset in VALUE.findall(one("_after_optimizations-buffer-assignment.txt")):
             allocation = int(number) if number else allocation
             if name:
@@ -145,8 +154,9 @@ class Dump:
 
 def _of_triton(one: Instruction, arrays: int) -> Kernel:
     """The kernel of a call of jax-triton; the numbers are those of fields in triton.proto."""
-    packed = re.search(r'backend_config="((?:[^"\\]|\\.)*)"', one.rest)[1].encode("latin-1").decode("unicode_escape")
-    called = dict(_fields(zlib.decompress(packed.encode("latin-1"))))
+    [quoted] = re.findall(r'backend_config="((?:[^"\\]|\\.)*)"', one.rest)
+    packed = quoted.encode("latin-1").decode("unicode_escape").encode("latin-1")
+    called = dict(_fields(zlib.decompress(packed)))
     if 1 not in called:
         raise one.unsupported("which of several kernels is launched is chosen on the device")
     call, kernel = dict(fields := list(_fields(called[1]))), dict(_fields(dict(fields)[1]))
@@ -161,18 +171,17 @@ def _of_triton(one: Instruction, arrays: int) -> Kernel:
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
     """The fields of a message of protocol buffers: their numbers, and integers or bytes."""
-    left = iter(message)
+    left = io.BytesIO(message)
 
     def integer() -> int:
         value = shift = 0
-        for byte in left:
+        while True:
+            byte = left.read(1)[0]
             value |= (byte & 127) << shift
             shift += 7
             if byte < 128:
-                break
-        return value
+                return value
 
-    while left.__length_hint__():
+    while left.tell() < len(message):
         number, kind = divmod(integer(), 8)
-        size = {0: 0, 1: 8, 5: 4}.get(kind)
-        yield number, integer() if kind == 0 else bytes(next(left) for _ in range(integer() if size is None else size))
+        yield number, integer() if kind == 0 else left.read({1: 8, 5: 4}.get(kind) or integer())

@@ -123,8 +123,15 @@ def compile(function: Callable[..., Any], *avals: Any) -> Program:
 
     Raises:
         ptx.Unsupported: If an instruction of the program is not a kernel, a copy or a view; its name is in the message.
+        RuntimeError: If the compiler is not there.
     """
-    sharding = jax.NamedSharding(h100(), jax.P())
+    try:
+        sharding = jax.NamedSharding(h100(), jax.P())
+    except NotImplementedError as error:
+        raise RuntimeError(
+            "JAX did not load its compiler for CUDA: install jax[cuda13-local], and if there is no GPU set "
+            "JAX_PLATFORMS=cpu before JAX starts"
+        ) from error
     described = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), avals)
     with tempfile.TemporaryDirectory() as folder:
         with jax.set_mesh(h100()):  # Pallas reads the device from it
@@ -135,8 +142,9 @@ def compile(function: Callable[..., Any], *avals: Any) -> Program:
 
 def _launch(kernel: Kernel, memory: dict[Place, np.ndarray], **options: Any) -> Execution:
     """Runs a kernel; a result in the memory of an operand is the same array."""
-    for i in kernel.results:
-        memory[kernel.parameters[i]] = np.full(kernel.parameters[i].size, UNWRITTEN, np.uint8)
+    for i, place in enumerate(kernel.parameters):
+        if place is not None and i in kernel.results:
+            memory[place] = np.full(place.size, UNWRITTEN, np.uint8)
     buffers = [None if place is None else memory[place] for place in kernel.parameters]
     options |= {"grid": kernel.grid, "block": kernel.block, "shared": kernel.shared, "entry": kernel.name}
     return run(kernel.text, *buffers, outputs=kernel.results, alignments=kernel.alignments, **options)
