@@ -5,6 +5,7 @@ A buffer begins at an address that is aligned as much as promised and not more.
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -43,56 +44,52 @@ class Access:
 class Memory:
     """What a launch can reach in global memory, or a block in its shared memory."""
 
-    def __init__(self) -> None:
-        self.regions: dict[int, Region] = {}
+    def __init__(self, *regions: Region) -> None:
+        self.regions = {region.base >> SPAN: region for region in regions}
 
     def add(self, region: Region) -> None:
         self.regions[region.base >> SPAN] = region
 
-    def find(self, address: int) -> Region | None:
-        return self.regions.get(address >> SPAN)
-
-    def access(
-        self, who: "Place", addresses: np.ndarray, width: int, align: int, values: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Reads `width` bytes at each address, or writes the `values`; returns the bytes, (threads, width)."""
-        off = addresses % np.uint64(align) != 0
-        if off.any():
-            raise who.invalid(f"misaligned address {addresses[off][0]:#x} of {align} bytes", off)
-        result = np.zeros((len(addresses), width), np.uint8)
-        spans = addresses >> np.uint64(SPAN)
-        for span in np.unique(spans):
-            here = spans == span
-            if (region := self.regions.get(int(span))) is None:
-                raise who.invalid(f"address {addresses[here][0]:#x} is in no buffer", here)
-            offsets = addresses[here].astype(np.int64) - region.base
-            beyond = (offsets < 0) | (offsets + width > region.data.size)
-            if beyond.any():
-                text = f"{width} bytes at byte {offsets[beyond][0]} of {region.name}, which has {region.data.size}"
-                raise who.invalid(text, here.nonzero()[0][beyond])
-            at = offsets[:, None] + np.arange(width)
-            if values is None:
-                result[here] = self._read(who, region, at, here)
-            else:
-                self._write(who, region, at, here, values[here])
+    def load(self, place: "Place", addresses: np.ndarray, width: int) -> np.ndarray:
+        """The bytes at each address, (threads, width)."""
+        result = np.zeros((addresses.size, width), np.uint8)
+        for region, which, offsets in self._find(place, addresses, width):
+            result[which] = region.data[offsets]
+            if region.written is not None:
+                unwritten = ~region.written[offsets].all(axis=1)
+                if unwritten.any():
+                    text = f"reads byte {offsets[unwritten][0, 0]} of {region.name}, which nobody wrote"
+                    raise place.invalid(text, which[unwritten])
+                region.log.append(place.access(which, offsets, None))
         return result
 
-    def _read(self, who: "Place", region: Region, at: np.ndarray, here: np.ndarray) -> np.ndarray:
-        if region.written is not None:
-            unwritten = ~region.written[at].all(axis=1)
-            if unwritten.any():
-                what = f"byte {at[unwritten][0, 0]} of {region.name}, which nobody wrote"
-                raise who.invalid(what, here.nonzero()[0][unwritten])
-            region.log.append(who.access(at, here, None))
-        return region.data[at]
+    def store(self, place: "Place", addresses: np.ndarray, values: np.ndarray) -> None:
+        """Writes the bytes of each address."""
+        for region, which, offsets in self._find(place, addresses, values.shape[1]):
+            if region.is_constant:
+                raise place.invalid(f"writes to {region.name}, which is constant", which)
+            region.data[offsets] = values[which]
+            if region.written is not None:
+                region.written[offsets] = True
+            region.log.append(place.access(which, offsets, values[which]))
 
-    def _write(self, who: "Place", region: Region, at: np.ndarray, here: np.ndarray, values: np.ndarray) -> None:
-        if region.is_constant:
-            raise who.invalid(f"a store to {region.name}, which is constant", here)
-        region.data[at] = values
-        if region.written is not None:
-            region.written[at] = True
-        region.log.append(who.access(at, here, values))
+    def _find(
+        self, place: "Place", addresses: np.ndarray, width: int
+    ) -> Iterator[tuple[Region, np.ndarray, np.ndarray]]:
+        """For each region: it, which of the addresses lie in it, and the offsets of their bytes."""
+        misaligned = np.flatnonzero(addresses % np.uint64(width))
+        if misaligned.size:
+            raise place.invalid(f"{width} bytes at {addresses[misaligned[0]]:#x}, which is misaligned", misaligned)
+        for span in np.unique(addresses >> np.uint64(SPAN)):
+            which = np.flatnonzero(addresses >> np.uint64(SPAN) == span)
+            if (region := self.regions.get(int(span))) is None:
+                raise place.invalid(f"address {addresses[which[0]]:#x} is in no buffer", which)
+            starts = addresses[which].astype(np.int64) - region.base
+            outside = (starts < 0) | (starts + width > region.data.size)
+            if outside.any():
+                text = f"{width} bytes at byte {starts[outside][0]} of {region.name}, which has {region.data.size}"
+                raise place.invalid(text, which[outside])
+            yield region, which, starts[:, None] + np.arange(width)
 
     def check_races(self) -> None:
         """Raises if two threads used one byte, at least one of them wrote, and no barrier was between."""
@@ -102,24 +99,23 @@ class Memory:
             region.log.clear()
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Place:
-    """An instruction that a block executes, with the threads that do."""
+    """An instruction that some threads of a block execute."""
 
     instruction: Instruction
     block: int
     phase: int
     threads: np.ndarray
-    warp_phases: np.ndarray
+    warp_phases: np.ndarray  # of each warp
 
     def invalid(self, what: str, which: np.ndarray) -> InvalidAccess:
-        thread = self.threads[which][0]
-        return InvalidAccess(f"{where(self.instruction, self.block, thread)}: {what}")
+        return InvalidAccess(f"{where(self.instruction, self.block, int(self.threads[which[0]]))}: {what}")
 
-    def access(self, at: np.ndarray, here: np.ndarray, values: np.ndarray | None) -> Access:
-        threads = self.threads[here]
+    def access(self, which: np.ndarray, offsets: np.ndarray, values: np.ndarray | None) -> Access:
+        threads = self.threads[which]
         phases = self.warp_phases[threads // WARP]
-        return Access(self.instruction, self.block, self.phase, threads, phases, at, values)
+        return Access(self.instruction, self.block, self.phase, threads, phases, offsets, values)
 
 
 def where(instruction: Instruction, block: int, thread: int) -> str:

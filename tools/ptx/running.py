@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .errors import InvalidAccess
+from . import moving as moving  # which adds its instructions
 from .kinds import KINDS
 from .machine import Block, Execution, Launch
 from .memory import SPAN, Memory, Region
@@ -75,7 +75,7 @@ def run(
     for i, (parameter, buffer) in enumerate(zip(kernel.parameters, buffers, strict=True)):
         align = alignments[i] if alignments else parameter.align or 1
         parameters[parameter.name] = bind(memory, i, parameter, buffer, align, i in outputs)
-    symbols, total = place_variables(memory, [*module.variables, *kernel.variables], shared)
+    symbols, total = place_variables(memory, module.variables, shared)
     launch = Launch(kernel, grid, block, parameters, symbols, memory, total, trace)
     execution = Execution()
     with np.errstate(all="ignore"):
