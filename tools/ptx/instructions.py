@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import operator
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -38,12 +39,14 @@ def define(name: str, kind: Kind, sources: int, compute: Compute) -> None:
     FORMS[f"{name}.{kind.name}"] = Form((kind,), (kind,) * sources, compute)
 
 
-def exactly(compute: Callable[..., int], kind: Kind) -> Compute:
-    """A function of Python's integers, which have no end, for one thread after the other; the result wraps."""
+def exactly(compute: Callable[..., np.ndarray], kind: Kind, clamps: bool = False) -> Compute:
+    """A function of Python's integers, which have no end, in arrays; the result wraps, or is clamped to the type."""
+    low, high = int(np.iinfo(kind.dtype).min), int(np.iinfo(kind.dtype).max)
 
     def of_arrays(*numbers: np.ndarray) -> np.ndarray:
-        found = [compute(*each) & (1 << kind.bits) - 1 for each in np.broadcast(*(a.astype(object) for a in numbers))]
-        return np.array(found, UNSIGNED[kind.bits]).view(kind.dtype)
+        found = compute(*(a.astype(object) for a in numbers))
+        found = (np.clip(found, low, high) if clamps else found) & (1 << kind.bits) - 1
+        return found.astype(UNSIGNED[kind.bits]).view(kind.dtype)
 
     return of_arrays
 
@@ -58,10 +61,11 @@ def flags(*names: str) -> Iterator[tuple[str, *tuple[bool, ...]]]:
 
 
 def product(kind: Kind, half: str) -> Compute:
-    if half == "hi":
-        return exactly(lambda a, b: a * b >> kind.bits, kind)
-    dtype = KINDS[f"{kind.letter}{2 * kind.bits}"].dtype if half == "wide" else kind.dtype
-    return lambda a, b: a.astype(dtype) * b.astype(dtype)
+    if half == "hi" and kind.bits == 64:
+        return exactly(lambda a, b: a * b >> 64, kind)
+    dtype = kind.dtype if half == "lo" else KINDS[f"{kind.letter}{2 * kind.bits}"].dtype
+    by = kind.bits if half == "hi" else 0
+    return lambda a, b: a.astype(dtype) * b.astype(dtype) >> dtype(by)
 
 
 def plus(multiply: Compute) -> Compute:
@@ -86,6 +90,9 @@ for kind in INTEGERS:
         wide, multiply = KINDS[f"{kind.letter}{2 * kind.bits}"] if half == "wide" else kind, product(kind, half)
         FORMS[f"mul.{half}.{kind.name}"] = Form((wide,), (kind, kind), multiply)
         FORMS[f"mad.{half}.{kind.name}"] = Form((wide,), (kind, kind, wide), plus(multiply))
+    if kind.name == "s32":
+        define("add.sat", kind, 2, exactly(operator.add, kind, clamps=True))
+        define("sub.sat", kind, 2, exactly(operator.sub, kind, clamps=True))
     if kind.letter == "s":
         define("abs", kind, 1, np.abs)
         define("neg", kind, 1, np.negative)
@@ -124,30 +131,32 @@ def shift(kind: Kind, is_left: bool) -> Compute:
     return compute
 
 
-def funnel(is_left: bool, clamps: bool) -> Callable[..., int]:
-    def compute(low: int, high: int, by: int) -> int:
-        n, both = min(by, 32) if clamps else by % 32, high << 32 | low
+def funnel(is_left: bool, clamps: bool) -> Compute:
+    def compute(low: np.ndarray, high: np.ndarray, by: np.ndarray) -> np.ndarray:
+        n, both = np.minimum(by, 32) if clamps else by % 32, high.astype(np.uint64) << 32 | low
         return both << n >> 32 if is_left else both >> n
 
     return compute
 
 
-def extract(kind: Kind) -> Callable[..., int]:
-    def compute(a: int, start: int, length: int) -> int:
-        start, length = start & 0xFF, length & 0xFF
-        found = (a & (1 << kind.bits) - 1) >> start & (1 << length) - 1
-        sign = a >> min(start + length - 1, kind.bits - 1) & 1 if kind.letter == "s" and length else 0
-        return found | -sign << min(length, max(kind.bits - start, 0))
+def extract(kind: Kind) -> Compute:
+    dtype = np.int64 if kind.letter == "s" else np.uint64
+
+    def compute(a: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+        start, length = (number.astype(dtype) & 0xFF for number in (start, length))
+        field = np.where((start > 63) & (kind.letter == "u"), 0, a.astype(dtype) >> np.minimum(start, 63))
+        rest = 64 - np.clip(length, 1, 64)
+        return np.where(length == 0, 0, field << rest >> rest)
 
     return compute
 
 
-def permute(a: int, b: int, choice: int) -> int:
-    result = 0
+def permute(a: np.ndarray, b: np.ndarray, choice: np.ndarray) -> np.ndarray:
+    both, result = b.astype(np.uint64) << 32 | a, np.zeros(1, np.uint64)
     for i in range(4):
-        which = choice >> 4 * i & 15
-        byte = (b << 32 | a) >> 8 * (which & 7) & 0xFF
-        result |= ((byte >> 7) * 0xFF if which & 8 else byte) << 8 * i
+        which = (choice >> 4 * i).astype(np.uint64)
+        byte = both >> 8 * (which & 7) & 0xFF
+        result = result | np.where(which & 8, (byte >> 7) * 0xFF, byte) << 8 * i
     return result
 
 
@@ -160,12 +169,11 @@ for kind in BITS:
 for kind in (*BITS, *INTEGERS):
     FORMS[f"shr.{kind.name}"] = Form((kind,), (kind, U32), shift(kind, is_left=False))
 for direction, mode in itertools.product("lr", ("clamp", "wrap")):
-    compute = exactly(funnel(direction == "l", mode == "clamp"), B32)
-    FORMS[f"shf.{direction}.{mode}.b32"] = Form((B32,), (B32, B32, U32), compute)
+    FORMS[f"shf.{direction}.{mode}.b32"] = Form((B32,), (B32, B32, U32), funnel(direction == "l", mode == "clamp"))
 for kind in INTEGERS:
     if kind.bits > 16:
-        FORMS[f"bfe.{kind.name}"] = Form((kind,), (kind, U32, U32), exactly(extract(kind), kind))
-FORMS["prmt.b32"] = Form((B32,), (B32, B32, U32), exactly(permute, B32))
+        FORMS[f"bfe.{kind.name}"] = Form((kind,), (kind, U32, U32), extract(kind))
+FORMS["prmt.b32"] = Form((B32,), (B32, B32, U32), permute)
 
 # --- choices ---------------------------------------------------------------------------------------------------------
 

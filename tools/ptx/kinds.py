@@ -34,11 +34,6 @@ class Kind:
             return numbers
         return np.ascontiguousarray(numbers, self.dtype).view(UNSIGNED[self.bits]).reshape(-1)
 
-    def clamp(self, number: int) -> int:
-        """The integer of this type that is nearest."""
-        limits = np.iinfo(self.dtype)
-        return min(max(number, int(limits.min)), int(limits.max))
-
 
 KINDS = {"pred": Kind("pred", "p", 1, np.bool_)}
 KINDS |= {f"{letter}{n}": Kind(f"{letter}{n}", letter, n, UNSIGNED[n]) for letter in "bu" for n in UNSIGNED}

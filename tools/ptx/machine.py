@@ -1,4 +1,4 @@
-"""One block while it runs: its threads at once, as NumPy vectors, one instruction after the other.
+"""Blocks while they run: their threads at once, as NumPy vectors, one instruction after the other.
 
 Each thread has a program counter. The threads at the lowest one go first, so threads that took different ways meet
 again where the ways do.
@@ -7,7 +7,7 @@ again where the ways do.
 import collections
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from .errors import Deadlock, InvalidAccess, Unsupported
 from .instructions import FORMS
 from .kinds import KINDS, SIGNED, UNSIGNED, Kind
 from .memory import WARP, Memory, Region, where
-from .parser import Complement, Entry, Operand, Vector
+from .parser import Address, Complement, Entry, Operand, Vector
 
 PRED = KINDS["pred"]
 BARRIERS = ("bar.sync", "barrier.sync", "barrier.sync.aligned", "barrier.cta.sync", "barrier.cta.sync.aligned")
@@ -58,14 +58,20 @@ class Launch:
     traced: tuple[int, int] | None
 
 
-class Block:
-    """The state of a block: registers by name, program counters, and which threads execute the current instruction."""
+class Blocks:
+    """Blocks that run together: registers by name, program counters, and which threads execute the instruction.
 
-    def __init__(self, launch: Launch, number: int, execution: Execution) -> None:
-        self.launch, self.number, self.execution = launch, number, execution
+    Threads are numbered through all the blocks. If blocks have barriers or shared memory, each runs alone.
+    """
+
+    def __init__(self, launch: Launch, numbers: Sequence[int], execution: Execution) -> None:
+        self.launch, self.execution = launch, execution
         self.code, self.end = launch.entry.code, len(launch.entry.code)
-        self.threads = np.arange(math.prod(launch.block))
-        self.lanes, self.warps = self.threads % WARP, self.threads // WARP
+        size = math.prod(launch.block)
+        self.threads = np.arange(len(numbers) * size)
+        block, thread = np.repeat(numbers, size), self.threads % size
+        self.lanes, self.warps = thread % WARP, self.threads // WARP
+        self.position = np.stack([block, thread], axis=-1)  # of each thread: its block, and where it is in that
         self.pc = np.zeros(self.threads.size, np.int64)
         self.waits = np.zeros(self.threads.size, bool)  # at a barrier
         self.phase = 0  # how many barriers it has passed
@@ -74,12 +80,13 @@ class Block:
         self.known: dict[str, np.ndarray] = {}  # which threads wrote a register, if not all did
         data = np.zeros(launch.shared, np.uint8)
         self.shared = Memory(Region("shared memory", 0, data, np.zeros(data.size, bool)))
-        self.special = {"%laneid": self.lanes, "%warpid": self.warps}
-        thread = self.threads
-        for axis, (inside, outside) in zip("xyz", zip(launch.block, launch.grid, strict=True), strict=True):
-            values = {"tid": thread % inside, "ctaid": number % outside, "ntid": inside, "nctaid": outside}
+        self.special = {"%laneid": self.lanes, "%warpid": thread // WARP}
+        for axis, inside, outside in zip("xyz", launch.block, launch.grid, strict=True):
+            values = {"tid": thread % inside, "ctaid": block % outside, "ntid": inside, "nctaid": outside}
             self.special |= {f"%{name}.{axis}": np.atleast_1d(value) for name, value in values.items()}
-            thread, number = thread // inside, number // outside
+            thread, block = thread // inside, block // outside
+        traced = (self.position == launch.traced).all(axis=1) if launch.traced else np.zeros(1, bool)
+        self.traced = int(traced.argmax()) if traced.any() else None
 
     # --- control
 
@@ -103,7 +110,7 @@ class Block:
         places = sorted({int(at) - 1 for at in self.pc[self.waits]})
         if len({self.code[at].operands for at in places}) > 1:
             lines = ", ".join(str(self.code[at].line) for at in places)
-            raise Deadlock(f"block {self.number}: threads wait at different barriers, on lines {lines}")
+            raise Deadlock(f"block {self.position[0, 0]}: threads wait at different barriers, on lines {lines}")
         self.waits[:] = False
         self.phase += 1
 
@@ -123,16 +130,14 @@ class Block:
         except Unsupported as error:
             raise Unsupported(f"line {self.instruction.line}: {error}: {self.instruction.text}") from None
         self.execution.counts[self.instruction.opcode] += int(np.count_nonzero(self.active))
-        block, thread = self.launch.traced or (-1, 0)
-        if block == self.number and self.active[thread]:
-            writes = {name: int(bits[thread]) for name, bits in self.written.items()}
+        if self.traced is not None and self.active[self.traced]:
+            writes = {name: int(bits[self.traced]) for name, bits in self.written.items()}
             self.execution.trace.append(Step(self.instruction.line, self.instruction.text, writes))
         return goes_on
 
     def here(self, active: np.ndarray | None = None) -> str:
         """Where the first of the active threads is, for a message."""
-        thread = int((self.active if active is None else active).argmax())
-        return where(self.instruction, self.number, thread)
+        return where(self.instruction, *self.position[(self.active if active is None else active).argmax()])
 
     def unknown(self) -> Unsupported:
         return Unsupported(f"unknown instruction {self.instruction.opcode}")
@@ -153,6 +158,8 @@ class Block:
             if kind.letter == "p":
                 return np.array([operand != 0])
             return kind.of(np.array([operand & (1 << kind.bits) - 1], UNSIGNED[kind.bits]))
+        if isinstance(operand, Address):
+            return self.read(operand.base, kind) + kind.dtype(operand.offset)
         if not isinstance(operand, str):
             raise Unsupported(f"operand {operand}")
         if operand in self.launch.symbols or operand in self.special:
@@ -190,7 +197,7 @@ class Block:
             raise Unsupported(f"{name} has {width} bits where .{kind.name} is expected")
 
 
-def compute(block: Block) -> None:
+def compute(block: Blocks) -> None:
     """An instruction whose form is known."""
     if (form := FORMS.get(block.instruction.opcode)) is None:
         raise block.unknown()
@@ -204,24 +211,24 @@ def compute(block: Block) -> None:
         block.write(name, value, kind, form.is_relaxed)
 
 
-def branch(block: Block) -> bool:
+def branch(block: Blocks) -> bool:
     [target] = block.instruction.operands
     if block.instruction.opcode not in ("bra", "bra.uni") or target not in block.launch.entry.labels:
         raise block.unknown()
     return jump(block, block.launch.entry.labels[str(target)])
 
 
-def leave(block: Block) -> bool:
+def leave(block: Blocks) -> bool:
     return jump(block, block.end)
 
 
-def jump(block: Block, to: int) -> bool:
+def jump(block: Blocks, to: int) -> bool:
     block.pc[block.pc == block.at] += 1
     block.pc[block.active] = to
     return False
 
 
-def barrier(block: Block) -> bool:
+def barrier(block: Blocks) -> bool:
     operands = block.instruction.operands
     if block.instruction.opcode not in BARRIERS or len(operands) != 1 or not isinstance(operands[0], int):
         raise block.unknown()
@@ -230,11 +237,11 @@ def barrier(block: Block) -> bool:
     return False
 
 
-CONTROL: dict[str, Callable[[Block], bool]] = {
+CONTROL: dict[str, Callable[[Blocks], bool]] = {
     "bra": branch,
     "ret": leave,
     "exit": leave,
     "bar": barrier,
     "barrier": barrier,
 }
-HANDLERS: dict[str, Callable[[Block], None]] = {}  # of instructions that are more than a computation
+HANDLERS: dict[str, Callable[[Blocks], None]] = {}  # of instructions that are more than a computation

@@ -5,6 +5,7 @@ A buffer begins at an address that is aligned as much as promised and not more.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,15 +30,26 @@ class Region:
 
 
 @dataclasses.dataclass(frozen=True)
-class Access:
-    """One instruction's access, of several threads: which bytes, and the values if they were written."""
+class Place:
+    """An instruction that some threads execute: of each its block, its number there, and the barriers behind them.
+
+    `threads` has four columns: the last two count the barriers that the block and the warp have passed.
+    """
 
     instruction: Instruction
-    block: int
-    phase: int  # how many barriers the block has passed
     threads: np.ndarray
-    warp_phases: np.ndarray  # how many barriers the warp of each thread has passed
-    offsets: np.ndarray  # (threads, bytes)
+
+    def invalid(self, what: str, which: np.ndarray) -> InvalidAccess:
+        return InvalidAccess(f"{where(self.instruction, *self.threads[which[0], :2])}: {what}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Access:
+    """What an instruction read or wrote: for each thread the offsets of bytes, and the values if it wrote."""
+
+    instruction: Instruction
+    threads: np.ndarray
+    offsets: np.ndarray
     values: np.ndarray | None
 
 
@@ -60,7 +72,7 @@ class Memory:
                 if unwritten.any():
                     text = f"reads byte {offsets[unwritten][0, 0]} of {region.name}, which nobody wrote"
                     raise place.invalid(text, which[unwritten])
-                region.log.append(place.access(which, offsets, None))
+                region.log.append(Access(place.instruction, place.threads[which], offsets, None))
         return result
 
     def store(self, place: "Place", addresses: np.ndarray, values: np.ndarray) -> None:
@@ -71,7 +83,7 @@ class Memory:
             region.data[offsets] = values[which]
             if region.written is not None:
                 region.written[offsets] = True
-            region.log.append(place.access(which, offsets, values[which]))
+            region.log.append(Access(place.instruction, place.threads[which], offsets, values[which]))
 
     def _find(
         self, place: "Place", addresses: np.ndarray, width: int
@@ -99,25 +111,6 @@ class Memory:
             region.log.clear()
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """An instruction that some threads of a block execute."""
-
-    instruction: Instruction
-    block: int
-    phase: int
-    threads: np.ndarray
-    warp_phases: np.ndarray  # of each warp
-
-    def invalid(self, what: str, which: np.ndarray) -> InvalidAccess:
-        return InvalidAccess(f"{where(self.instruction, self.block, int(self.threads[which[0]]))}: {what}")
-
-    def access(self, which: np.ndarray, offsets: np.ndarray, values: np.ndarray | None) -> Access:
-        threads = self.threads[which]
-        phases = self.warp_phases[threads // WARP]
-        return Access(self.instruction, self.block, self.phase, threads, phases, offsets, values)
-
-
 def where(instruction: Instruction, block: int, thread: int) -> str:
     return f"block {block}, thread {thread}, line {instruction.line} ({instruction.text})"
 
@@ -125,36 +118,40 @@ def where(instruction: Instruction, block: int, thread: int) -> str:
 def _check(region: Region) -> None:
     """Sorts all accesses by byte, and looks at the bytes that several threads used and at least one wrote."""
     log = region.log
-    sizes = [access.offsets.size for access in log]
     offsets = np.concatenate([access.offsets.ravel() for access in log])
     order = np.argsort(offsets, kind="stable")  # within a byte, in the order of execution
-    number = np.repeat(np.arange(len(log)), sizes)[order]
-    thread = np.concatenate([np.repeat(a.threads, a.offsets.shape[1]) for a in log])[order]
-    warp_phase = np.concatenate([np.repeat(a.warp_phases, a.offsets.shape[1]) for a in log])[order]
-    value = np.concatenate([np.full(a.offsets.size, -1) if a.values is None else a.values.ravel() for a in log])[order]
-    block, phase = (np.array([getattr(a, name) for a in log])[number] for name in ("block", "phase"))
     offsets = offsets[order]
-    starts = np.flatnonzero(np.concatenate([[True], offsets[1:] != offsets[:-1]]))
+    number = np.repeat(np.arange(len(log)), [access.offsets.size for access in log])[order]
+    threads = np.concatenate([np.repeat(a.threads, a.offsets.shape[1], axis=0) for a in log])[order]
+    value = np.concatenate([np.full(a.offsets.size, -1) if a.values is None else a.values.ravel() for a in log])[order]
+    starts = np.flatnonzero(np.append(True, offsets[1:] != offsets[:-1]))
     ends = np.append(starts[1:], offsets.size)
-    moment = block.astype(np.int64) << 32 | phase
-    mixed = [np.minimum.reduceat(a, starts) != np.maximum.reduceat(a, starts) for a in (value, block, thread)]
-    new_moment = np.flatnonzero(np.concatenate([[True], (offsets[1:] != offsets[:-1]) | (moment[1:] != moment[:-1])]))
-    alone = np.minimum.reduceat(thread, new_moment) == np.maximum.reduceat(thread, new_moment)
-    crowded = ~np.logical_and.reduceat(np.repeat(alone, np.diff(np.append(new_moment, offsets.size))), starts)
-    suspect = mixed[0] & (np.maximum.reduceat(value, starts) >= 0) & (mixed[1] | (mixed[2] & crowded))
+    # A byte is in order if between two barriers only one thread uses it; or if nobody writes, or all the same value.
+    is_new = (threads[1:, [0, 2]] != threads[:-1, [0, 2]]).any(axis=1) | (offsets[1:] != offsets[:-1])
+    moments = np.flatnonzero(np.append(True, is_new))
+    crowded = np.minimum.reduceat(threads[:, 1], moments) != np.maximum.reduceat(threads[:, 1], moments)
+    suspect = np.logical_or.reduceat(np.repeat(crowded, np.diff(np.append(moments, offsets.size))), starts)
+    several_blocks, several_values, highest = (
+        np.minimum.reduceat(threads[:, 0], starts) != np.maximum.reduceat(threads[:, 0], starts),
+        np.minimum.reduceat(value, starts) != np.maximum.reduceat(value, starts),
+        np.maximum.reduceat(value, starts),
+    )
+    suspect = (suspect | several_blocks) & several_values & (highest >= 0)
     for start, end in zip(starts[suspect], ends[suspect], strict=True):
-        for i in range(start, end):
-            for j in range(start, i):
-                if value[i] == value[j] or max(value[i], value[j]) < 0:
-                    continue
-                if block[i] == block[j]:
-                    same_warp = thread[i] // WARP == thread[j] // WARP
-                    ordered = phase[i] != phase[j] or (same_warp and warp_phase[i] != warp_phase[j])
-                    if thread[i] == thread[j] or ordered:
-                        continue
-                one, other = (
-                    f"{where(log[number[k]].instruction, block[k], thread[k])} "
-                    + (f"writes {value[k]}" if value[k] >= 0 else "reads")
-                    for k in (j, i)
-                )
-                raise DataRace(f"byte {offsets[start]} of {region.name}: {one}, and {other}, with no barrier between")
+        for later, earlier in itertools.combinations(range(end - 1, start - 1, -1), 2):
+            if value[later] == value[earlier] or _in_order(threads[earlier], threads[later]):
+                continue
+            one, other = (
+                f"{where(log[number[k]].instruction, *threads[k, :2])}, "
+                + ("reads" if value[k] < 0 else f"writes {value[k]}")
+                for k in (earlier, later)
+            )
+            raise DataRace(f"byte {offsets[start]} of {region.name}: {one}, and {other}, with no barrier between")
+
+
+def _in_order(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the accesses of two threads cannot happen at once: see `Place.threads`."""
+    if one[0] != other[0]:
+        return False
+    same_warp = one[1] // WARP == other[1] // WARP
+    return bool(one[1] == other[1] or one[2] != other[2] or (same_warp and one[3] != other[3]))

@@ -4,7 +4,7 @@ import numpy as np
 
 from .errors import Deadlock, InvalidAccess, Unsupported
 from .kinds import KINDS, UNSIGNED, Kind
-from .machine import CONTROL, HANDLERS, Block, barrier, jump
+from .machine import CONTROL, HANDLERS, Blocks, barrier, jump
 from .memory import WARP, Memory, Place
 from .parser import Address, Operand, Vector
 
@@ -12,7 +12,7 @@ B32, B64 = KINDS["b32"], KINDS["b64"]
 HINTS = {"weak", "nc", "relaxed", "volatile", "cta", "gpu", "sys", "ca", "cg", "cs", "cv", "wb", "wt", "lu"}
 
 
-def typed(block: Block, name: str) -> Kind:
+def typed(block: Blocks, name: str) -> Kind:
     """The type that ends an opcode, which has one number."""
     kind = KINDS.get(name)
     if kind is None or kind.lanes > 1:
@@ -20,7 +20,7 @@ def typed(block: Block, name: str) -> Kind:
     return kind
 
 
-def move(block: Block) -> None:
+def move(block: Blocks) -> None:
     """`mov`; a vector is packed into a register, or taken out of it, the first element lowest."""
     kind = typed(block, block.instruction.opcode.partition(".")[2])
     result, source = block.instruction.operands
@@ -40,7 +40,7 @@ def move(block: Block) -> None:
             block.write(element, (whole >> (i * part.bits)).astype(part.dtype), part)
 
 
-def convert_address(block: Block) -> None:
+def convert_address(block: Blocks) -> None:
     """`cvta`: an address in global memory is the same as a generic one."""
     if block.instruction.opcode not in ("cvta.to.global.u64", "cvta.global.u64"):
         raise block.unknown()
@@ -48,7 +48,7 @@ def convert_address(block: Block) -> None:
     block.write(result, block.read(source, KINDS["u64"]), KINDS["u64"])
 
 
-def transfer(block: Block) -> None:
+def transfer(block: Blocks) -> None:
     """`ld` and `st`."""
     name, *words = block.instruction.opcode.split(".")
     kind = typed(block, words.pop())
@@ -65,7 +65,8 @@ def transfer(block: Block) -> None:
         data = parameter(block, address, width)
     else:
         memory, addresses = locate(block, words[0], address)
-        place = Place(block.instruction, block.number, block.phase, block.threads[block.active], block.warp_phases)
+        phases = np.broadcast_to(block.phase, block.active.shape), block.warp_phases[block.warps]
+        place = Place(block.instruction, np.column_stack([block.position, *phases])[block.active])
         if name == "st":
             values = [np.broadcast_to(kind.to(block.read(e, kind, True)), block.active.shape) for e in elements]
             memory.store(place, addresses, np.stack(values, axis=-1).view(np.uint8)[block.active])
@@ -77,14 +78,14 @@ def transfer(block: Block) -> None:
         block.write(element, kind.of(bits), kind, True)
 
 
-def parameter(block: Block, address: Address, width: int) -> np.ndarray:
+def parameter(block: Blocks, address: Address, width: int) -> np.ndarray:
     data = block.launch.parameters.get(str(address.base))
     if data is None or not 0 <= address.offset <= data.size - width:
         raise Unsupported(f"unknown parameter {address.base} + {address.offset}")
     return data[None, address.offset : address.offset + width]
 
 
-def locate(block: Block, space: str, address: Address) -> tuple[Memory, np.ndarray]:
+def locate(block: Blocks, space: str, address: Address) -> tuple[Memory, np.ndarray]:
     """The memory of a state space, and the addresses of the active threads."""
     memory = {"global": block.launch.memory, "const": block.launch.memory, "shared": block.shared}.get(space)
     if memory is None:
@@ -97,7 +98,7 @@ def locate(block: Block, space: str, address: Address) -> tuple[Memory, np.ndarr
 # --- warps -----------------------------------------------------------------------------------------------------------
 
 
-def members(block: Block, mask: Operand) -> None:
+def members(block: Blocks, mask: Operand) -> None:
     """Raises unless the threads that the member mask names are here, and name themselves."""
     masks = np.broadcast_to(block.read(mask, B32), block.active.shape)
     named = masks[:, None] >> np.arange(WARP, dtype=np.uint32) & 1 == 1
@@ -110,7 +111,7 @@ def members(block: Block, mask: Operand) -> None:
         raise Deadlock(f"{block.here(wrong)}: the member mask names a thread that is elsewhere, or not this one")
 
 
-def shuffle(block: Block) -> None:
+def shuffle(block: Blocks) -> None:
     """`shfl.sync`."""
     mode = block.instruction.opcode.removeprefix("shfl.sync.").removesuffix(".b32")
     if block.instruction.opcode != f"shfl.sync.{mode}.b32" or mode not in ("up", "down", "bfly", "idx"):
@@ -132,12 +133,12 @@ def shuffle(block: Block) -> None:
         block.write(names[1], inside, KINDS["pred"])
 
 
-def vote(block: Block) -> None:
+def vote(block: Blocks) -> None:
     """`vote.sync`, and `activemask`."""
     opcode = block.instruction.opcode
-    result, source, mask = *block.instruction.operands, 1, 0
-    if opcode != "activemask.b32":
-        result, source, mask = block.instruction.operands
+    result, *sources = block.instruction.operands
+    source, mask = sources or (1, None)
+    if mask is not None:
         members(block, mask)
     votes = np.broadcast_to(block.read(source, KINDS["pred"]), block.active.shape)
     yes, no = (
@@ -156,7 +157,7 @@ def vote(block: Block) -> None:
     block.write(result, found[opcode], B32 if opcode.endswith("b32") else KINDS["pred"])
 
 
-def synchronize(block: Block) -> bool:
+def synchronize(block: Blocks) -> bool:
     """`bar`, of a block or of a warp."""
     if block.instruction.opcode != "bar.warp.sync":
         return barrier(block)
@@ -165,7 +166,7 @@ def synchronize(block: Block) -> bool:
     return jump(block, block.at + 1)
 
 
-def nothing(block: Block) -> None:
+def nothing(block: Blocks) -> None:
     """What tells the scheduler something, and changes no result."""
     if block.instruction.opcode not in ("griddepcontrol.wait", "griddepcontrol.launch_dependents"):
         raise block.unknown()

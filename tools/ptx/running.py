@@ -1,15 +1,17 @@
 """`run`: launches a kernel on NumPy arrays."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from . import moving as moving  # which adds its instructions
 from .kinds import KINDS
-from .machine import Block, Execution, Launch
-from .memory import SPAN, Memory, Region
+from .machine import Blocks, Execution, Launch
+from .memory import SPAN, WARP, Memory, Region
 from .parser import Entry, Variable, parse
+
+TOGETHER = 1 << 14  # threads, of several blocks
 
 
 def run(
@@ -61,10 +63,14 @@ def run(
     module = parse(text)
     kernel = find(module.entries, entry)
     grid, block = (three(name, size) for name, size in (("grid", grid), ("block", block)))
-    if kernel.threads and three("block", kernel.threads) != block:
-        raise ValueError(f"block is {block}, and {kernel.name} requires {kernel.threads}")
+    if kernel.required and three("block", kernel.required) != block:
+        raise ValueError(f"block is {block}, and {kernel.name} requires {kernel.required}")
+    if kernel.at_most and math.prod(block) > math.prod(kernel.at_most):
+        raise ValueError(f"block is {block}, and {kernel.name} is compiled for at most {kernel.at_most}")
     if len(buffers) != len(kernel.parameters):
         raise ValueError(f"{len(buffers)} buffers, and {kernel.name} has {len(kernel.parameters)} parameters")
+    if shared < 0 or not all(0 <= i < len(buffers) for i in outputs):
+        raise ValueError(f"shared is {shared} and outputs are {outputs}: a size, and positions of buffers")
     number_of_blocks, threads = math.prod(grid), math.prod(block)
     chosen = range(number_of_blocks) if blocks is None else list(blocks)
     if not all(0 <= i < number_of_blocks for i in chosen):
@@ -79,10 +85,18 @@ def run(
     launch = Launch(kernel, grid, block, parameters, symbols, memory, total, trace)
     execution = Execution()
     with np.errstate(all="ignore"):
-        for i in chosen:
-            Block(launch, i, execution).run()
+        for together in groups(launch, list(chosen)):
+            Blocks(launch, together, execution).run()
         memory.check_races()
     return execution
+
+
+def groups(launch: Launch, blocks: list[int]) -> Iterator[list[int]]:
+    """Blocks that run together, because it takes less time: one at a time if their threads wait for each other."""
+    alone = launch.shared or any(one.opcode.startswith("bar") for one in launch.entry.code)
+    size = 1 if alone or math.prod(launch.block) % WARP else max(1, TOGETHER // math.prod(launch.block))
+    for start in range(0, len(blocks), size):
+        yield blocks[start : start + size]
 
 
 def find(entries: dict[str, Entry], name: str | None) -> Entry:
@@ -95,7 +109,8 @@ def find(entries: dict[str, Entry], name: str | None) -> Entry:
 
 def three(name: str, size: Sequence[int]) -> tuple[int, int, int]:
     found = (*size, 1, 1, 1)[: max(len(size), 3)]
-    if len(found) != 3 or min(found) < 1 or (name == "block" and math.prod(found) > 1024):
+    is_whole = all(isinstance(n, int | np.integer) for n in found)
+    if len(found) != 3 or not is_whole or min(found) < 1 or (name == "block" and math.prod(found) > 1024):
         raise ValueError(f"{name} is {tuple(size)}: up to three positive numbers, and at most 1024 threads per block")
     return found
 
