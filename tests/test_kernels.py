@@ -24,6 +24,19 @@ from intnumerics.kernels import QuantSpec
 OPERATIONS = ("quantize", "clip_gradient_from_mask", "clip_gradient_from_x")
 
 
+@functools.cache
+def _compiled(function: Callable[..., Any], *avals: jax.ShapeDtypeStruct) -> Any:
+    from tools import ptx
+
+    return ptx.compile(function, *avals)
+
+
+def compiled(function, *arrays):
+    from tools import ptx
+
+    return ptx.compile(function, *arrays)
+
+
 @dataclasses.dataclass(frozen=True)
 class Where:
     """A row of the table and the device that it runs on; a kernel on a CPU is interpreted."""
@@ -42,10 +55,16 @@ class Where:
 
     def run(self, function: Callable[..., Any], *arrays: Any) -> Any:
         """What a function returns under jit, as NumPy arrays."""
+        if self.device == "h100":
+            return compiled(function, *arrays)(*arrays)
         with jax.default_device(jax.devices(self.device)[0]):
             return jax.tree.map(np.asarray, jax.jit(function)(*arrays))
 
 
+COMPILED = {  # for a device that is not there; an interpreter on a CPU runs what the compiler made
+    f"{name}, compiled code": Where(name, "cuda" if name != "reference" else None, "h100")
+    for name in ("reference", "xla", "pallas", "jax_triton")
+}
 ON_CPU = {
     "reference": Where("reference", None, "cpu"),
     "xla": Where("xla", None, "cpu"),
@@ -65,7 +84,8 @@ ON_DEVICE = {
 
 def marks(where: Where) -> list[pytest.MarkDecorator]:
     """What tests of an implementation need."""
-    needed = [] if where.device == "cpu" else [getattr(pytest.mark, where.device)]
+    mark = {"cpu": None, "h100": "ptx"}.get(where.device, where.device)
+    needed = [getattr(pytest.mark, mark)] if mark else []
     if where.name == "jax_triton":
         needed.append(pytest.mark.interpreted if where.device == "cpu" else pytest.mark.jax_triton)
     return needed
@@ -73,7 +93,7 @@ def marks(where: Where) -> list[pytest.MarkDecorator]:
 
 INTERPRETED = {"triton-gpu": Where("jax_triton", "cuda", "cpu")}
 PARAMETERS = [
-    pytest.param(where, id=name, marks=marks(where)) for name, where in (ON_CPU | INTERPRETED | ON_DEVICE).items()
+    pytest.param(where, id=name, marks=marks(where)) for name, where in (ON_CPU | INTERPRETED | COMPILED | ON_DEVICE).items()
 ]
 every_implementation = pytest.mark.parametrize("where", PARAMETERS)
 every_dtype = pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
