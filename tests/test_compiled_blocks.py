@@ -6,7 +6,6 @@ Large arrays have larger blocks than small ones, of the sizes that `kernels/gpu/
 import math
 from unittest import mock
 
-import ml_dtypes
 import numpy as np
 import oracle
 import pytest
@@ -21,7 +20,9 @@ pytestmark = pytest.mark.ptx
 KEY = (0x243F6A88, 0x85A308D3)
 FIRST = 8 * ((1 << 32) - 64)  # the number of the first element: the numbers of blocks of eight pass 2**32
 ALL = [case for platform in ("cuda", "jax_triton") for case in cases(platform)]
-KERNELS = [c for c in ALL if c.who != "formula" and math.prod(c.shape) == SIZE and c.noise != "JaxUniform" and not c.chain]
+KERNELS = [
+    c for c in ALL if c.who != "formula" and math.prod(c.shape) == SIZE and c.noise != "JaxUniform" and not c.chain
+]
 H200 = [row for row in tuning.TABLE if row.device == "NVIDIA H200"]
 
 
@@ -50,7 +51,9 @@ def drawn(case: Case, seeds: np.ndarray, at: np.ndarray) -> np.ndarray:
     """The noise of the elements at some indices: those of an example have its key, and numbers of the whole array."""
     shape = case.shape[case.batch :]
     example, inside = np.divmod(at, math.prod(shape))
-    number = np.ravel_multi_index(np.unravel_index(inside, shape), case.whole or shape).astype(np.uint64) + np.uint64(FIRST)
+    number = np.ravel_multi_index(np.unravel_index(inside, shape), case.whole or shape).astype(np.uint64) + np.uint64(
+        FIRST
+    )
     [[k0, k1]] = np.unique(seeds.reshape(-1, 4)[example, :2], axis=0)  # a block lies in one example
     block = number // 8
     counter = np.stack([block % 2**32, block >> 32, np.zeros_like(block), np.full_like(block, 0x494E544E)], axis=1)
@@ -85,7 +88,9 @@ def check(case: Case) -> None:
             noise = drawn(case, others[0], at) if is_drawn else np.broadcast_to(others[0], x.shape).reshape(-1)[at]
         assert_same_bits(y[at], oracle.quantize(here, noise, case.spec))
         if packed:
-            assert_same_bits(packed[0][block * size // 8 : (block + 1) * size // 8], oracle.packed_mask(here, case.spec))
+            assert_same_bits(
+                packed[0][block * size // 8 : (block + 1) * size // 8], oracle.packed_mask(here, case.spec)
+            )
 
 
 def compiled_program(case: Case):

@@ -216,6 +216,9 @@ def compute(block: Blocks) -> None:
     if (form := FORMS.get(block.instruction.opcode)) is None:
         raise block.unknown()
     first, *sources = block.instruction.operands
+    if block.instruction.opcode == "prmt.b32" and isinstance(choice := sources[-1], int):
+        used = {choice >> 4 * i & 4 for i in range(4)}  # a source whose bytes are not chosen may be unknown
+        sources[:2] = [source if 4 * i in used else 0 for i, source in enumerate(sources[:2])]
     names = first.elements if isinstance(first, Vector) else (first,)
     if len(sources) != len(form.sources) or len(names) > len(form.results):
         raise Unsupported(f"{len(names)} results and {len(sources)} sources")
