@@ -25,7 +25,7 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 # Two installs into one environment would trip over each other; pytest has its own workers.
 .NOTPARALLEL:
-.PHONY: help demo test test-aot test-aqt test-triton test-gpu gpu gpu-rehearsal bench bench-report static-report lint format types build clean
+.PHONY: help demo test test-aot test-ptx test-aqt test-triton test-gpu gpu gpu-rehearsal bench bench-report static-report lint format types build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name what; do \
@@ -34,11 +34,14 @@ help: ## list the targets
 demo: $(VENV)/.demo ## train a small network at 8, 4, 2 and 1 bits beside float
 	$(VENV)/bin/python examples/digits.py $(ARGS)
 
-test: $(VENV)/.test ## run the tests, but for those of test-aot and test-aqt
-	$(VENV)/bin/python -m pytest $(WORKERS) -m "not aot and not aqt" $(ARGS)
+test: $(VENV)/.test ## run the tests, but for those of test-aot, test-ptx and test-aqt
+	$(VENV)/bin/python -m pytest $(WORKERS) -m "not aot and not aqt and not ptx" $(ARGS)
 
 test-aot: $(AOT)/.aot ## compile the kernels for GPUs and TPUs that need not be there (installs gigabytes)
 	JAX_PLATFORMS=cpu $(AOT)/bin/python -m pytest -m aot tests $(ARGS)
+
+test-ptx: $(AOT)/.aot ## run the compiled code of the CUDA kernels on a CPU, and compare its bits with NumPy
+	JAX_PLATFORMS=cpu $(AOT)/bin/python -m pytest $(WORKERS) -m ptx tests $(ARGS)
 
 test-aqt: $(VENV)/.test $(VENV)/.bench ## run the tests with AQT, those of AQT among them
 	$(VENV)/bin/python -m pytest $(WORKERS) -m aqt tests/test_aqt*.py tests/test_flax_state.py $(ARGS)

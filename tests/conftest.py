@@ -30,10 +30,9 @@ def missing_device(platform: str) -> str | None:
 
 
 @functools.cache
-def missing_compiler() -> str | None:
+def missing_compiler(*modules: str) -> str | None:
     """Why nothing can be compiled ahead of time, or None if it can."""
-    wanted = {"libtpu": "libtpu", "jax_cuda13_plugin": "jax-cuda13-plugin"}
-    missing = [package for module, package in wanted.items() if importlib.util.find_spec(module) is None]
+    missing = [module.replace("_", "-") for module in modules if importlib.util.find_spec(module) is None]
     return f"needs {' and '.join(missing)}; `make test-aot` installs it" if missing else None
 
 
@@ -47,7 +46,9 @@ def reason_to_skip(item: pytest.Item) -> str | None:
         return reason
     if item.get_closest_marker("jax_triton") and importlib.util.find_spec("jax_triton") is None:
         return "needs jax-triton: pip install 'intnumerics[triton]'"
-    return missing_compiler() if item.get_closest_marker("aot") else None
+    if item.get_closest_marker("ptx"):
+        return missing_compiler("jax_cuda13_plugin")
+    return missing_compiler("libtpu", "jax_cuda13_plugin") if item.get_closest_marker("aot") else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
