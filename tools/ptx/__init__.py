@@ -1,0 +1,13 @@
+"""Runs PTX, what compilers for CUDA make before `ptxas` does, on a CPU: an interpreter in NumPy.
+
+It follows NVIDIA's manual, "Parallel Thread Execution ISA". What it does not know raises.
+"""
+
+from .errors import DataRace as DataRace
+from .errors import Deadlock as Deadlock
+from .errors import Error as Error
+from .errors import InvalidAccess as InvalidAccess
+from .errors import Unsupported as Unsupported
+from .machine import Execution as Execution
+from .machine import Step as Step
+from .running import run as run
