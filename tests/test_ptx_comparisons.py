@@ -115,7 +115,9 @@ def test_setp_orders_numbers_and_knows_nan(comparison, kind):
             body = f"{name} %p|%q, %a, %b;\nselp.b32 %o, 1, 0, %q;"
             hold(name, run(body, [a, b], [form.width] * 2, 32), [1 - w for w in want], [a, b])
         else:
-            body = f"{name}x2 %p|%q, %a, %b;\nselp.b32 %r0, 1, 0, %p;\nselp.b32 %r1, 65536, 0, %q;\nor.b32 %o, %r0, %r1;"
+            body = (
+                f"{name}x2 %p|%q, %a, %b;\nselp.b32 %r0, 1, 0, %p;\nselp.b32 %r1, 65536, 0, %q;\nor.b32 %o, %r0, %r1;"
+            )
             got = lower_then_upper(run(body, [halves(a), halves(b)], [32, 32], 32))
             hold(f"{name}x2", got, want * 2, [np.tile(a, 2), np.tile(b, 2)])
 

@@ -62,10 +62,8 @@ def test_arithmetic_rounds_the_exact_result_once(operation, kind):
     form = FORMATS[kind]
     values = form.values()
     a, b = pairs(values, values)
-    for mode, ftz, sat in modifiers(form, ("", *ROUNDINGS) if form.width >= 32 else ("", "rn")):
-        want = [
-            arithmetic(form, operation, mode or "rn", ftz, sat, int(x), int(y)) for x, y in zip(a, b, strict=True)
-        ]
+    for mode, ftz, sat in modifiers(form, ("", *ROUNDINGS) if kind == "f32" else ("", "rn")):
+        want = [arithmetic(form, operation, mode or "rn", ftz, sat, int(x), int(y)) for x, y in zip(a, b, strict=True)]
         name = spelled(operation, mode, ftz, sat, kind)
         body = f"{name} %o, %a, %b;"
         hold(body, run(body, [a, b], [form.width] * 2, form.width), want, [a, b], kind)
@@ -87,7 +85,9 @@ def products_that_tie(form: Format) -> list[tuple[int, int, int]]:
         if (a * b).bit_length() == bits + 1:
             for scale in (0, -2):
                 encoded = [form.encode(Fraction(n) * Fraction(2) ** scale) for n in (a, b)]
-                triples += [(encoded[0] | sign, encoded[1], tiny) for sign in (0, form.sign) for tiny in (0, 1, form.sign | 1)]
+                triples += [
+                    (encoded[0] | sign, encoded[1], tiny) for sign in (0, form.sign) for tiny in (0, 1, form.sign | 1)
+                ]
     assert triples
     return triples
 
@@ -104,7 +104,10 @@ def products_near_a_tie(form: Format) -> list[tuple[int, int, int]]:
     for sign, addend in itertools.product((1, -1), (0, 1, 2, (1 << form.mantissa) - 2, (1 << form.mantissa) - 1)):
         small = Fraction(2) ** -(form.bias - 2)
         a, b = (1 + h) * small, (1 - h + h * h) * lowest / small / 2
-        triples += [(form.encode(sign * a), form.encode(b), addend), (form.encode(sign * a), form.encode(b), addend | form.sign)]
+        triples += [
+            (form.encode(sign * a), form.encode(b), addend),
+            (form.encode(sign * a), form.encode(b), addend | form.sign),
+        ]
     return triples
 
 
@@ -115,7 +118,10 @@ def random_triples(form: Format, count: int) -> list[tuple[int, int, int]]:
     for _ in range(count):
         a, b = (rng.randrange(-form.bias // 2, form.bias // 2) for _ in range(2))
         c = min(max(a + b + rng.randrange(-form.mantissa - 3, form.mantissa + 3), 1 - form.bias), form.bias)
-        triple = (rng.getrandbits(form.mantissa) | e + form.bias << form.mantissa | form.sign * rng.getrandbits(1) for e in (a, b, c))
+        triple = (
+            rng.getrandbits(form.mantissa) | e + form.bias << form.mantissa | form.sign * rng.getrandbits(1)
+            for e in (a, b, c)
+        )
         triples.append(tuple(triple))
     return triples
 
@@ -126,11 +132,11 @@ def test_fma_rounds_once(kind):
     infinite precision. The resulting value is then rounded"; 9.7.4.4: "with no loss of precision"."""
     form = FORMATS[kind]
     few = form.values()
-    few = few[:4] + few[8:12] + few[18:22] + few[30:32] + few[36:38] + few[38:41]
+    few = few[:4] + few[8:11] + few[18:20] + few[36:41]
     triples = list(itertools.product(few, repeat=3))
     triples += products_that_tie(form) + products_near_a_tie(form) + random_triples(form, 600)
     a, b, c = (np.array(column, np.uint64) for column in zip(*triples, strict=True))
-    for mode, ftz, sat in modifiers(form, ROUNDINGS if form.width >= 32 else ("rn",)):
+    for mode, ftz, sat in modifiers(form, ROUNDINGS if kind == "f32" else ("rn",)):
         want = [arithmetic(form, "fma", mode, ftz, sat, *map(int, row)) for row in zip(a, b, c, strict=True)]
         name = spelled("fma", mode, ftz, sat, kind)
         body = f"{name} %o, %a, %b, %c;"

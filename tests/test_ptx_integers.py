@@ -149,7 +149,21 @@ def test_bfi_puts_a_field_into_its_second_operand(width):
 def test_prmt_copies_bytes_or_their_signs():
     """9.7.1.21 prmt: "The 3 lsbs of the selection value specify which of the 8 source bytes", {b, a} from b7 to b0;
     "msb=0 means copy the literal value; msb=1 means replicate the sign"."""
-    selections = [0x0000, 0x3210, 0x7654, 0x1032, 0x5410, 0x7632, 0x8888, 0xFEDC, 0xBA98, 0x3B2A, 0xF0E1, 0x9999, 0x4440]
+    selections = [
+        0x0000,
+        0x3210,
+        0x7654,
+        0x1032,
+        0x5410,
+        0x7632,
+        0x8888,
+        0xFEDC,
+        0xBA98,
+        0x3B2A,
+        0xF0E1,
+        0x9999,
+        0x4440,
+    ]
     a, b, c = pairs([0x80FF017F, 0x01807FFE, 0, 0xFFFFFFFF], [0x7F80FF00, 0x12345678], [*selections, 0xABCD3210])
 
     def permuted(x: int, y: int, control: int) -> int:

@@ -72,7 +72,9 @@ def test_shf_shifts_the_pair_of_its_operands(direction, mode):
 
 def test_lop3_is_the_function_of_its_table():
     """9.7.8.6 lop3: "ta = 0xF0; tb = 0xCC; tc = 0xAA; immLut = F(ta, tb, tc)", so F of those gives the table back."""
-    body = "\tld.param.u64 %x, [p_o];\n\tmov.b32 %a, 0xFFFFF0F0;\n\tmov.b32 %b, 0xFFFFCCCC;\n\tmov.b32 %c, 0xFFFFAAAA;\n"
+    body = (
+        "\tld.param.u64 %x, [p_o];\n\tmov.b32 %a, 0xFFFFF0F0;\n\tmov.b32 %b, 0xFFFFCCCC;\n\tmov.b32 %c, 0xFFFFAAAA;\n"
+    )
     for table in range(256):
         body += f"\tlop3.b32 %o, %a, %b, %c, {table};\n\tst.global.b32 [%x+{4 * table}], %o;\n"
     out = np.zeros(256, np.uint32)

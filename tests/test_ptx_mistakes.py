@@ -1,0 +1,226 @@
+"""What `tools.ptx` refuses: accesses that a kernel may not make, races, and what it does not know."""
+
+import numpy as np
+import pytest
+
+from tests.ptx_launch import line_of, module, names
+from tools import ptx
+
+pytestmark = pytest.mark.tools
+DECLARED = "\t.reg .pred %p;\n\t.reg .b16 %h<4>;\n\t.reg .b32 %t, %c, %r<8>;\n\t.reg .b64 %x, %y, %z, %d<4>;"
+DECLARED += "\n\t.shared .align 16 .b8 tile[512];"
+START = "\tld.param.u64 %x, [p_in];\n\tcvta.to.global.u64 %x, %x;\n\tld.param.u64 %y, [p_out];\n\tcvta.to.global.u64 %y, %y;\n"
+START += "\tmov.u32 %t, %tid.x;\n\tmov.u32 %c, %ctaid.x;\n"
+MINE = "\tmul.wide.u32 %z, %t, 4;\n\tadd.s64 %d0, %x, %z;\n\tadd.s64 %d1, %y, %z;\n"
+
+
+def kernel(body: str, align: int = 16) -> str:
+    return module(START + body, ["p_in", "p_out"], DECLARED, align=align)
+
+
+def launch(
+    body: str, count: int = 32, blocks: int = 1, size: int = 32, outputs: tuple[int, ...] = (1,), align: int = 16
+) -> np.ndarray:
+    out = np.zeros(size, np.uint32)
+    ptx.run(
+        kernel(body, align),
+        np.arange(size, dtype=np.uint32),
+        out,
+        grid=(blocks, 1, 1),
+        block=(count, 1, 1),
+        outputs=outputs,
+    )
+    return out
+
+
+def refuses(error: type[Exception], body: str, at: str, **launched: object) -> None:
+    """Fails unless the launch raises and names the line; block= and thread= are what else it is to name."""
+    where = {key: launched.pop(key) for key in ("block", "thread") if key in launched}
+    with pytest.raises(error) as caught:
+        launch(body, **launched)
+    assert isinstance(caught.value, ptx.Error)
+    names(caught.value, line=line_of(kernel(body), at), **where)
+
+
+@pytest.mark.parametrize("offset", [-4, 128, 4096, 1 << 40])
+@pytest.mark.parametrize("access", ["ld.global.b32 %r0, [%d2]", "st.global.b32 [%d2], %t"])
+def test_outside_of_a_buffer(access, offset):
+    """Before it, behind it, far away."""
+    body = f"\tsetp.eq.s32 %p, %t, 7;\n\tselp.b64 %z, {offset}, 0, %p;\n\tadd.s64 %d2, %x, %z;\n"
+    body += "\t@!%p mul.wide.u32 %z, %t, 4;\n\t@!%p add.s64 %d2, %x, %z;\n"
+    refuses(ptx.InvalidAccess, f"{body}\t{access};", access, thread=7, block=0)
+
+
+def test_half_outside_of_a_buffer():
+    body = "\tld.global.v2.b32 {%r0, %r1}, [%x+24];"
+    launch(body, count=1, size=8)
+    refuses(ptx.InvalidAccess, body, "ld.global.v2", count=1, size=7, thread=0, block=0)
+
+
+def test_between_buffers_no_address_leads_from_one_to_the_next():
+    """Whatever is next to a buffer is not another buffer."""
+    for step in (-1, 1):
+        body = f"\tadd.s64 %z, %y, {step * 128};\n\tld.global.b32 %r0, [%z];"
+        refuses(ptx.InvalidAccess, body, "ld.global.b32", count=1, thread=0)
+
+
+@pytest.mark.parametrize(
+    ("access", "offset"),
+    [
+        ("ld.global.b16 %h0", 1),
+        ("ld.global.b32 %r0", 2),
+        ("ld.global.b64 %d2", 4),
+        ("ld.global.v2.b32 {%r0, %r1}", 4),
+        ("ld.global.v4.b32 {%r0, %r1, %r2, %r3}", 8),
+        ("ld.global.v2.b64 {%d2, %d3}", 8),
+        ("ld.shared.b32 %r0", 2),
+    ],
+)
+def test_misaligned_for_its_width(access, offset):
+    """6.4.1: "If an address is not properly aligned, the resulting behavior is undefined": "naturally aligned to a multiple
+    of the access size", of a vector the whole of it."""
+    base = "tile" if "shared" in access else "%x"
+    store = "\tst.shared.v2.b64 [tile], {%x, %x};\n" if "shared" in access else ""
+    refuses(ptx.InvalidAccess, f"{store}\t{access}, [{base}+{offset}];", access, count=1, thread=0, block=0)
+
+
+@pytest.mark.parametrize(("align", "fits"), [(4, False), (8, False), (16, True), (256, True)])
+def test_alignment_that_the_parameter_does_not_promise(align, fits):
+    body = "\tld.global.v4.b32 {%r0, %r1, %r2, %r3}, [%x];"
+    if fits:
+        launch(body, count=1, align=align)
+    else:
+        refuses(ptx.InvalidAccess, body, "ld.global.v4", count=1, align=align, thread=0)
+
+
+def test_a_null_pointer():
+    body = kernel("\tld.global.b32 %r0, [%x];")
+    with pytest.raises(ptx.InvalidAccess) as caught:
+        ptx.run(body, None, np.zeros(4, np.uint32), grid=(1, 1, 1), block=(1, 1, 1))
+    names(caught.value, line=line_of(body, "ld.global.b32"), thread=0, block=0)
+
+
+def test_an_output_that_nobody_wrote():
+    body = "\tsetp.ne.s32 %p, %c, 1;\n\t@%p exit;\n" + MINE + "\tld.global.b32 %r0, [%d1];"
+    refuses(ptx.InvalidAccess, body, "ld.global.b32", blocks=2, thread=0, block=1)
+    launch(body, blocks=2, outputs=())
+    launch(MINE + "\tst.global.b32 [%d1], %t;\n\tld.global.b32 %r0, [%d1];")
+    partly = MINE + "\tst.global.b16 [%d1], %t;\n\tld.global.b32 %r0, [%d1];"
+    refuses(ptx.InvalidAccess, partly, "ld.global.b32", count=1, thread=0)
+
+
+def test_shared_memory_that_nobody_wrote():
+    body = "\tst.shared.b32 [tile], 1;\n\tld.shared.b32 %r0, [tile+4];"
+    refuses(ptx.InvalidAccess, body, "ld.shared.b32", count=1, thread=0, block=0)
+
+
+def test_shared_memory_does_not_outlive_its_block():
+    body = "\tsetp.ne.s32 %p, %c, 0;\n\t@%p bra $READ;\n\tst.shared.b32 [tile], 1;\n\tret;\n$READ:\n\tld.shared.b32 %r0, [tile];"
+    refuses(ptx.InvalidAccess, body, "ld.shared.b32", count=1, blocks=2, block=1, thread=0)
+
+
+def test_shared_memory_ends_with_its_variable():
+    refuses(ptx.InvalidAccess, "\tst.shared.b32 [tile+512], %t;", "st.shared.b32", count=1, thread=0)
+
+
+def test_a_register_that_was_not_written():
+    body = "\tsetp.lt.u32 %p, %t, 5;\n\t@%p mov.b32 %r0, 3;\n\tadd.s32 %r1, %r0, 1;"
+    refuses(ptx.InvalidAccess, body, "add.s32 %r1", thread=5, block=0)
+    launch("\tsetp.lt.u32 %p, %t, 5;\n\t@%p mov.b32 %r0, 3;\n\t@%p add.s32 %r1, %r0, 1;")
+
+
+RACES = {"global": "\tst.global.b32 [%y], {};", "shared": "\tst.shared.b32 [tile], {};"}
+
+
+@pytest.mark.parametrize("space", RACES)
+def test_two_threads_of_a_block_write_different_values_to_one_place(space):
+    """8.10.6: two writes that neither happens before the other, to one place, are a race."""
+    refuses(ptx.DataRace, RACES[space].format("%t"), f"st.{space}.b32", block=0)
+    launch(RACES[space].format("7"))
+    apart = "\tsetp.lt.u32 %p, %t, 32;\n\t@%p bra $A;\n\tst.{0}.b32 [{1}], 5;\n\tbra $END;\n$A:\n\tst.{0}.b32 [{1}], 6;\n$END:"
+    with pytest.raises(ptx.DataRace):
+        launch(apart.format(space, "%y" if space == "global" else "tile"), count=64)
+
+
+@pytest.mark.parametrize("space", RACES)
+def test_a_barrier_between_two_writes_orders_them(space):
+    store = RACES[space].format("%t")
+    body = (
+        "\tsetp.eq.u32 %p, %t, 3;\n\t@%p"
+        + store
+        + "\n\tbar.sync 0;\n\tsetp.eq.u32 %p, %t, 40;\n\t@%p"
+        + store.replace("%t", "%r0")
+    )
+    launch("\tmov.b32 %r0, 99;\n" + body, count=64)
+    without = body.replace("\tbar.sync 0;\n", "")
+    with pytest.raises(ptx.DataRace):
+        launch("\tmov.b32 %r0, 99;\n" + without, count=64)
+
+
+def test_two_blocks_write_different_values_to_one_place():
+    refuses(ptx.DataRace, "\tst.global.b32 [%y], %c;", "st.global.b32", blocks=2, count=1, block=1)
+    assert launch("\tst.global.b32 [%y], 6;", blocks=2)[0] == 6
+
+
+def test_overlapping_writes_of_different_widths_are_one_place():
+    body = "\tsetp.eq.u32 %p, %t, 0;\n\t@%p st.global.b32 [%y], 258;\n\t@!%p st.global.b8 [%y+1], 9;"
+    with pytest.raises(ptx.DataRace):
+        launch(body, count=2)
+    launch(body.replace(", 9;", ", 1;"), count=2)
+
+
+def test_a_read_of_what_another_thread_wrote_without_a_barrier():
+    """9.7.9.8 ld: "The effects of this instruction become visible to other threads only when synchronization is
+    established by other means"."""
+    body = "\tshl.b32 %r0, %t, 2;\n\tmov.b32 %r1, tile;\n\tadd.s32 %r0, %r0, %r1;\n\tst.shared.b32 [%r0], %t;\n{}"
+    body += "\txor.b32 %r2, %t, 33;\n\tshl.b32 %r2, %r2, 2;\n\tadd.s32 %r2, %r2, %r1;\n\tld.shared.b32 %r3, [%r2];"
+    refuses(ptx.DataRace, body.format(""), "ld.shared.b32", count=64, block=0)
+    launch(body.format("\tbar.sync 0;\n"), count=64)
+    with pytest.raises(ptx.DataRace):  # that of a warp does not reach the other warp
+        launch(body.format("\tbar.warp.sync -1;\n"), count=64)
+
+
+def test_a_write_over_what_another_thread_read_without_a_barrier():
+    body = "\tsetp.eq.u32 %p, %t, 0;\n\t@%p st.shared.b32 [tile], 5;\n\tbar.sync 0;\n\tld.shared.b32 %r0, [tile];\n{}"
+    body += "\tsetp.eq.u32 %p, %t, 9;\n\t@%p st.shared.b32 [tile], 6;"
+    launch(body.format("\tbar.sync 0;\n"))
+    with pytest.raises(ptx.DataRace):
+        launch(body.format(""))
+
+
+UNKNOWN = ["add.s33 %r0, %t, %t", "frobnicate.b32 %r0, %t", "add.wrong.s32 %r0, %t, %t", "mul.s32 %r0, %t, %t"]
+UNKNOWN += [
+    "div.full.f32 %r0, %t, %t",
+    "div.approx.f32 %r0, %t, %t",
+    "rcp.approx.ftz.f32 %r0, %t",
+    "ex2.approx.f32 %r0, %t",
+]
+UNKNOWN += ["sqrt.approx.f32 %r0, %t", "rsqrt.approx.f32 %r0, %t", "lg2.approx.f32 %r0, %t", "tanh.approx.f32 %r0, %t"]
+UNKNOWN += ["sin.approx.f32 %r0, %t", "atom.global.add.u32 %r0, [%y], 1", "cvt.rn.satfinite.e4m3x2.f32 %h0, %t, %t"]
+UNKNOWN += ["ld.global.weird.b32 %r0, [%x]", "setp.below.s32 %p, %t, %t", "shfl.sync.sideways.b32 %r0, %t, 1, 31, -1"]
+UNKNOWN += [
+    "max.NaN.s32 %r0, %t, %t",
+    "add.ftz.s32 %r0, %t, %t",
+    "cvt.f32.s32 %r0, %t",
+    "min.NaN.f64 %d0, %x, %x",
+    "mov.u32 %r0, %clock",
+]
+UNKNOWN += ["ld.b32 %r0, [%x]", "st.b32 [%y], %t", "cvta.shared.u64 %d0, %d0"]  # generic addresses
+
+
+@pytest.mark.parametrize("instruction", UNKNOWN)
+def test_what_is_not_known_is_named_with_its_line(instruction):
+    """Among them what the manual does not have: mul without .lo, .hi or .wide; .NaN of integers; an integer to a float
+    without the rounding that is "required for integer-to-float conversions"; and approximations, whose bits are a device's."""
+    with pytest.raises(ptx.Unsupported) as caught:
+        launch(f"\t{instruction};", count=1)
+    names(caught.value, line=line_of(kernel(f"\t{instruction};"), instruction))
+    known = instruction.split(", ")[-1] if "%clock" in instruction else instruction.split()[0]
+    assert known in str(caught.value)
+
+
+@pytest.mark.parametrize("directive", [".weird 3;", '.pragma "nounroll"; .weird 3;'])
+def test_an_unknown_directive_is_named_with_its_line(directive):
+    with pytest.raises(ptx.Unsupported, match=r"\.weird") as caught:
+        launch(f"\t{directive}", count=1)
+    names(caught.value, line=line_of(kernel(f"\t{directive}"), directive))
