@@ -6,7 +6,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-Bits = np.ndarray  # unsigned integers, one for each thread
+UNSIGNED = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
+SIGNED = {8: np.int8, 16: np.int16, 32: np.int32, 64: np.int64}
+FLOATS = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32, "f64": np.float64}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,30 +21,22 @@ class Kind:
     dtype: Any
     lanes: int = 1
 
-    @property
-    def element_bits(self) -> int:
-        return self.bits // self.lanes
-
-    def of(self, bits: Bits) -> np.ndarray:
-        """The numbers in registers: (threads,), or (threads, 2) of a packed type."""
+    def of(self, bits: np.ndarray) -> np.ndarray:
+        """The numbers in registers, one for each thread; of a packed type (threads, 2), the low one first."""
         if self.letter == "p":
             return bits
         numbers = np.ascontiguousarray(bits).view(self.dtype)
         return numbers.reshape(-1, self.lanes) if self.lanes > 1 else numbers
 
-    def to(self, numbers: np.ndarray) -> Bits:
-        """The bits of numbers that `of` gave, or of what was computed from them."""
+    def to(self, numbers: np.ndarray) -> np.ndarray:
+        """The bits of numbers as `of` gives them."""
         if self.letter == "p":
             return numbers
         return np.ascontiguousarray(numbers, self.dtype).view(UNSIGNED[self.bits]).reshape(-1)
 
 
-UNSIGNED = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
-SIGNED = {8: np.int8, 16: np.int16, 32: np.int32, 64: np.int64}
 KINDS = {"pred": Kind("pred", "p", 1, np.bool_)}
 KINDS |= {f"{letter}{n}": Kind(f"{letter}{n}", letter, n, UNSIGNED[n]) for letter in "bu" for n in UNSIGNED}
 KINDS |= {f"s{n}": Kind(f"s{n}", "s", n, SIGNED[n]) for n in SIGNED}
-KINDS |= {f"{letter}16x2": Kind(f"{letter}16x2", letter, 32, dtype, 2) for letter, dtype in (("u", "u2"), ("s", "i2"))}
-FLOATS = {"f16": np.float16, "bf16": ml_dtypes.bfloat16, "f32": np.float32, "f64": np.float64}
 KINDS |= {name: Kind(name, "f", np.dtype(dtype).itemsize * 8, dtype) for name, dtype in FLOATS.items()}
 KINDS |= {f"{name}x2": Kind(f"{name}x2", "f", 32, FLOATS[name], 2) for name in ("f16", "bf16")}

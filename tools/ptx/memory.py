@@ -5,6 +5,8 @@ A buffer begins at an address that is aligned as much as promised and not more.
 """
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -28,71 +30,78 @@ class Region:
 
 
 @dataclasses.dataclass(frozen=True)
-class Access:
-    """One instruction's access, of several threads: which bytes, and the values if they were written."""
+class Place:
+    """An instruction that some threads execute: of each its block, its number there, and the barriers behind them.
+
+    `threads` has four columns: the last two count the barriers that the block and the warp have passed.
+    """
 
     instruction: Instruction
-    block: int
-    phase: int  # how many barriers the block has passed
     threads: np.ndarray
-    warp_phases: np.ndarray  # how many barriers the warp of each thread has passed
-    offsets: np.ndarray  # (threads, bytes)
+
+    def invalid(self, what: str, which: np.ndarray) -> InvalidAccess:
+        return InvalidAccess(f"{where(self.instruction, *self.threads[which[0], :2])}: {what}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Access:
+    """What an instruction read or wrote: for each thread the offsets of bytes, and the values if it wrote."""
+
+    instruction: Instruction
+    threads: np.ndarray
+    offsets: np.ndarray
     values: np.ndarray | None
 
 
 class Memory:
     """What a launch can reach in global memory, or a block in its shared memory."""
 
-    def __init__(self) -> None:
-        self.regions: dict[int, Region] = {}
+    def __init__(self, *regions: Region) -> None:
+        self.regions = {region.base >> SPAN: region for region in regions}
 
     def add(self, region: Region) -> None:
         self.regions[region.base >> SPAN] = region
 
-    def find(self, address: int) -> Region | None:
-        return self.regions.get(address >> SPAN)
-
-    def access(
-        self, who: "Place", addresses: np.ndarray, width: int, align: int, values: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Reads `width` bytes at each address, or writes the `values`; returns the bytes, (threads, width)."""
-        off = addresses % np.uint64(align) != 0
-        if off.any():
-            raise who.invalid(f"misaligned address {addresses[off][0]:#x} of {align} bytes", off)
-        result = np.zeros((len(addresses), width), np.uint8)
-        spans = addresses >> np.uint64(SPAN)
-        for span in np.unique(spans):
-            here = spans == span
-            if (region := self.regions.get(int(span))) is None:
-                raise who.invalid(f"address {addresses[here][0]:#x} is in no buffer", here)
-            offsets = addresses[here].astype(np.int64) - region.base
-            beyond = (offsets < 0) | (offsets + width > region.data.size)
-            if beyond.any():
-                text = f"{width} bytes at byte {offsets[beyond][0]} of {region.name}, which has {region.data.size}"
-                raise who.invalid(text, here.nonzero()[0][beyond])
-            at = offsets[:, None] + np.arange(width)
-            if values is None:
-                result[here] = self._read(who, region, at, here)
-            else:
-                self._write(who, region, at, here, values[here])
+    def load(self, place: "Place", addresses: np.ndarray, width: int) -> np.ndarray:
+        """The bytes at each address, (threads, width)."""
+        result = np.zeros((addresses.size, width), np.uint8)
+        for region, which, offsets in self._find(place, addresses, width):
+            result[which] = region.data[offsets]
+            if region.written is not None:
+                unwritten = ~region.written[offsets].all(axis=1)
+                if unwritten.any():
+                    text = f"reads byte {offsets[unwritten][0, 0]} of {region.name}, which nobody wrote"
+                    raise place.invalid(text, which[unwritten])
+                region.log.append(Access(place.instruction, place.threads[which], offsets, None))
         return result
 
-    def _read(self, who: "Place", region: Region, at: np.ndarray, here: np.ndarray) -> np.ndarray:
-        if region.written is not None:
-            unwritten = ~region.written[at].all(axis=1)
-            if unwritten.any():
-                what = f"byte {at[unwritten][0, 0]} of {region.name}, which nobody wrote"
-                raise who.invalid(what, here.nonzero()[0][unwritten])
-            region.log.append(who.access(at, here, None))
-        return region.data[at]
+    def store(self, place: "Place", addresses: np.ndarray, values: np.ndarray) -> None:
+        """Writes the bytes of each address."""
+        for region, which, offsets in self._find(place, addresses, values.shape[1]):
+            if region.is_constant:
+                raise place.invalid(f"writes to {region.name}, which is constant", which)
+            region.data[offsets] = values[which]
+            if region.written is not None:
+                region.written[offsets] = True
+            region.log.append(Access(place.instruction, place.threads[which], offsets, values[which]))
 
-    def _write(self, who: "Place", region: Region, at: np.ndarray, here: np.ndarray, values: np.ndarray) -> None:
-        if region.is_constant:
-            raise who.invalid(f"a store to {region.name}, which is constant", here)
-        region.data[at] = values
-        if region.written is not None:
-            region.written[at] = True
-        region.log.append(who.access(at, here, values))
+    def _find(
+        self, place: "Place", addresses: np.ndarray, width: int
+    ) -> Iterator[tuple[Region, np.ndarray, np.ndarray]]:
+        """For each region: it, which of the addresses lie in it, and the offsets of their bytes."""
+        misaligned = np.flatnonzero(addresses % np.uint64(width))
+        if misaligned.size:
+            raise place.invalid(f"{width} bytes at {addresses[misaligned[0]]:#x}, which is misaligned", misaligned)
+        for span in np.unique(addresses >> np.uint64(SPAN)):
+            which = np.flatnonzero(addresses >> np.uint64(SPAN) == span)
+            if (region := self.regions.get(int(span))) is None:
+                raise place.invalid(f"address {addresses[which[0]]:#x} is in no buffer", which)
+            starts = addresses[which].astype(np.int64) - region.base
+            outside = (starts < 0) | (starts + width > region.data.size)
+            if outside.any():
+                text = f"{width} bytes at byte {starts[outside][0]} of {region.name}, which has {region.data.size}"
+                raise place.invalid(text, which[outside])
+            yield region, which, starts[:, None] + np.arange(width)
 
     def check_races(self) -> None:
         """Raises if two threads used one byte, at least one of them wrote, and no barrier was between."""
@@ -102,26 +111,6 @@ class Memory:
             region.log.clear()
 
 
-@dataclasses.dataclass
-class Place:
-    """An instruction that a block executes, with the threads that do."""
-
-    instruction: Instruction
-    block: int
-    phase: int
-    threads: np.ndarray
-    warp_phases: np.ndarray
-
-    def invalid(self, what: str, which: np.ndarray) -> InvalidAccess:
-        thread = self.threads[which][0]
-        return InvalidAccess(f"{where(self.instruction, self.block, thread)}: {what}")
-
-    def access(self, at: np.ndarray, here: np.ndarray, values: np.ndarray | None) -> Access:
-        threads = self.threads[here]
-        phases = self.warp_phases[threads // WARP]
-        return Access(self.instruction, self.block, self.phase, threads, phases, at, values)
-
-
 def where(instruction: Instruction, block: int, thread: int) -> str:
     return f"block {block}, thread {thread}, line {instruction.line} ({instruction.text})"
 
@@ -129,36 +118,40 @@ def where(instruction: Instruction, block: int, thread: int) -> str:
 def _check(region: Region) -> None:
     """Sorts all accesses by byte, and looks at the bytes that several threads used and at least one wrote."""
     log = region.log
-    sizes = [access.offsets.size for access in log]
     offsets = np.concatenate([access.offsets.ravel() for access in log])
     order = np.argsort(offsets, kind="stable")  # within a byte, in the order of execution
-    number = np.repeat(np.arange(len(log)), sizes)[order]
-    thread = np.concatenate([np.repeat(a.threads, a.offsets.shape[1]) for a in log])[order]
-    warp_phase = np.concatenate([np.repeat(a.warp_phases, a.offsets.shape[1]) for a in log])[order]
-    value = np.concatenate([np.full(a.offsets.size, -1) if a.values is None else a.values.ravel() for a in log])[order]
-    block, phase = (np.array([getattr(a, name) for a in log])[number] for name in ("block", "phase"))
     offsets = offsets[order]
-    starts = np.flatnonzero(np.concatenate([[True], offsets[1:] != offsets[:-1]]))
+    number = np.repeat(np.arange(len(log)), [access.offsets.size for access in log])[order]
+    threads = np.concatenate([np.repeat(a.threads, a.offsets.shape[1], axis=0) for a in log])[order]
+    value = np.concatenate([np.full(a.offsets.size, -1) if a.values is None else a.values.ravel() for a in log])[order]
+    starts = np.flatnonzero(np.append(True, offsets[1:] != offsets[:-1]))
     ends = np.append(starts[1:], offsets.size)
-    moment = block.astype(np.int64) << 32 | phase
-    mixed = [np.minimum.reduceat(a, starts) != np.maximum.reduceat(a, starts) for a in (value, block, thread)]
-    new_moment = np.flatnonzero(np.concatenate([[True], (offsets[1:] != offsets[:-1]) | (moment[1:] != moment[:-1])]))
-    alone = np.minimum.reduceat(thread, new_moment) == np.maximum.reduceat(thread, new_moment)
-    crowded = ~np.logical_and.reduceat(np.repeat(alone, np.diff(np.append(new_moment, offsets.size))), starts)
-    suspect = mixed[0] & (np.maximum.reduceat(value, starts) >= 0) & (mixed[1] | (mixed[2] & crowded))
+    # A byte is in order if between two barriers only one thread uses it; or if nobody writes, or all the same value.
+    is_new = (threads[1:, [0, 2]] != threads[:-1, [0, 2]]).any(axis=1) | (offsets[1:] != offsets[:-1])
+    moments = np.flatnonzero(np.append(True, is_new))
+    crowded = np.minimum.reduceat(threads[:, 1], moments) != np.maximum.reduceat(threads[:, 1], moments)
+    suspect = np.logical_or.reduceat(np.repeat(crowded, np.diff(np.append(moments, offsets.size))), starts)
+    several_blocks, several_values, highest = (
+        np.minimum.reduceat(threads[:, 0], starts) != np.maximum.reduceat(threads[:, 0], starts),
+        np.minimum.reduceat(value, starts) != np.maximum.reduceat(value, starts),
+        np.maximum.reduceat(value, starts),
+    )
+    suspect = (suspect | several_blocks) & several_values & (highest >= 0)
     for start, end in zip(starts[suspect], ends[suspect], strict=True):
-        for i in range(start, end):
-            for j in range(start, i):
-                if value[i] == value[j] or max(value[i], value[j]) < 0:
-                    continue
-                if block[i] == block[j]:
-                    same_warp = thread[i] // WARP == thread[j] // WARP
-                    ordered = phase[i] != phase[j] or (same_warp and warp_phase[i] != warp_phase[j])
-                    if thread[i] == thread[j] or ordered:
-                        continue
-                one, other = (
-                    f"{where(log[number[k]].instruction, block[k], thread[k])} "
-                    + (f"writes {value[k]}" if value[k] >= 0 else "reads")
-                    for k in (j, i)
-                )
-                raise DataRace(f"byte {offsets[start]} of {region.name}: {one}, and {other}, with no barrier between")
+        for later, earlier in itertools.combinations(range(end - 1, start - 1, -1), 2):
+            if value[later] == value[earlier] or _in_order(threads[earlier], threads[later]):
+                continue
+            one, other = (
+                f"{where(log[number[k]].instruction, *threads[k, :2])}, "
+                + ("reads" if value[k] < 0 else f"writes {value[k]}")
+                for k in (earlier, later)
+            )
+            raise DataRace(f"byte {offsets[start]} of {region.name}: {one}, and {other}, with no barrier between")
+
+
+def _in_order(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the accesses of two threads cannot happen at once: see `Place.threads`."""
+    if one[0] != other[0]:
+        return False
+    same_warp = one[1] // WARP == other[1] // WARP
+    return bool(one[1] == other[1] or one[2] != other[2] or (same_warp and one[3] != other[3]))

@@ -1,42 +1,32 @@
-"""PTX text to instructions, whose registers are declared and whose labels are found."""
+"""PTX text to instructions, with the registers, variables and labels that they name."""
 
 import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Iterator
 
 from .errors import Unsupported
 
 TOKEN = re.compile(
-    r"""(?P<skip>\s+|//[^\n]*|/\*.*?\*/)
-    |(?P<string>"[^"]*")
+    r"""(?P<skip>\s+|//[^\n]*|/\*.*?\*/)|(?P<string>"[^"]*")
     |(?P<number>0[fF][0-9a-fA-F]{8}\b|0[dD][0-9a-fA-F]{16}\b|0[xX][0-9a-fA-F]+U?\b|0[bB][01]+U?\b|\d+\.\d+|\d+U?\b)
-    |(?P<word>[.%]?[A-Za-z_$][\w$]*(?:(?:\.|::)[\w$]+)*)
-    |(?P<mark>[{}()\[\]<>,;:@!|+\-=])""",
+    |(?P<word>[.%]?[A-Za-z_$][\w$]*(?:(?:\.|::)[\w$]+)*)|(?P<mark>[{}()\[\]<>,;:@!|+\-=])""",
     re.VERBOSE | re.DOTALL,
 )
 OF_A_LINE = (".version", ".target", ".address_size", ".file", ".loc")
 ABOUT_A_KERNEL = (".reqntid", ".maxntid", ".minnctapersm", ".maxnreg", ".noreturn")
-LINKAGE = (".visible", ".extern", ".weak")
-
-
-@dataclasses.dataclass(frozen=True)
-class Token:
-    text: str
-    line: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Vector:
-    """`{a, b}`."""
+    """`{a, b}`, or `p|q`."""
 
     elements: tuple["Operand", ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Address:
-    """`[base + offset]`; a base of None is an address in numbers."""
+    """`[base + offset]`."""
 
     base: "Operand"
     offset: int
@@ -49,19 +39,13 @@ class Complement:
     register: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """`p|q`."""
-
-    first: str
-    second: str
-
-
-Operand = str | int | Vector | Address | Complement | Pair  # a str is the name of a register or a symbol
+Operand = str | int | Vector | Address | Complement  # a str names a register or a variable; a float is its bits
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
+    """One instruction; without a guard all threads execute it."""
+
     line: int
     text: str
     opcode: str
@@ -71,168 +55,169 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Variable:
-    """A variable of a module or a kernel, or a parameter: the state space, the type, how many, and its bytes."""
+    """A variable or parameter: `count` elements of a type, None if the launch says how many."""
 
     name: str
     space: str
     kind: str
-    count: int | None  # None if the launch says how many
+    count: int | None
     align: int
-    is_pointer: bool = False
-    values: tuple[int, ...] = ()
+    is_pointer: bool
+    values: tuple[int, ...]
 
 
 @dataclasses.dataclass
 class Entry:
-    """A kernel."""
+    """A kernel: `registers` has the type of each, `labels` a place in the code, `threads` the block that it requires."""
 
     name: str
     parameters: list[Variable] = dataclasses.field(default_factory=list)
-    registers: dict[str, str] = dataclasses.field(default_factory=dict)  # the type of each
-    variables: list[Variable] = dataclasses.field(default_factory=list)
+    registers: dict[str, str] = dataclasses.field(default_factory=dict)
     code: list[Instruction] = dataclasses.field(default_factory=list)
     labels: dict[str, int] = dataclasses.field(default_factory=dict)
-    threads: tuple[int, ...] = ()  # the block that it requires
+    threads: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass
 class Module:
-    entries: dict[str, Entry]
-    variables: list[Variable]
+    """The kernels of a module, and all variables, those of kernels too."""
 
-
-def tokens_of(text: str) -> Iterator[Token]:
-    position, line = 0, 1
-    while position < len(text):
-        if (found := TOKEN.match(text, position)) is None:
-            raise Unsupported(f"line {line}: cannot read {text[position : position + 20]!r}")
-        if found.lastgroup != "skip":
-            yield Token(found.group(), line)
-        position, line = found.end(), line + found.group().count("\n")
+    entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
+    variables: list[Variable] = dataclasses.field(default_factory=list)
 
 
 def number(text: str) -> int:
     """The value of an integer, or the bits of a float."""
-    if text[:2] in ("0f", "0F", "0d", "0D"):
+    if text[:2].lower() in ("0f", "0d"):
         return int(text[2:], 16)
-    return int(text.rstrip("U"), 0 if text[:1] != "0" or not text.rstrip("U").isdigit() else 8)
+    digits = text.rstrip("U")
+    return int(digits, 8 if digits[0] == "0" and digits.isdigit() else 0)
 
 
 @functools.lru_cache(maxsize=64)
 def parse(text: str) -> Module:
+    """Reads a module.
+
+    Raises:
+        Unsupported: A directive or a form of an operand that is not known, with its line.
+    """
     return _Parser(text).module()
 
 
 class _Parser:
     def __init__(self, text: str) -> None:
-        self.tokens = [*tokens_of(text), Token("", text.count("\n") + 1)]
-        self.lines = text.split("\n")
+        self.rows, self.tokens, at, line = text.split("\n"), [], 0, 1
+        while at < len(text):
+            if (found := TOKEN.match(text, at)) is None:
+                raise Unsupported(f"line {line}: cannot read {text[at : at + 20]!r}")
+            if found.lastgroup != "skip":
+                self.tokens.append((found.group(), line))
+            at, line = found.end(), line + found.group().count("\n")
+        self.tokens.append(("", line))
         self.at = 0
-        self.scopes: list[dict[str, str]] = []  # what the names in braces stand for
+        self.found = Module()
+        self.scopes: list[dict[str, str]] = []  # what the names that are declared in braces stand for
         self.fresh = itertools.count()
 
     # --- tokens
 
-    def peek(self) -> str:
-        return self.tokens[self.at].text
+    @property
+    def word(self) -> str:
+        return self.tokens[self.at][0]
 
     def next(self) -> str:
         self.at += 1
-        return self.tokens[self.at - 1].text
+        return self.tokens[self.at - 1][0]
 
-    def accept(self, text: str) -> bool:
-        if self.peek() == text:
-            self.at += 1
-            return True
-        return False
+    def accept(self, *texts: str) -> bool:
+        """Whether the next token is one of these; if it is, it is passed."""
+        is_there = self.word in texts
+        self.at += is_there
+        return is_there
 
     def expect(self, text: str) -> None:
         if not self.accept(text):
-            raise self.unsupported(f"{self.peek()!r} where {text!r} is expected")
+            raise self.unsupported(f"{text!r} is expected")
 
     def unsupported(self, what: str) -> Unsupported:
-        line = self.tokens[self.at].line
-        return Unsupported(f"line {line}: {what}: {self.lines[line - 1].strip()}")
-
-    def skip_line(self) -> None:
-        line = self.tokens[self.at].line
-        while self.peek() and self.tokens[self.at].line == line:
-            self.at += 1
-
-    def skip_braces(self) -> None:
-        while not self.accept("{"):
-            self.at += 1
-        depth = 1
-        while depth:
-            depth += {"{": 1, "}": -1}.get(self.next(), 0)
+        line = self.tokens[self.at][1]
+        return Unsupported(f"line {line}: {what} at {self.word!r}: {self.rows[line - 1].strip()}")
 
     def integer(self) -> int:
         sign = -1 if self.accept("-") else 1
-        if not self.peek()[:1].isdigit():
-            raise self.unsupported(f"{self.peek()!r} where a number is expected")
+        if not self.word[:1].isdigit():
+            raise self.unsupported("a number is expected")
         return sign * number(self.next())
 
-    # --- a module
-
-    def module(self) -> Module:
-        found = Module({}, [])
-        while self.peek():
-            if self.peek() in OF_A_LINE:
-                self.skip_line()
-            elif self.peek() == ".section":
-                self.skip_braces()
-            elif self.peek() in LINKAGE:
-                self.next()
-            elif self.accept(".entry"):
-                entry = self.entry()
-                found.entries[entry.name] = entry
-            elif self.peek() in (".global", ".const", ".shared"):
-                found.variables.append(self.variable())
-            else:
-                raise self.unsupported(f"unknown directive {self.peek()!r}")
+    def listed(self, item: object, end: str) -> list[object]:
+        """What `item` reads, with commas between, up to `end`."""
+        found = []
+        while not self.accept(end):
+            found.append(item())
+            if self.word != end:
+                self.expect(",")
         return found
 
-    def variable(self, ends: str = ";") -> Variable:
-        space, kind, align, is_pointer = self.next(), "", 0, False
-        while self.peek().startswith("."):
-            word = self.next()
-            if word == ".align":
+    # --- declarations
+
+    def module(self) -> Module:
+        while self.word:
+            if not self.declaration():
+                raise self.unsupported("unknown directive")
+        return self.found
+
+    def declaration(self) -> bool:
+        """Passes what may stand in a module or a kernel and is not an instruction; whether there was one."""
+        if self.word in OF_A_LINE:
+            line = self.tokens[self.at][1]
+            while self.tokens[self.at][1] == line and self.word:
+                self.next()
+        elif self.accept(".section"):
+            while self.next() != "}":
+                pass
+        elif self.accept(".pragma"):
+            self.listed(self.next, ";")
+        elif self.accept(".entry"):
+            self.entry()
+        elif self.word in (".global", ".const", ".shared"):
+            self.found.variables.append(self.variable())
+            self.expect(";")
+        else:
+            return self.accept(".visible", ".extern", ".weak")
+        return True
+
+    def variable(self) -> Variable:
+        space, kind, align, is_pointer, count, values = self.next()[1:], "", 0, False, 1, ()
+        while self.word.startswith("."):
+            if self.accept(".align"):
                 align = self.integer()
-            elif word in (".ptr", ".global"):
+            elif self.accept(".ptr", ".global"):
                 is_pointer = True
             else:
-                kind = word[1:]
-        name, count, values = self.next(), 1, ()
+                kind = self.next()[1:]
+        name = self.next()
         if self.accept("["):
-            count = None if self.peek() == "]" else self.integer()
+            count = None if self.word == "]" else self.integer()
             self.expect("]")
         if self.accept("="):
-            self.accept("{")
-            values = (self.integer(),)
-            while self.accept(","):
-                values += (self.integer(),)
-            self.accept("}")
-        if ends:
-            self.expect(ends)
-        return Variable(name, space[1:], kind, count, align, is_pointer, values)
+            values = tuple(self.listed(self.integer, "}")) if self.accept("{") else (self.integer(),)
+        return Variable(name, space, kind, count, align, is_pointer, values)
 
-    def entry(self) -> Entry:
+    def entry(self) -> None:
         self.kernel = Entry(self.next())
+        self.found.entries[self.kernel.name] = self.kernel
         if self.accept("("):
-            while not self.accept(")"):
-                self.kernel.parameters.append(self.variable(ends=""))
-                self.accept(",")
-        while self.peek() != "{":
-            if (word := self.next()) not in ABOUT_A_KERNEL:
-                self.at -= 1
-                raise self.unsupported(f"unknown directive {word!r}")
-            numbers = [self.integer()] if self.peek()[:1].isdigit() else []
-            while self.accept(","):
+            self.kernel.parameters = self.listed(self.variable, ")")
+        while self.word != "{":
+            if not self.accept(*ABOUT_A_KERNEL):
+                raise self.unsupported("unknown directive")
+            name, numbers = self.tokens[self.at - 1][0], []
+            while self.word[:1].isdigit():
                 numbers.append(self.integer())
-            if word == ".reqntid":
+                self.accept(",")
+            if name == ".reqntid":
                 self.kernel.threads = tuple(numbers)
         self.body()
-        return self.kernel
 
     # --- the body of a kernel
 
@@ -240,74 +225,54 @@ class _Parser:
         self.expect("{")
         self.scopes.append({})
         while not self.accept("}"):
-            if self.peek() == "{":
+            if self.word == "{":
                 self.body()
-            elif self.peek() == ".reg":
-                self.declare()
-            elif self.peek() in (".shared", ".const", ".global"):
-                self.kernel.variables.append(self.variable())
-            elif self.peek() in OF_A_LINE:
-                self.skip_line()
-            elif self.accept(".pragma"):
-                self.next()
-                self.expect(";")
-            elif self.tokens[self.at + 1].text == ":":
+            elif self.accept(".reg"):
+                self.registers()
+            elif self.tokens[self.at + 1][0] == ":":
                 self.kernel.labels[self.next()] = len(self.kernel.code)
                 self.next()
-            else:
+            elif not self.declaration():
                 self.kernel.code.append(self.instruction())
         self.scopes.pop()
 
-    def declare(self) -> None:
-        self.expect(".reg")
-        kind = self.next()[1:]
-        while True:
-            name = self.next()
-            names = [name]
+    def registers(self) -> None:
+        kind, names = self.next()[1:], []
+        while not self.accept(";"):
+            names.append(self.next())
             if self.accept("<"):
-                names = [f"{name}{i}" for i in range(self.integer())]
+                names[-1:] = [f"{names[-1]}{i}" for i in range(self.integer())]
                 self.expect(">")
-            for name in names:
-                unique = name if len(self.scopes) == 1 else f"{name}@{next(self.fresh)}"
-                self.scopes[-1][name] = unique
-                self.kernel.registers[unique] = kind
-            if not self.accept(","):
-                break
-        self.expect(";")
+            self.accept(",")
+        for name in names:
+            unique = name if len(self.scopes) == 1 else f"{name}@{next(self.fresh)}"
+            self.scopes[-1][name] = unique
+            self.kernel.registers[unique] = kind
 
-    def resolve(self, name: str) -> str:
-        return next((scope[name] for scope in reversed(self.scopes) if name in scope), name)
+    def name(self) -> str:
+        text = self.next()
+        return next((scope[text] for scope in reversed(self.scopes) if text in scope), text)
 
     def instruction(self) -> Instruction:
-        start, guard = self.tokens[self.at], None
+        line, guard = self.tokens[self.at][1], None
         if self.accept("@"):
-            guard = Complement(self.resolve(self.next())) if self.accept("!") else self.resolve(self.next())
-        opcode, operands = self.next(), []
-        if not opcode[:1].isalpha():
-            self.at -= 1
-            raise self.unsupported(f"unknown directive {opcode!r}")
-        while not self.accept(";"):
-            operands.append(self.operand())
-            if self.peek() != ";":
-                self.expect(",")
-        return Instruction(start.line, self.lines[start.line - 1].strip(), opcode, tuple(operands), guard)
+            guard = Complement(self.name()) if self.accept("!") else self.name()
+        if not self.word[:1].isalpha():
+            raise self.unsupported("unknown directive")
+        return Instruction(line, self.rows[line - 1].strip(), self.next(), tuple(self.listed(self.operand, ";")), guard)
 
     def operand(self) -> Operand:
         if self.accept("{"):
-            elements = [self.operand()]
-            while self.accept(","):
-                elements.append(self.operand())
-            self.expect("}")
-            return Vector(tuple(elements))
+            return Vector(tuple(self.listed(self.operand, "}")))
         if self.accept("["):
             base, offset = self.operand(), 0
-            while self.peek() in ("+", "-"):
-                offset += self.integer() if not self.accept("+") else self.integer()
+            while self.accept("+") or self.word == "-":
+                offset += self.integer()
             self.expect("]")
             return Address(base, offset)
         if self.accept("!"):
-            return Complement(self.resolve(self.next()))
-        if self.peek() == "-" or self.peek()[:1].isdigit():
+            return Complement(self.name())
+        if self.word == "-" or self.word[:1].isdigit():
             return self.integer()
-        name = self.resolve(self.next())
-        return Pair(name, self.resolve(self.next())) if self.accept("|") else name
+        name = self.name()
+        return Vector((name, self.name())) if self.accept("|") else name

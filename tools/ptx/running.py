@@ -1,15 +1,17 @@
 """`run`: launches a kernel on NumPy arrays."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from .errors import InvalidAccess
+from . import moving as moving  # which adds its instructions
 from .kinds import KINDS
-from .machine import Block, Execution, Launch
-from .memory import SPAN, Memory, Region
+from .machine import Blocks, Execution, Launch
+from .memory import SPAN, WARP, Memory, Region
 from .parser import Entry, Variable, parse
+
+TOGETHER = 1 << 14  # threads, of several blocks
 
 
 def run(
@@ -75,14 +77,22 @@ def run(
     for i, (parameter, buffer) in enumerate(zip(kernel.parameters, buffers, strict=True)):
         align = alignments[i] if alignments else parameter.align or 1
         parameters[parameter.name] = bind(memory, i, parameter, buffer, align, i in outputs)
-    symbols, total = place_variables(memory, [*module.variables, *kernel.variables], shared)
+    symbols, total = place_variables(memory, module.variables, shared)
     launch = Launch(kernel, grid, block, parameters, symbols, memory, total, trace)
     execution = Execution()
     with np.errstate(all="ignore"):
-        for i in chosen:
-            Block(launch, i, execution).run()
+        for together in groups(launch, list(chosen)):
+            Blocks(launch, together, execution).run()
         memory.check_races()
     return execution
+
+
+def groups(launch: Launch, blocks: list[int]) -> Iterator[list[int]]:
+    """Blocks that run together, because it takes less time: one at a time if their threads wait for each other."""
+    alone = launch.shared or any(one.opcode.startswith("bar") for one in launch.entry.code)
+    size = 1 if alone or math.prod(launch.block) % WARP else max(1, TOGETHER // math.prod(launch.block))
+    for start in range(0, len(blocks), size):
+        yield blocks[start : start + size]
 
 
 def find(entries: dict[str, Entry], name: str | None) -> Entry:

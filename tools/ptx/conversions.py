@@ -1,0 +1,89 @@
+"""The forms of `cvt`, which are added to `FORMS`."""
+
+import itertools
+
+import numpy as np
+
+from . import floats
+from .instructions import FORMS, MODES, Compute, Form, exactly, flags
+from .kinds import KINDS, Kind
+
+INTEGERS = [KINDS[f"{letter}{bits}"] for letter in "us" for bits in (8, 16, 32, 64)]
+FLOATS = [KINDS[name] for name in ("f16", "bf16", "f32", "f64")]
+F32 = KINDS["f32"]
+ROUNDS = [mode for mode in MODES if mode]
+
+
+def of_integers(result: Kind, mode: str) -> Compute:
+    def compute(a: np.ndarray) -> np.ndarray:
+        low = a & np.array(0xFFFFFFFF).astype(a.dtype)  # both halves of 64 bits are exact in float64
+        high, low = (a - low).astype(np.float64), low.astype(np.float64)
+        return floats.rounded(high + low if result.name == "f64" else floats.exact_sum(high, low, mode), result, mode)
+
+    return compute
+
+
+def to_integers(source: Kind, result: Kind, mode: str, ftz: bool = False) -> Compute:
+    """Rounded to whole numbers and clamped to the range of the type."""
+    low, end = int(np.iinfo(result.dtype).min), float(int(np.iinfo(result.dtype).max) + 1)
+    nan = np.array(0 if source.name != "f64" and result.bits != 64 else 1 << (result.bits - 1), f"u{result.bits // 8}")
+
+    def compute(a: np.ndarray) -> np.ndarray:
+        whole = floats.TO_WHOLE[mode]((floats.flushed(a) if ftz else a).astype(np.float64))
+        found = np.where((whole >= low) & (whole < end), whole, 0).astype(result.dtype)
+        found = np.where(whole >= end, np.iinfo(result.dtype).max, np.where(whole < low, low, found))
+        return np.where(np.isnan(whole), nan.view(result.dtype), found.astype(result.dtype))
+
+    return compute
+
+
+def of_floats(source: Kind, result: Kind, mode: str, to_whole: str = "", ftz: bool = False, **last: bool) -> Compute:
+    """From one or two floats; `last` may have `relu`, which keeps NaN, or `sat`, which does not."""
+
+    def compute(*numbers: np.ndarray) -> np.ndarray:
+        found = []
+        for a in numbers[::-1]:  # the first is the upper half
+            wide = (floats.flushed(a) if ftz and source is F32 else a).astype(np.float64)
+            number = floats.rounded(floats.TO_WHOLE[to_whole](wide) if to_whole else wide, result, mode)
+            number = floats.flushed(number) if ftz and result is F32 else number
+            number = np.where(number < 0, np.zeros_like(number), number) if last.get("relu") else number
+            found.append(floats.saturated(number) if last.get("sat") else number)
+        return np.stack(np.broadcast_arrays(*found), axis=-1) if result.lanes > 1 else found[0]
+
+    return compute
+
+
+def define(modifiers: str, result: Kind, source: Kind, compute: Compute, is_relaxed: bool = False) -> None:
+    form = Form((result,), (source,) * result.lanes, compute, is_relaxed)
+    FORMS[f"cvt{modifiers}.{result.name}.{source.name}"] = form
+
+
+def wrap(result: Kind) -> Compute:
+    return lambda a: a.astype(result.dtype)
+
+
+def clamp(result: Kind) -> Compute:
+    low, high = int(np.iinfo(result.dtype).min), int(np.iinfo(result.dtype).max)
+    return exactly(lambda a: np.clip(a, low, high), result)
+
+
+for source, result in itertools.product(INTEGERS, INTEGERS):
+    define("", result, source, wrap(result), is_relaxed=True)
+    define(".sat", result, source, clamp(result), is_relaxed=True)
+for integer, number in itertools.product(INTEGERS, FLOATS):
+    for mode in ROUNDS:
+        define(mode, number, integer, of_integers(number, MODES[mode]), is_relaxed=True)
+        for ftz, *ftz_ in flags(".ftz") if number is F32 else flags():
+            define(f"{mode}i{ftz}", integer, number, to_integers(number, integer, MODES[mode], *ftz_), is_relaxed=True)
+for source, result in itertools.product(FLOATS, FLOATS):
+    is_exact = source is result or KINDS[result.name].bits > source.bits
+    modes = ["", *(f"{mode}i" for mode in ROUNDS)] if source is result else [""] if is_exact else ROUNDS
+    for mode, (ftz, *ftz_), (sat, is_sat) in itertools.product(
+        modes, flags(".ftz") if F32 in (source, result) else flags(), flags(".sat")
+    ):
+        whole = mode[2:3] if mode.endswith("i") else ""
+        compute = of_floats(source, result, MODES.get(mode, "n"), whole, any(ftz_), sat=is_sat)
+        define(f"{mode}{ftz}{sat}", result, source, compute)
+for result, mode in itertools.product((KINDS[n] for n in ("f16", "bf16", "f16x2", "bf16x2")), (".rn", ".rz")):
+    for relu, is_relu in flags(".relu"):
+        define(f"{mode}{relu}", result, F32, of_floats(F32, result, MODES[mode], relu=is_relu))

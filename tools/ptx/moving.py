@@ -1,0 +1,185 @@
+"""The instructions that move data: between registers, from and to memory, and between the threads of a warp."""
+
+import numpy as np
+
+from .errors import Deadlock, InvalidAccess, Unsupported
+from .kinds import KINDS, UNSIGNED, Kind
+from .machine import CONTROL, HANDLERS, Blocks, barrier, jump
+from .memory import WARP, Memory, Place
+from .parser import Address, Operand, Vector
+
+B32, B64 = KINDS["b32"], KINDS["b64"]
+HINTS = {"weak", "nc", "relaxed", "volatile", "cta", "gpu", "sys", "ca", "cg", "cs", "cv", "wb", "wt", "lu"}
+
+
+def typed(block: Blocks, name: str) -> Kind:
+    """The type that ends an opcode, which has one number."""
+    kind = KINDS.get(name)
+    if kind is None or kind.lanes > 1:
+        raise block.unknown()
+    return kind
+
+
+def move(block: Blocks) -> None:
+    """`mov`; a vector is packed into a register, or taken out of it, the first element lowest."""
+    kind = typed(block, block.instruction.opcode.partition(".")[2])
+    result, source = block.instruction.operands
+    if not isinstance(source, Vector) and not isinstance(result, Vector):
+        block.write(result, block.read(source, kind), kind)
+        return
+    elements = source.elements if isinstance(source, Vector) else result.elements
+    part = typed(block, f"b{kind.bits // len(elements)}")
+    if kind.letter != "b":
+        raise block.unknown()
+    if isinstance(source, Vector):
+        whole = [block.read(e, part).astype(kind.dtype) << (i * part.bits) for i, e in enumerate(elements)]
+        block.write(result, sum(whole[1:], whole[0]), kind)
+    else:
+        whole = block.read(source, kind)
+        for i, element in enumerate(elements):
+            block.write(element, (whole >> (i * part.bits)).astype(part.dtype), part)
+
+
+def convert_address(block: Blocks) -> None:
+    """`cvta`: an address in global memory is the same as a generic one."""
+    if block.instruction.opcode not in ("cvta.to.global.u64", "cvta.global.u64"):
+        raise block.unknown()
+    result, source = block.instruction.operands
+    block.write(result, block.read(source, KINDS["u64"]), KINDS["u64"])
+
+
+def transfer(block: Blocks) -> None:
+    """`ld` and `st`."""
+    name, *words = block.instruction.opcode.split(".")
+    kind = typed(block, words.pop())
+    words = [word for word in words if word not in HINTS and not word.startswith(("L1::", "L2::"))]
+    count = next((int(word[1]) for word in words if word in ("v2", "v4", "v8")), 1)
+    words = [word.removesuffix("::cta").removesuffix("::entry") for word in words if word != f"v{count}"]
+    first, second = block.instruction.operands
+    value, address = (first, second) if name == "ld" else (second, first)
+    elements = value.elements if isinstance(value, Vector) else (value,)
+    if len(words) != 1 or kind.letter == "p" or len(elements) != count or not isinstance(address, Address):
+        raise block.unknown()
+    size, width = kind.bits // 8, kind.bits // 8 * count
+    if words[0] == "param" and name == "ld":
+        data = parameter(block, address, width)
+    else:
+        memory, addresses = locate(block, words[0], address)
+        phases = np.broadcast_to(block.phase, block.active.shape), block.warp_phases[block.warps]
+        place = Place(block.instruction, np.column_stack([block.position, *phases])[block.active])
+        if name == "st":
+            values = [np.broadcast_to(kind.to(block.read(e, kind, True)), block.active.shape) for e in elements]
+            memory.store(place, addresses, np.stack(values, axis=-1).view(np.uint8)[block.active])
+            return
+        data = np.zeros((block.threads.size, width), np.uint8)
+        data[block.active] = memory.load(place, addresses, width)
+    for i, element in enumerate(elements):
+        bits = np.ascontiguousarray(data[:, i * size : (i + 1) * size]).view(UNSIGNED[kind.bits]).reshape(-1)
+        block.write(element, kind.of(bits), kind, True)
+
+
+def parameter(block: Blocks, address: Address, width: int) -> np.ndarray:
+    data = block.launch.parameters.get(str(address.base))
+    if data is None or not 0 <= address.offset <= data.size - width:
+        raise Unsupported(f"unknown parameter {address.base} + {address.offset}")
+    return data[None, address.offset : address.offset + width]
+
+
+def locate(block: Blocks, space: str, address: Address) -> tuple[Memory, np.ndarray]:
+    """The memory of a state space, and the addresses of the active threads."""
+    memory = {"global": block.launch.memory, "const": block.launch.memory, "shared": block.shared}.get(space)
+    if memory is None:
+        raise Unsupported(f"unknown state space .{space}")
+    is_narrow = str(address.base) in block.launch.entry.registers and block.register(str(address.base)).bits == 32
+    base = block.read(address.base, B32 if is_narrow else B64).astype(np.uint64)
+    return memory, np.broadcast_to(base + np.uint64(address.offset & (1 << 64) - 1), block.active.shape)[block.active]
+
+
+# --- warps -----------------------------------------------------------------------------------------------------------
+
+
+def members(block: Blocks, mask: Operand) -> None:
+    """Raises unless the threads that the member mask names are here, and name themselves."""
+    masks = np.broadcast_to(block.read(mask, B32), block.active.shape)
+    named = masks[:, None] >> np.arange(WARP, dtype=np.uint32) & 1 == 1
+    size = block.warp_phases.size * WARP
+    is_elsewhere = np.zeros(size, bool)
+    is_elsewhere[: block.threads.size] = (block.pc < block.end) & ~block.active
+    others = is_elsewhere.reshape(-1, WARP)[block.warps]
+    wrong = block.active & ((named & others).any(axis=1) | ~named[block.threads, block.lanes])
+    if wrong.any():
+        raise Deadlock(f"{block.here(wrong)}: the member mask names a thread that is elsewhere, or not this one")
+
+
+def shuffle(block: Blocks) -> None:
+    """`shfl.sync`."""
+    mode = block.instruction.opcode.removeprefix("shfl.sync.").removesuffix(".b32")
+    if block.instruction.opcode != f"shfl.sync.{mode}.b32" or mode not in ("up", "down", "bfly", "idx"):
+        raise block.unknown()
+    first, source, *numbers, mask = block.instruction.operands
+    members(block, mask)
+    values, by, limit = (np.broadcast_to(block.read(o, B32), block.active.shape) for o in (source, *numbers))
+    by, segment, clamp = by.astype(np.int64) & 31, limit.astype(np.int64) >> 8 & 31, limit.astype(np.int64) & 31
+    least, last = block.lanes & segment, block.lanes & segment | clamp & ~segment
+    ways = {"up": block.lanes - by, "down": block.lanes + by, "bfly": block.lanes ^ by, "idx": least | by & ~segment}
+    inside = ways[mode] >= last if mode == "up" else ways[mode] <= last
+    thread = block.threads - block.lanes + np.where(inside, ways[mode], block.lanes)
+    silent = block.active & ~np.append(block.active, False)[np.minimum(thread, block.threads.size)]
+    if silent.any():
+        raise InvalidAccess(f"{block.here(silent)}: reads from a thread that does not execute this instruction")
+    names = first.elements if isinstance(first, Vector) else (first,)
+    block.write(names[0], values[np.minimum(thread, block.threads.size - 1)], B32)
+    if len(names) > 1:
+        block.write(names[1], inside, KINDS["pred"])
+
+
+def vote(block: Blocks) -> None:
+    """`vote.sync`, and `activemask`."""
+    opcode = block.instruction.opcode
+    result, source, mask = *block.instruction.operands, 1, 0
+    if opcode != "activemask.b32":
+        result, source, mask = block.instruction.operands
+        members(block, mask)
+    votes = np.broadcast_to(block.read(source, KINDS["pred"]), block.active.shape)
+    yes, no = (
+        np.bincount(block.warps, np.where(block.active & choice, 2.0**block.lanes, 0)).astype(np.uint32)[block.warps]
+        for choice in (votes, ~votes)
+    )
+    found = {
+        "activemask.b32": yes,
+        "vote.sync.ballot.b32": yes,
+        "vote.sync.all.pred": no == 0,
+        "vote.sync.any.pred": yes != 0,
+        "vote.sync.uni.pred": (no == 0) | (yes == 0),
+    }
+    if opcode not in found:
+        raise block.unknown()
+    block.write(result, found[opcode], B32 if opcode.endswith("b32") else KINDS["pred"])
+
+
+def synchronize(block: Blocks) -> bool:
+    """`bar`, of a block or of a warp."""
+    if block.instruction.opcode != "bar.warp.sync":
+        return barrier(block)
+    members(block, block.instruction.operands[0])
+    block.warp_phases[np.unique(block.warps[block.active])] += 1
+    return jump(block, block.at + 1)
+
+
+def nothing(block: Blocks) -> None:
+    """What tells the scheduler something, and changes no result."""
+    if block.instruction.opcode not in ("griddepcontrol.wait", "griddepcontrol.launch_dependents"):
+        raise block.unknown()
+
+
+HANDLERS |= {
+    "mov": move,
+    "ld": transfer,
+    "st": transfer,
+    "cvta": convert_address,
+    "griddepcontrol": nothing,
+    "shfl": shuffle,
+    "vote": vote,
+    "activemask": vote,
+}
+CONTROL["bar"] = synchronize
