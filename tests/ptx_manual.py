@@ -7,7 +7,6 @@ A value of every float format here is exactly a Python float, so bits become flo
 import dataclasses
 import itertools
 import math
-import struct
 from fractions import Fraction
 
 import numpy as np
@@ -184,20 +183,6 @@ def saturate(form: Format, bits: int) -> int:
     return min(bits, form.bias << form.mantissa)
 
 
-def square_root(form: Format, value: float) -> int:
-    """The square root of a positive finite number, rounded once to nearest."""
-    exponent = 2 * form.bias + 4 * form.mantissa
-    scaled = Fraction(value) * Fraction(4) ** exponent
-    root = math.isqrt(scaled.numerator)  # scaled is an integer: its bits reach far below the format's
-    sticky = Fraction(1, 2) if root * root != scaled.numerator else 0
-    return form.encode((root + sticky) / Fraction(2) ** exponent)
-
-
 def pairs(*lists: list[int]) -> list[np.ndarray]:
     """All combinations, one array for each list, as unsigned 64-bit integers."""
     return [np.array(column, np.uint64) for column in zip(*itertools.product(*lists), strict=True)]
-
-
-def float_bits(value: float) -> int:
-    """The bits of a float32."""
-    return struct.unpack("<I", struct.pack("<f", value))[0]

@@ -139,15 +139,3 @@ def test_setp_of_halves_combines_each_with_the_predicate(form):
             or.b32 %o, %r0, %r1;"""
         operands = [lower | upper << np.uint64(16), b | b << np.uint64(16), c]
         hold(name, run(body, operands, [32, 32, 32], 32), want, operands)
-
-
-@pytest.mark.parametrize("comparison", ["lt", "ltu", "nan", "equ"])
-def test_set_of_floats_writes_all_ones_or_one(comparison):
-    """9.7.6.1 set: "If this result is True, 1.0f is written for floating-point destination types, and 0xffffffff for
-    integer destination types. Otherwise, 0x00000000 is written." """
-    form = FORMATS["f32"]
-    a, b = pairs(form.values(), form.values())
-    truth = [compared(form, comparison, int(x), int(y)) for x, y in zip(a, b, strict=True)]
-    for destination, one in (("u32", 0xFFFFFFFF), ("s32", 0xFFFFFFFF), ("f32", 0x3F800000)):
-        body = f"set.{comparison}.{destination}.f32 %o, %a, %b;"
-        hold(body, run(body, [a, b], [32, 32], 32), [one if t else 0 for t in truth], [a, b])

@@ -199,6 +199,71 @@ def test_threads_that_exited_count_as_arrived():
     np.testing.assert_array_equal(out, [1] * 40 + [0] * 24)
 
 
+def test_threads_at_a_barrier_stay_there_while_others_pass_behind_it():
+    """9.7.13.1: the threads that wait go on behind the barrier, with the first instruction there."""
+    body = """
+    mov.b32 %o, 1;
+    setp.ge.u32 %p, %t, 32;
+    setp.ge.s32 %q, %t, 0;
+    @%p bra $BEHIND;
+    bar.sync 0;
+$BEHIND:
+    @%q bra $END;
+    mov.b32 %o, 2;
+$END:"""
+    np.testing.assert_array_equal(threads(body, 64), [1] * 64)
+
+
+@pytest.mark.parametrize("count", [20, 32, 96])
+def test_warps_are_of_one_block(count):
+    """10: a warp is of one block, the last one perhaps not full: lanes, votes and shuffles of blocks are apart."""
+    body = f"""
+    mov.u32 %n, %ctaid.x;
+    mad.lo.s32 %i, %n, {count}, %t;
+    mul.wide.u32 %y, %i, 4;
+    add.s64 %g, %x, %y;
+    mad.lo.s32 %a, %n, 1000, %t;
+    shfl.sync.bfly.b32 %b, %a, 1, 31, -1;
+    mov.u32 %s, %laneid;
+    setp.lt.u32 %p, %t, 3;
+    activemask.b32 %o;
+    vote.sync.ballot.b32 %i, %p, -1;
+    xor.b32 %o, %o, %i;
+    mad.lo.s32 %o, %o, 7, %b;
+    mad.lo.s32 %o, %o, 7, %s;"""
+    out = np.zeros(3 * count, np.uint32)
+    ptx.run(
+        module(f"{THREAD}{body}\n{STORE}", ["p_o"], DECLARED), out, grid=(3, 1, 1), block=(count, 1, 1), outputs=(0,)
+    )
+    want = []
+    for block in range(3):
+        for t in range(count):
+            here = (1 << min(32, count - t // 32 * 32)) - 1
+            bits = here ^ (7 if t < 32 else 0)
+            want.append(((bits * 7 + block * 1000 + (t ^ 1)) * 7 + t % 32) & 0xFFFFFFFF)
+    np.testing.assert_array_equal(out, want)
+
+
+def test_blocks_part_and_loop_each_on_its_own():
+    body = """
+    mov.u32 %n, %ctaid.x;
+    mad.lo.s32 %i, %n, 32, %t;
+    mul.wide.u32 %y, %i, 4;
+    add.s64 %g, %x, %y;
+    mov.b32 %o, 0;
+    mov.b32 %a, 0;
+$LOOP:
+    setp.gt.u32 %p, %a, %n;
+    @%p bra $END;
+    add.s32 %o, %o, %t;
+    add.s32 %a, %a, 1;
+    bra $LOOP;
+$END:"""
+    out = np.zeros(5 * 32, np.uint32)
+    ptx.run(module(f"{THREAD}{body}\n{STORE}", ["p_o"], DECLARED), out, grid=(5, 1, 1), block=(32, 1, 1), outputs=(0,))
+    np.testing.assert_array_equal(out.reshape(5, 32), np.arange(1, 6)[:, None] * np.arange(32))
+
+
 def stuck(body: str, at: str, count: int = 64) -> None:
     out = np.zeros(count, np.uint32)
     text = module(f"{THREAD}{body}\n{STORE}", ["p_o"], DECLARED)

@@ -5,7 +5,6 @@ unspecified NaN": so any NaN equals any NaN here.
 """
 
 import itertools
-import math
 import random
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.ptx_launch import hold, run
-from tests.ptx_manual import F32, F64, FORMATS, ROUNDINGS, Format, exact, pairs, saturate, square_root
+from tests.ptx_manual import BF16, F16, F32, F64, FORMATS, ROUNDINGS, Format, exact, pairs, saturate
 
 pytestmark = pytest.mark.tools
 
@@ -126,7 +125,7 @@ def random_triples(form: Format, count: int) -> list[tuple[int, int, int]]:
     return triples
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
 def test_fma_rounds_once(kind):
     """9.7.3.6 fma: "computes the product of a and b to infinite precision and then adds c to this product, again in
     infinite precision. The resulting value is then rounded"; 9.7.4.4: "with no loss of precision"."""
@@ -149,7 +148,7 @@ def test_fma_rounds_once(kind):
 
 def test_the_triples_of_fma_tell_one_rounding_from_two():
     """The test of the test: rounding the product first, or the sum to float64 first, is seen."""
-    for form in FORMATS.values():
+    for form in (F32, F16, BF16):
         first = second = 0
         for a, b, c in products_that_tie(form) + products_near_a_tie(form):
             x, y, z = map(form.decode, (a, b, c))
@@ -159,50 +158,16 @@ def test_the_triples_of_fma_tell_one_rounding_from_two():
             wider = F32 if form.width == 16 and form.name == "f16" else F64
             second += form.encode(wider.decode(wider.encode(exact("fma", x, y, z)[0]))) != once
         assert first, form.name
-        assert second or form is F64, form.name
+        assert second, form.name
 
 
-@pytest.mark.parametrize("kind", ["f32", "f64"])
-def test_div_rounds_the_quotient(kind):
+@pytest.mark.parametrize("mode", ROUNDINGS)
+def test_div_rounds_the_quotient(mode):
     """9.7.3.8 div: "div.rnd.f32 // IEEE 754 compliant rounding"; "div.ftz.f32 flushes subnormal inputs and results"."""
-    form = FORMATS[kind]
-    a, b = pairs(form.values(), form.values())
-    for ftz in (False, True) if kind == "f32" else (False,):
-        want = [arithmetic(form, "div", "rn", ftz, False, int(x), int(y)) for x, y in zip(a, b, strict=True)]
-        body = f"{spelled('div', 'rn', ftz, False, kind)} %o, %a, %b;"
-        hold(body, run(body, [a, b], [form.width] * 2, form.width), want, [a, b], kind)
-
-
-def many(form: Format) -> np.ndarray:
-    """Values that matter and random bits, as bits."""
-    rng = random.Random(form.width)
-    return np.array([*form.values(), *(rng.getrandbits(form.width) for _ in range(400))], np.uint64)
-
-
-@pytest.mark.parametrize("kind", ["f32", "f64"])
-def test_rcp_is_one_over_its_operand(kind):
-    """9.7.3.13 rcp: "d = 1 / a"; -Inf gives -0.0, -0.0 gives -Inf, "+0.0 | +Inf", "+Inf | +0.0", "NaN | NaN"."""
-    form = FORMATS[kind]
-    a, one = many(form), form.encode(Fraction(1))
-    for ftz in (False, True) if kind == "f32" else (False,):
-        want = [arithmetic(form, "div", "rn", ftz, False, one, int(x)) for x in a]
-        body = f"{spelled('rcp', 'rn', ftz, False, kind)} %o, %a;"
-        hold(body, run(body, [a], [form.width], form.width), want, [a], kind)
-
-
-@pytest.mark.parametrize("kind", ["f32", "f64"])
-def test_sqrt_rounds_the_root(kind):
-    """9.7.3.15 sqrt: "-normal | NaN", "-0.0 | -0.0", "+0.0 | +0.0", "+Inf | +Inf", "-Inf | NaN", "NaN | NaN"."""
-    form = FORMATS[kind]
-    a = many(form)
-    for ftz in (False, True) if kind == "f32" else (False,):
-        want = []
-        for bits in map(int, a):
-            flushed = form.flush(bits) if ftz else bits
-            value = form.decode(flushed)
-            if math.isnan(value) or value in (0, math.inf):
-                want.append(flushed)
-            else:
-                want.append(form.canonical if value < 0 else square_root(form, value))
-        body = f"{spelled('sqrt', 'rn', ftz, False, kind)} %o, %a;"
-        hold(body, run(body, [a], [form.width], form.width), want, [a], kind)
+    a, b = pairs(F32.values(), F32.values())
+    rng = random.Random(8)
+    a, b = (np.concatenate([o, np.array([rng.getrandbits(32) for _ in range(700)], np.uint64)]) for o in (a, b))
+    for ftz in (False, True):
+        want = [arithmetic(F32, "div", mode, ftz, False, int(x), int(y)) for x, y in zip(a, b, strict=True)]
+        body = f"{spelled('div', mode, ftz, False, 'f32')} %o, %a, %b;"
+        hold(body, run(body, [a, b], [32, 32], 32), want, [a, b], "f32")

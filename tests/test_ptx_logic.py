@@ -5,9 +5,8 @@ import operator
 import numpy as np
 import pytest
 
-from tests.ptx_launch import hold, module, run
+from tests.ptx_launch import hold, run
 from tests.ptx_manual import integer, integers, pairs
-from tools import ptx
 
 pytestmark = pytest.mark.tools
 SHIFTS = [0, 1, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 0x80000000, 0xFFFFFFFF]
@@ -25,13 +24,11 @@ def test_logic_is_bit_by_bit(operation, width):
 
 
 @pytest.mark.parametrize("width", [16, 32, 64])
-def test_not_inverts_and_cnot_is_c_negation(width):
-    """9.7.8.4 not: "d = ~a"; 9.7.8.5 cnot: "d = (a==0) ? 1 : 0"."""
+def test_not_inverts(width):
+    """9.7.8.4 not: "d = ~a"."""
     (a,) = pairs(integers(width))
     body = f"not.b{width} %o, %a;"
     hold(body, run(body, [a], [width], width), [~int(x) & (1 << width) - 1 for x in a], [a])
-    body = f"cnot.b{width} %o, %a;"
-    hold(body, run(body, [a], [width], width), [int(x == 0) for x in a], [a])
 
 
 @pytest.mark.parametrize("kind", ["b16", "b32", "b64"])
@@ -68,20 +65,6 @@ def test_shf_shifts_the_pair_of_its_operands(direction, mode):
         want.append(pair << n >> 32 & 0xFFFFFFFF if direction == "l" else pair >> n & 0xFFFFFFFF)
     body = f"shf.{direction}.{mode}.b32 %o, %a, %b, %c;"
     hold(body, run(body, [a, b, c], [32, 32, 32], 32), want, [a, b, c])
-
-
-def test_lop3_is_the_function_of_its_table():
-    """9.7.8.6 lop3: "ta = 0xF0; tb = 0xCC; tc = 0xAA; immLut = F(ta, tb, tc)", so F of those gives the table back."""
-    body = (
-        "\tld.param.u64 %x, [p_o];\n\tmov.b32 %a, 0xFFFFF0F0;\n\tmov.b32 %b, 0xFFFFCCCC;\n\tmov.b32 %c, 0xFFFFAAAA;\n"
-    )
-    for table in range(256):
-        body += f"\tlop3.b32 %o, %a, %b, %c, {table};\n\tst.global.b32 [%x+{4 * table}], %o;\n"
-    out = np.zeros(256, np.uint32)
-    text = module(body, ["p_o"], "\t.reg .b32 %a, %b, %c, %o;\n\t.reg .b64 %x;")
-    ptx.run(text, out, grid=(1, 1, 1), block=(1, 1, 1), outputs=(0,))
-    upper = np.where(np.arange(256) & 0x80, 0xFFFF0000, 0)  # F(1, 1, 1) is the table's last bit
-    np.testing.assert_array_equal(out, upper | np.arange(256) | np.arange(256) << 8)
 
 
 COMPARE = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
@@ -122,6 +105,20 @@ def test_setp_combines_its_comparison_with_a_predicate(operation, negated):
     hold(body, run(body, [a, b, c], [32, 32, 32], 32), want, [a, b, c])
 
 
+COMBINED = [f"{letter}{width}" for letter in "bus" for width in (16, 32, 64)] + ["f16", "bf16", "f32", "f64"]
+
+
+@pytest.mark.parametrize("kind", COMBINED)
+def test_setp_combines_comparisons_of_every_type(kind):
+    """9.7.6.2: "p = BoolOp(t, c)"; the bits 1 are a subnormal of a float type, not 0."""
+    width = int(kind.lstrip("busf"))
+    a, b, c = pairs([0, 1], [0, 1], [0, 1])
+    for operation, formula in LOGIC.items():
+        body = f"setp.ne.u32 %s, %c, 0;\nsetp.ne.{operation}.{kind} %p, %a, %b, %s;\nselp.b32 %o, 1, 0, %p;"
+        want = [int(formula(bool(x != y), bool(z))) for x, y, z in zip(a, b, c, strict=True)]
+        hold(body, run(body, [a, b, c], [width, width, 32], 32), want, [a, b, c])
+
+
 @pytest.mark.parametrize("operation", LOGIC)
 def test_logic_of_predicates(operation):
     """9.7.8.1: ".type = { .pred, .b16, .b32, .b64 }"; 9.7.8.4 not.pred, and mov.pred copies."""
@@ -147,16 +144,6 @@ def test_selp_takes_the_first_where_true(kind):
     want = [int(x if z else y) for x, y, z in zip(a, b, c, strict=True)]
     body = f"setp.ne.u32 %p, %c, 0;\nselp.{kind} %o, %a, %b, %p;"
     hold(body, run(body, [a, b, c], [width, width, 32], width), want, [a, b, c])
-
-
-@pytest.mark.parametrize("destination", ["u32", "s32", "f32"])
-def test_set_writes_all_ones_or_one_where_true(destination):
-    """9.7.6.1 set: "1.0f is written for floating-point destination types, and 0xffffffff for integer"; else 0."""
-    a, b = pairs(integers(32), integers(32))
-    true = 0x3F800000 if destination == "f32" else 0xFFFFFFFF
-    want = [true if integer(int(x), "s32") < integer(int(y), "s32") else 0 for x, y in zip(a, b, strict=True)]
-    body = f"set.lt.{destination}.s32 %o, %a, %b;"
-    hold(body, run(body, [a, b], [32, 32], 32), want, [a, b])
 
 
 def test_mov_packs_and_unpacks_with_the_first_element_lowest():

@@ -183,3 +183,13 @@ def test_a_buffer_is_aligned_as_its_parameter_promises_and_no_more(align):
     text = module(body, ["p_in", "p_out"], DECLARED, align=align)
     ptx.run(text, None, out, grid=(1, 1, 1), block=(1, 1, 1), outputs=(1,))
     assert out[0] == align
+
+
+def test_a_pointer_without_a_promise_is_aligned_to_four_bytes():
+    """5.1.6.3: "If no alignment is specified, the memory pointed to is assumed to be aligned to a 4 byte boundary"."""
+    for parameter in (".param .u64 .ptr .global p_out", ".param .u64 .ptr p_out"):
+        body = f"{DECLARED}\n\tld.param.u64 %y, [p_out];\n\tand.b64 %z, %y, 7;\n\tst.global.b32 [%y], %z;\n\tret;"
+        out = np.zeros(1, np.uint32)
+        text = f"{HEADER}.visible .entry main(\n\t{parameter}\n)\n{{\n{body}\n}}\n"
+        ptx.run(text, out, grid=(1, 1, 1), block=(1, 1, 1), outputs=(0,))
+        assert out[0] == 4
