@@ -1,6 +1,7 @@
 """The forms of `cvt`, which are added to `FORMS`."""
 
 import itertools
+import operator
 
 import numpy as np
 
@@ -62,19 +63,16 @@ def wrap(result: Kind) -> Compute:
     return lambda a: a.astype(result.dtype)
 
 
-def clamp(result: Kind) -> Compute:
-    low, high = int(np.iinfo(result.dtype).min), int(np.iinfo(result.dtype).max)
-    return exactly(lambda a: np.clip(a, low, high), result)
-
-
 for source, result in itertools.product(INTEGERS, INTEGERS):
     define("", result, source, wrap(result), is_relaxed=True)
-    define(".sat", result, source, clamp(result), is_relaxed=True)
+    define(".sat", result, source, exactly(operator.pos, result, clamps=True), is_relaxed=True)
 for integer, number in itertools.product(INTEGERS, FLOATS):
     for mode in ROUNDS:
-        define(mode, number, integer, of_integers(number, MODES[mode]), is_relaxed=True)
-        for ftz, *ftz_ in flags(".ftz") if number is F32 else flags():
-            define(f"{mode}i{ftz}", integer, number, to_integers(number, integer, MODES[mode], *ftz_), is_relaxed=True)
+        if mode == ".rn" or number.name != "f64" or integer.bits < 64:
+            define(mode, number, integer, of_integers(number, MODES[mode]), is_relaxed=True)
+        for (ftz, *ftz_), (sat, _) in itertools.product(flags(".ftz") if number is F32 else flags(), flags(".sat")):
+            compute = to_integers(number, integer, MODES[mode], *ftz_)  # which are clamped in any case
+            define(f"{mode}i{ftz}{sat}", integer, number, compute, is_relaxed=True)
 for source, result in itertools.product(FLOATS, FLOATS):
     is_exact = source is result or KINDS[result.name].bits > source.bits
     modes = ["", *(f"{mode}i" for mode in ROUNDS)] if source is result else [""] if is_exact else ROUNDS

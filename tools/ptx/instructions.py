@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import operator
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -38,11 +39,13 @@ def define(name: str, kind: Kind, sources: int, compute: Compute) -> None:
     FORMS[f"{name}.{kind.name}"] = Form((kind,), (kind,) * sources, compute)
 
 
-def exactly(compute: Callable[..., np.ndarray], kind: Kind) -> Compute:
-    """A function of Python's integers, which have no end, in arrays; the result wraps."""
+def exactly(compute: Callable[..., np.ndarray], kind: Kind, clamps: bool = False) -> Compute:
+    """A function of Python's integers, which have no end, in arrays; the result wraps, or is clamped to the type."""
+    low, high = int(np.iinfo(kind.dtype).min), int(np.iinfo(kind.dtype).max)
 
     def of_arrays(*numbers: np.ndarray) -> np.ndarray:
-        found = compute(*(a.astype(object) for a in numbers)) & (1 << kind.bits) - 1
+        found = compute(*(a.astype(object) for a in numbers))
+        found = (np.clip(found, low, high) if clamps else found) & (1 << kind.bits) - 1
         return found.astype(UNSIGNED[kind.bits]).view(kind.dtype)
 
     return of_arrays
@@ -87,6 +90,9 @@ for kind in INTEGERS:
         wide, multiply = KINDS[f"{kind.letter}{2 * kind.bits}"] if half == "wide" else kind, product(kind, half)
         FORMS[f"mul.{half}.{kind.name}"] = Form((wide,), (kind, kind), multiply)
         FORMS[f"mad.{half}.{kind.name}"] = Form((wide,), (kind, kind, wide), plus(multiply))
+    if kind.name == "s32":
+        define("add.sat", kind, 2, exactly(operator.add, kind, clamps=True))
+        define("sub.sat", kind, 2, exactly(operator.sub, kind, clamps=True))
     if kind.letter == "s":
         define("abs", kind, 1, np.abs)
         define("neg", kind, 1, np.negative)

@@ -16,7 +16,7 @@ from .errors import Deadlock, InvalidAccess, Unsupported
 from .instructions import FORMS
 from .kinds import KINDS, SIGNED, UNSIGNED, Kind
 from .memory import WARP, Memory, Region, where
-from .parser import Complement, Entry, Operand, Vector
+from .parser import Address, Complement, Entry, Operand, Vector
 
 PRED = KINDS["pred"]
 BARRIERS = ("bar.sync", "barrier.sync", "barrier.sync.aligned", "barrier.cta.sync", "barrier.cta.sync.aligned")
@@ -158,6 +158,8 @@ class Blocks:
             if kind.letter == "p":
                 return np.array([operand != 0])
             return kind.of(np.array([operand & (1 << kind.bits) - 1], UNSIGNED[kind.bits]))
+        if isinstance(operand, Address):
+            return self.read(operand.base, kind) + kind.dtype(operand.offset)
         if not isinstance(operand, str):
             raise Unsupported(f"operand {operand}")
         if operand in self.launch.symbols or operand in self.special:

@@ -136,9 +136,9 @@ def shuffle(block: Blocks) -> None:
 def vote(block: Blocks) -> None:
     """`vote.sync`, and `activemask`."""
     opcode = block.instruction.opcode
-    result, source, mask = *block.instruction.operands, 1, 0
-    if opcode != "activemask.b32":
-        result, source, mask = block.instruction.operands
+    result, *sources = block.instruction.operands
+    source, mask = sources or (1, None)
+    if mask is not None:
         members(block, mask)
     votes = np.broadcast_to(block.read(source, KINDS["pred"]), block.active.shape)
     yes, no = (

@@ -26,7 +26,7 @@ class Vector:
 
 @dataclasses.dataclass(frozen=True)
 class Address:
-    """`[base + offset]`."""
+    """`[base + offset]`, or as a number `variable + offset`."""
 
     base: "Operand"
     offset: int
@@ -68,14 +68,15 @@ class Variable:
 
 @dataclasses.dataclass
 class Entry:
-    """A kernel: `registers` has the type of each, `labels` a place in the code, `threads` the block that it requires."""
+    """A kernel; `labels` are places in the code, `required` and `at_most` the block that it was compiled for."""
 
     name: str
     parameters: list[Variable] = dataclasses.field(default_factory=list)
-    registers: dict[str, str] = dataclasses.field(default_factory=dict)
+    registers: dict[str, str] = dataclasses.field(default_factory=dict)  # the type of each
     code: list[Instruction] = dataclasses.field(default_factory=list)
     labels: dict[str, int] = dataclasses.field(default_factory=dict)
-    threads: tuple[int, ...] = ()
+    required: tuple[int, ...] = ()
+    at_most: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass
@@ -215,8 +216,8 @@ class _Parser:
             while self.word[:1].isdigit():
                 numbers.append(self.integer())
                 self.accept(",")
-            if name == ".reqntid":
-                self.kernel.threads = tuple(numbers)
+            if name in (".reqntid", ".maxntid"):
+                setattr(self.kernel, "required" if name == ".reqntid" else "at_most", tuple(numbers))
         self.body()
 
     # --- the body of a kernel
@@ -266,6 +267,8 @@ class _Parser:
             return Vector(tuple(self.listed(self.operand, "}")))
         if self.accept("["):
             base, offset = self.operand(), 0
+            if isinstance(base, Address):
+                base, offset = base.base, base.offset
             while self.accept("+") or self.word == "-":
                 offset += self.integer()
             self.expect("]")
@@ -275,4 +278,6 @@ class _Parser:
         if self.word == "-" or self.word[:1].isdigit():
             return self.integer()
         name = self.name()
+        if self.accept("+"):
+            return Address(name, self.integer())
         return Vector((name, self.name())) if self.accept("|") else name

@@ -63,10 +63,14 @@ def run(
     module = parse(text)
     kernel = find(module.entries, entry)
     grid, block = (three(name, size) for name, size in (("grid", grid), ("block", block)))
-    if kernel.threads and three("block", kernel.threads) != block:
-        raise ValueError(f"block is {block}, and {kernel.name} requires {kernel.threads}")
+    if kernel.required and three("block", kernel.required) != block:
+        raise ValueError(f"block is {block}, and {kernel.name} requires {kernel.required}")
+    if kernel.at_most and math.prod(block) > math.prod(kernel.at_most):
+        raise ValueError(f"block is {block}, and {kernel.name} is compiled for at most {kernel.at_most}")
     if len(buffers) != len(kernel.parameters):
         raise ValueError(f"{len(buffers)} buffers, and {kernel.name} has {len(kernel.parameters)} parameters")
+    if shared < 0 or not all(0 <= i < len(buffers) for i in outputs):
+        raise ValueError(f"shared is {shared} and outputs are {outputs}: a size, and positions of buffers")
     number_of_blocks, threads = math.prod(grid), math.prod(block)
     chosen = range(number_of_blocks) if blocks is None else list(blocks)
     if not all(0 <= i < number_of_blocks for i in chosen):
@@ -105,7 +109,8 @@ def find(entries: dict[str, Entry], name: str | None) -> Entry:
 
 def three(name: str, size: Sequence[int]) -> tuple[int, int, int]:
     found = (*size, 1, 1, 1)[: max(len(size), 3)]
-    if len(found) != 3 or min(found) < 1 or (name == "block" and math.prod(found) > 1024):
+    is_whole = all(isinstance(n, int | np.integer) for n in found)
+    if len(found) != 3 or not is_whole or min(found) < 1 or (name == "block" and math.prod(found) > 1024):
         raise ValueError(f"{name} is {tuple(size)}: up to three positive numbers, and at most 1024 threads per block")
     return found
 
