@@ -10,4 +10,7 @@ from .errors import InvalidAccess as InvalidAccess
 from .errors import Unsupported as Unsupported
 from .machine import Execution as Execution
 from .machine import Step as Step
+from .program import UNWRITTEN as UNWRITTEN
+from .program import Program as Program
+from .program import compile as compile
 from .running import run as run
