@@ -146,8 +146,8 @@ FORMATS = {form.name: form for form in (F16, BF16, F32, F64)}
 def exact(operation: str, *operands: float, mode: str = "rn") -> tuple[Fraction | float, bool]:
     """`add`, `sub`, `mul`, `div` or `fma`, exactly, and whether it is negative if it is zero.
 
-    IEEE 754, 6.3: a product or quotient has the exclusive or of the signs; a sum of opposite signs that is zero is +0, or
-    -0 where rounding goes toward minus infinity. (PTX ISA, 9.7.3: "Instructions that support rounding modifiers are
+    IEEE 754, 6.3: a product or quotient has the exclusive or of the signs; a sum of opposite signs that is zero is +0,
+    or -0 where rounding goes toward minus infinity. (PTX ISA, 9.7.3: "Instructions that support rounding modifiers are
     IEEE-754 compliant.")
     """
     a, b, *rest = operands

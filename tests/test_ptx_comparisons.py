@@ -18,8 +18,8 @@ def order(form: Format, bits: int) -> int:
 
 
 def least(form: Format, operation: str, nan: bool, ftz: bool, a: int, b: int) -> int:
-    """9.7.3.11, min_num: "if (isNaN(x) && isNaN(y)) z = NaN; else if (isNaN(x)) z = y; else if (isNaN(y)) z = x"; min_nan:
-    "if (isNaN(x) || isNaN(y)) z = NaN"."""
+    # 9.7.3.11, min_num: "if (isNaN(x) && isNaN(y)) z = NaN; else if (isNaN(x)) z = y; else if (isNaN(y)) z = x";
+    # min_nan: "if (isNaN(x) || isNaN(y)) z = NaN".
     if ftz:
         a, b = form.flush(a), form.flush(b)
     if form.is_nan(a) or form.is_nan(b):
@@ -37,8 +37,8 @@ def minimum_forms() -> list[tuple[str, str, bool, bool]]:
 
 @pytest.mark.parametrize(("operation", "kind", "nan", "ftz"), minimum_forms())
 def test_min_and_max_drop_a_nan_unless_told_otherwise(operation, kind, nan, ftz):
-    """9.7.3.11 min: "If .NaN modifier is specified, then the result is canonical NaN if any of the inputs is NaN";
-    "If values of both inputs are 0.0, then +0.0 > -0.0"."""
+    # 9.7.3.11 min: "If .NaN modifier is specified, then the result is canonical NaN if any of the inputs is NaN"; "If
+    # values of both inputs are 0.0, then +0.0 > -0.0".
     form = FORMATS[kind]
     a, b = pairs(form.values(), form.values())
     want = [least(form, operation, nan, ftz, int(x), int(y)) for x, y in zip(a, b, strict=True)]
@@ -57,8 +57,8 @@ def test_min_and_max_drop_a_nan_unless_told_otherwise(operation, kind, nan, ftz)
 @pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
 @pytest.mark.parametrize("operation", ["min", "max"])
 def test_the_canonical_nan_is_positive_with_every_bit_of_the_mantissa_set(operation, kind):
-    """The manual writes no bits beside "canonical NaN" here; CUDA's headers do: CUDART_NAN_F is 0x7fffffff, CUDART_NAN_FP16
-    and CUDART_NAN_BF16 are 0x7FFF."""
+    # The manual writes no bits beside "canonical NaN" here; CUDA's headers do: CUDART_NAN_F is 0x7fffffff,
+    # CUDART_NAN_FP16 and CUDART_NAN_BF16 are 0x7FFF.
     form = FORMATS[kind]
     a, b = pairs([n | s for n in form.nans() for s in (0, form.sign)], [form.bias << form.mantissa])
     got = run(f"{operation}.NaN.{kind} %o, %a, %b;", [a, b], [form.width] * 2, form.width)
@@ -68,8 +68,8 @@ def test_the_canonical_nan_is_positive_with_every_bit_of_the_mantissa_set(operat
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("operation", ["abs", "neg"])
 def test_abs_and_neg_change_only_the_sign(operation, kind):
-    """9.7.3.9 abs: "d = |a|"; 9.7.3.10 neg: "d = -a"; "NaN inputs yield an unspecified NaN"; "abs.ftz.f32 flushes subnormal
-    inputs and results to sign-preserving zero"."""
+    # 9.7.3.9 abs: "d = |a|"; 9.7.3.10 neg: "d = -a"; "NaN inputs yield an unspecified NaN"; "abs.ftz.f32 flushes
+    # subnormal inputs and results to sign-preserving zero".
     form = FORMATS[kind]
     (a,) = pairs(form.values())
     for ftz in (False, True) if kind in ("f32", "f16") else (False,):
@@ -100,8 +100,8 @@ def compared(form: Format, comparison: str, a: int, b: int) -> bool:
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("comparison", COMPARISONS)
 def test_setp_orders_numbers_and_knows_nan(comparison, kind):
-    """9.7.6.2 setp: "If either operand is NaN, the result is False" (ordered), "True" (unordered); "setp.ftz flushes
-    subnormal inputs to sign-preserving zero". 9.7.7.2: of .f16x2 p is the lower half's, q the upper's."""
+    # 9.7.6.2 setp: "If either operand is NaN, the result is False" (ordered), "True" (unordered); "setp.ftz flushes
+    # subnormal inputs to sign-preserving zero". 9.7.7.2: of .f16x2 p is the lower half's, q the upper's.
     form = FORMATS[kind]
     a, b = pairs(form.values(), form.values())
     second = "" if form.width == 16 else "|%q"  # 9.7.7.2: "setp.CmpOp.bf16 p, a, b;" has one destination

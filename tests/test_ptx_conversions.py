@@ -28,8 +28,8 @@ def extended(value: int, kind: str, width: int) -> int:
 
 @pytest.mark.parametrize("source", INTEGERS)
 def test_integers_are_chopped_or_extended_by_their_own_sign(source):
-    """9.4.1: "the source data is truncated (chopped)"; sign extension to a wider type is by the sign of the source, to a
-    wider register by the sign of the destination's type."""
+    # 9.4.1: "the source data is truncated (chopped)"; sign extension to a wider type is by the sign of the source, to a
+    # wider register by the sign of the destination's type.
     for register in sorted({held(source), 32, 64}):
         if register < held(source):
             continue
@@ -61,8 +61,8 @@ def test_sat_limits_integers_to_the_destination(source):
 
 @pytest.mark.parametrize("source", INTEGERS)
 def test_integers_become_floats_with_one_rounding(source):
-    """9.7.9.21: "Floating-point rounding is required for ... integer-to-float conversions"; .rn is "to nearest, with ties to
-    even"."""
+    # 9.7.9.21: "Floating-point rounding is required for ... integer-to-float conversions"; .rn is "to nearest, with
+    # ties to even".
     width = int(source[1:])
     near = [(1 << bits) + d for bits in range(7, width) for d in (-1, 0, 1)]
     ties = [((1 << p) + k) << s for p in (8, 11, 24, 53) for k in (1, 3) for s in (0, 1, 2) if p + s < width]
@@ -70,6 +70,8 @@ def test_integers_become_floats_with_one_rounding(source):
     values = {v & (1 << width) - 1 for v in [*integers(width), *near, *ties, *(-t for t in ties), *(-n for n in near)]}
     (a,) = pairs(sorted(values))
     for kind, mode in itertools.product(FORMATS, ROUNDINGS):
+        if kind == "f64" and width == 64 and mode != "rn":
+            continue  # left out: test_ptx_forms.py
         form = FORMATS[kind]
         want = [form.encode(Fraction(integer(int(x), source)), mode) for x in a]
         body = f"cvt.{mode}.{kind}.{source} %o, %a;"
@@ -88,8 +90,8 @@ def near_integers(form: Format) -> np.ndarray:
 
 
 def float_to_integer(form: Format, bits: int, mode: str, kind: str) -> int:
-    """9.7.9.21: NaN is "Zero if source is not .f64 and destination is not .s64, .u64. Otherwise 1 << (BitWidth(dst) - 1)";
-    "the result is clamped to the destination range by default"."""
+    # 9.7.9.21: NaN is "Zero if source is not .f64 and destination is not .s64, .u64. Otherwise 1 << (BitWidth(dst) -
+    # 1)"; "the result is clamped to the destination range by default; i.e, .sat is redundant".
     value, width = form.decode(bits), int(kind[1:])
     if math.isnan(value):
         return 1 << width - 1 if form.name == "f64" or width == 64 else 0
@@ -101,25 +103,26 @@ def float_to_integer(form: Format, bits: int, mode: str, kind: str) -> int:
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("mode", INTEGRAL)
 def test_floats_become_integers_by_the_rounding_asked_for_and_clamp(mode, kind):
-    """9.7.9.21: ".rni round to nearest integer, choosing even integer if source is equidistant"; .rzi "in the direction of
-    zero"; .rmi "of negative infinity"; .rpi "of positive infinity"; "cvt.ftz.dtype.f32: subnormal inputs are flushed"."""
+    # 9.7.9.21: ".rni round to nearest integer, choosing even integer if source is equidistant"; .rzi "in the direction
+    # of zero"; .rmi "of negative infinity"; .rpi "of positive infinity"; "cvt.ftz.dtype.f32: subnormal inputs are
+    # flushed".
     form = FORMATS[kind]
     a = near_integers(form)
-    for destination in INTEGERS:
+    for destination, sat in itertools.product(INTEGERS, ("", ".sat")):
         result = held(destination)
         for ftz in ("", ".ftz") if kind == "f32" else ("",):
             change = form.flush if ftz else int
             want = [extended(float_to_integer(form, change(int(x)), mode, destination), destination, result) for x in a]
-            body = f"cvt.{mode}{ftz}.{destination}.{kind} %o, %a;"
+            body = f"cvt.{mode}{ftz}{sat}.{destination}.{kind} %o, %a;"
             hold(body, run(body, [a], [form.width], result), want, [a])
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("mode", INTEGRAL)
 def test_floats_round_to_integral_floats(mode, kind):
-    """9.7.9.21: "The result is an integral value, stored in floating-point format" (-0.3 to -0.0: IEEE 754, 6.3);
-    "cvt.ftz.f32.f32 ... with integer rounding, subnormal inputs are flushed to sign-preserving zero"; with .sat it is then
-    in [0.0, 1.0] (the sign of a clamped -0.0 is open)."""
+    # 9.7.9.21: "The result is an integral value, stored in floating-point format" (-0.3 to -0.0: IEEE 754, 6.3);
+    # "cvt.ftz.f32.f32 ... with integer rounding, subnormal inputs are flushed to sign-preserving zero"; with .sat it is
+    # then in [0.0, 1.0] (the sign of a clamped -0.0 is open).
     form = FORMATS[kind]
     a = near_integers(form)
     rounded = {}
@@ -160,8 +163,8 @@ def about(source: Format, destination: Format) -> np.ndarray:
 
 
 def float_to_float(source: Format, destination: Format, mode: str, ftz: bool, bits: int) -> int | None:
-    """9.7.9.21: ".ftz may be specified to flush single-precision subnormal inputs and results to sign-preserving zero ...
-    applies only to single precision (.f32) inputs and results"."""
+    # 9.7.9.21: ".ftz may be specified to flush single-precision subnormal inputs and results to sign-preserving zero
+    # ... applies only to single precision (.f32) inputs and results".
     if ftz and source.name == "f32":
         bits = source.flush(bits)
     value = source.decode(bits)
@@ -176,13 +179,13 @@ def float_to_float(source: Format, destination: Format, mode: str, ftz: bool, bi
 
 
 def float_pairs() -> list[tuple[str, str]]:
-    return [(d, s) for d in FORMATS for s in FORMATS if d != s or d == "f32"]
+    return [(d, s) for d in FORMATS for s in FORMATS if d != s or d != "bf16"]
 
 
 @pytest.mark.parametrize(("destination", "source"), float_pairs())
 def test_floats_become_other_floats_with_one_rounding(destination, source):
-    """9.7.9.21: "Floating-point rounding is required for float-to-float conversions that result in loss of precision"; .sat
-    "limits the result to the range [0.0, 1.0]. NaN results are flushed to positive zero" (.f16, .f32, .f64)."""
+    # 9.7.9.21: "Floating-point rounding is required for float-to-float conversions that result in loss of precision";
+    # .sat "limits the result to the range [0.0, 1.0]. NaN results are flushed to positive zero" (.f16, .f32, .f64).
     d, s = FORMATS[destination], FORMATS[source]
     a = about(s, d)
     loses = d.mantissa < s.mantissa or d.bias < s.bias
@@ -213,8 +216,8 @@ def packed(form: Format, mode: str, relu: bool, bits: int) -> int | None:
 @pytest.mark.parametrize("kind", ["f16", "bf16"])
 @pytest.mark.parametrize("mode", ["rn", "rz"])
 def test_pairs_of_floats_are_packed_with_the_first_in_the_upper_half(mode, kind):
-    """9.7.9.21: "the value converted from input a is stored in the upper half of d and the value converted from input b is
-    stored in the lower half of d"."""
+    # 9.7.9.21: "the value converted from input a is stored in the upper half of d and the value converted from input b
+    # is stored in the lower half of d".
     form = FORMATS[kind]
     a = about(FORMATS["f32"], form)
     b = np.roll(a, 7)

@@ -55,9 +55,9 @@ def lower_then_upper(got: list[int]) -> list[int]:
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("operation", ["add", "sub", "mul"])
 def test_arithmetic_rounds_the_exact_result_once(operation, kind):
-    """9.7.3.3 add: ".rn mantissa LSB rounds to nearest even", ".rz towards zero", ".rm towards negative infinity", ".rp
-    towards positive infinity"; "An add instruction with no rounding modifier defaults to round-to-nearest-even";
-    "add.sat.f32 clamps the result to [0.0, 1.0]. NaN results are flushed to +0.0f." """
+    # 9.7.3.3 add: ".rn mantissa LSB rounds to nearest even", ".rz towards zero", ".rm towards negative infinity", ".rp
+    # towards positive infinity"; "An add instruction with no rounding modifier defaults to round-to-nearest-even";
+    # "add.sat.f32 clamps the result to [0.0, 1.0]. NaN results are flushed to +0.0f."
     form = FORMATS[kind]
     values = form.values()
     a, b = pairs(values, values)
@@ -92,7 +92,7 @@ def products_that_tie(form: Format) -> list[tuple[int, int, int]]:
 
 
 def products_near_a_tie(form: Format) -> list[tuple[int, int, int]]:
-    """(1 + h) (1 - h + hh) = 1 + hhh: times half an ulp it is barely more than a tie beside 1, and beside a subnormal."""
+    # (1 + h) (1 - h + hh) = 1 + hhh: times half an ulp it is barely more than a tie beside 1, and beside a subnormal.
     h = Fraction(1, 2 ** ((form.mantissa + 1) // 2))
     one, half = form.encode(Fraction(1)), form.mantissa + 1
     triples = []
@@ -127,8 +127,8 @@ def random_triples(form: Format, count: int) -> list[tuple[int, int, int]]:
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
 def test_fma_rounds_once(kind):
-    """9.7.3.6 fma: "computes the product of a and b to infinite precision and then adds c to this product, again in
-    infinite precision. The resulting value is then rounded"; 9.7.4.4: "with no loss of precision"."""
+    # 9.7.3.6 fma: "computes the product of a and b to infinite precision and then adds c to this product, again in
+    # infinite precision. The resulting value is then rounded"; 9.7.4.4: "with no loss of precision".
     form = FORMATS[kind]
     few = form.values()
     few = few[:4] + few[8:11] + few[18:20] + few[36:41]

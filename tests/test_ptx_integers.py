@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.ptx_launch import hold, run
-from tests.ptx_manual import integer, integers, pairs
+from tests.ptx_manual import clamp, integer, integers, pairs
 
 pytestmark = pytest.mark.tools
 KINDS = ("u16", "u32", "u64", "s16", "s32", "s64")
@@ -30,6 +30,18 @@ def test_binary_arithmetic_is_that_of_integers_in_the_width_and_sign_of_the_type
     body = f"{operation}.{kind} %o, %a, %b;"
     got = run(body, [a, b], [width, width], width)
     hold(body, got, [w & (1 << width) - 1 for w in want], [a, b])
+
+
+@pytest.mark.parametrize("operation", ["add", "sub"])
+def test_saturation_limits_a_sum_to_the_extremes_of_s32(operation):
+    """9.7.1.1 add: ".sat limits result to MININT..MAXINT (no overflow) for the size of the operation"."""
+    a, b = pairs(integers(32), integers(32))
+    want = []
+    for x, y in zip(a, b, strict=True):
+        x, y = integer(int(x), "s32"), integer(int(y), "s32")
+        want.append(clamp(x + y if operation == "add" else x - y, "s32") & 0xFFFFFFFF)
+    body = f"{operation}.sat.s32 %o, %a, %b;"
+    hold(body, run(body, [a, b], [32, 32], 32), want, [a, b])
 
 
 @pytest.mark.parametrize("kind", ["u16", "u32", "s16", "s32"])
@@ -93,8 +105,8 @@ def test_bfe_takes_a_field_and_extends_its_sign(kind):
 
 
 def test_prmt_copies_bytes_or_their_signs():
-    """9.7.1.21 prmt: "The 3 lsbs of the selection value specify which of the 8 source bytes", {b, a} from b7 to b0;
-    "msb=0 means copy the literal value; msb=1 means replicate the sign"."""
+    # 9.7.1.21 prmt: "The 3 lsbs of the selection value specify which of the 8 source bytes", {b, a} from b7 to b0;
+    # "msb=0 means copy the literal value; msb=1 means replicate the sign".
     selections = [
         0x0000,
         0x3210,

@@ -1,4 +1,4 @@
-"""Logic, shifts, comparisons of integers and selection in `tools.ptx` against Python's integers (PTX ISA, 9.7.6, 9.7.8)."""
+"""Logic, shifts, comparisons of integers and selection in `tools.ptx` (PTX ISA, 9.7.6, 9.7.8)."""
 
 import operator
 
@@ -54,8 +54,8 @@ def test_shr_fills_with_the_sign_only_if_signed_and_clamps_its_amount(kind):
 @pytest.mark.parametrize("mode", ["wrap", "clamp"])
 @pytest.mark.parametrize("direction", ["l", "r"])
 def test_shf_shifts_the_pair_of_its_operands(direction, mode):
-    """9.7.8.7 shf: "n = (.mode == .clamp) ? min(c, 32) : c & 0x1f"; "Operand b holds bits 63:32 and operand a holds bits
-    31:0"; .l gives "the most-significant 32-bits of the result", .r the least."""
+    # 9.7.8.7 shf: "n = (.mode == .clamp) ? min(c, 32) : c & 0x1f"; "Operand b holds bits 63:32 and operand a holds bits
+    # 31:0"; .l gives "the most-significant 32-bits of the result", .r the least.
     values = [0, 1, 0x80000000, 0xFFFFFFFF, 0x01234567, 0x89ABCDEF]
     a, b, c = pairs(values, values, SHIFTS)
     want = []

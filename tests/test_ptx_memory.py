@@ -10,7 +10,8 @@ pytestmark = pytest.mark.tools
 DECLARED = (
     "\t.reg .pred %p;\n\t.reg .b16 %h<8>;\n\t.reg .b32 %t, %r<8>;\n\t.reg .b64 %x, %y, %z, %d<8>;\n\t.reg .f32 %f<4>;"
 )
-POINTERS = "\tld.param.u64 %x, [p_in];\n\tcvta.to.global.u64 %x, %x;\n\tld.param.u64 %y, [p_out];\n\tcvta.to.global.u64 %y, %y;\n"
+POINTERS = "\tld.param.u64 %x, [p_in];\n\tcvta.to.global.u64 %x, %x;\n\tld.param.u64 %y, [p_out];\n"
+POINTERS += "\tcvta.to.global.u64 %y, %y;\n"
 BYTES = np.array([0x80, 0xFF, 0x7F, 0x01, 0xFE, 0x00, 0x81, 0x12] * 8, np.uint8)
 
 
@@ -24,8 +25,8 @@ def once(body: str, source: np.ndarray, size: int, more: str = "", outside: str 
 
 @pytest.mark.parametrize("kind", [f"{letter}{width}" for letter in "bus" for width in (8, 16, 32, 64)])
 def test_a_load_extends_to_its_register_by_the_sign_of_its_type(kind):
-    """9.4.1: "If the corresponding instruction type is signed integer, the data is sign-extended; otherwise, the data is
-    zero-extended." So ld.s8 into a .b32 register, ld.b8 into a .b16 register."""
+    # 9.4.1: "If the corresponding instruction type is signed integer, the data is sign-extended; otherwise, the data is
+    # zero-extended." So ld.s8 into a .b32 register, ld.b8 into a .b16 register.
     size = int(kind[1:]) // 8
     for register, width in (("%h0", 16), ("%r0", 32), ("%d0", 64)):
         if width < 8 * size:
@@ -85,7 +86,8 @@ def test_registers_may_be_typed():
     """6.4: ".reg .f32", ".reg .u32": what the type of a register is changes no bits."""
     more = "\n\t.reg .u32 %u;\n\t.reg .s32 %s;\n\t.reg .f64 %w;\n\t.reg .u16 %v;"
     body = "\tld.global.f32 %f0, [%x];\n\tmov.b32 %u, %f0;\n\tmov.s32 %s, %u;\n\tst.global.u32 [%y], %s;\n"
-    body += "\tld.global.f64 %w, [%x+8];\n\tst.global.f64 [%y+8], %w;\n\tld.global.u16 %v, [%x+2];\n\tst.global.u16 [%y+4], %v;\n"
+    body += "\tld.global.f64 %w, [%x+8];\n\tst.global.f64 [%y+8], %w;\n\tld.global.u16 %v, [%x+2];\n"
+    body += "\tst.global.u16 [%y+4], %v;\n"
     body += "\tst.global.u16 [%y+6], %v;"
     want = BYTES[:4].tobytes() + BYTES[2:4].tobytes() * 2 + BYTES[8:16].tobytes()
     assert once(body, BYTES, 16, more) == want
@@ -93,7 +95,8 @@ def test_registers_may_be_typed():
 
 def test_addresses_have_offsets_of_both_signs():
     """6.4.1: "[reg+imm]", and "ld.local.b32 x,[p+-8]; // negative offset" (9.7.9.8)."""
-    body = "\tadd.s64 %z, %x, 16;\n\tld.global.b32 %r0, [%z+-8];\n\tld.global.b32 %r1, [%z+4];\n\tld.global.b32 %r2, [%z];\n"
+    body = "\tadd.s64 %z, %x, 16;\n\tld.global.b32 %r0, [%z+-8];\n\tld.global.b32 %r1, [%z+4];\n"
+    body += "\tld.global.b32 %r2, [%z];\n"
     body += "\tst.global.b32 [%y], %r0;\n\tst.global.b32 [%y+4], %r1;\n\tst.global.b32 [ %y + 8 ], %r2;"
     assert once(body, BYTES, 12) == BYTES[8:12].tobytes() + BYTES[20:24].tobytes() + BYTES[16:20].tobytes()
 
@@ -130,7 +133,8 @@ def test_dynamic_shared_memory_is_as_large_as_the_launch_says():
 def test_constants_and_global_variables_have_their_initial_values():
     """5.4.4: initializers of .const and .global; "variables ... are initialized to zero by default" beyond them."""
     outside = ".const .align 4 .b32 table[3] = {5, 0xFFFFFFFF, 7};\n.global .align 4 .b8 text[8] = {95, 67, 85};"
-    body = "\tld.const.b32 %r0, [table+4];\n\tst.global.b32 [%y], %r0;\n\tld.global.b32 %r1, [text];\n\tst.global.b32 [%y+4], %r1;\n"
+    body = "\tld.const.b32 %r0, [table+4];\n\tst.global.b32 [%y], %r0;\n\tld.global.b32 %r1, [text];\n"
+    body += "\tst.global.b32 [%y+4], %r1;\n"
     body += "\tmov.u64 %d0, table;\n\tld.const.u32 %r2, [%d0+8];\n\tst.global.b32 [%y+8], %r2;"
     assert once(body, BYTES, 12, outside=outside) == b"\xff" * 4 + bytes([95, 67, 85, 0]) + bytes([7, 0, 0, 0])
 
@@ -156,12 +160,14 @@ def test_parameters_of_every_width_are_read_by_value():
 
 
 def test_special_registers_count_threads_and_blocks_with_x_fastest():
-    """10.1 to 10.4: %tid, %ntid, %ctaid, %nctaid; 10.3 %laneid; a warp is of threads in the order of x, then y, then z."""
+    # 10.1 to 10.4: %tid, %ntid, %ctaid, %nctaid; 10.3 %laneid; a warp is of threads in the order of x, then y, then z.
     block, grid = (5, 4, 3), (2, 3, 2)
     registers = [f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"] + ["%laneid"]
     body = """
-    mov.u32 %r0, %tid.z; mov.u32 %r1, %tid.y; mad.lo.s32 %r0, %r0, 4, %r1; mov.u32 %r1, %tid.x; mad.lo.s32 %r0, %r0, 5, %r1;
-    mov.u32 %r2, %ctaid.z; mov.u32 %r1, %ctaid.y; mad.lo.s32 %r2, %r2, 3, %r1; mov.u32 %r1, %ctaid.x; mad.lo.s32 %r2, %r2, 2, %r1;
+    mov.u32 %r0, %tid.z; mov.u32 %r1, %tid.y; mad.lo.s32 %r0, %r0, 4, %r1;
+    mov.u32 %r1, %tid.x; mad.lo.s32 %r0, %r0, 5, %r1;
+    mov.u32 %r2, %ctaid.z; mov.u32 %r1, %ctaid.y; mad.lo.s32 %r2, %r2, 3, %r1;
+    mov.u32 %r1, %ctaid.x; mad.lo.s32 %r2, %r2, 2, %r1;
     mad.lo.s32 %r0, %r2, 60, %r0;
     mul.wide.u32 %z, %r0, 52;
     add.s64 %y, %y, %z;\n"""

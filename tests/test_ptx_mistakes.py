@@ -9,7 +9,8 @@ from tools import ptx
 pytestmark = pytest.mark.tools
 DECLARED = "\t.reg .pred %p;\n\t.reg .b16 %h<4>;\n\t.reg .b32 %t, %c, %r<8>;\n\t.reg .b64 %x, %y, %z, %d<4>;"
 DECLARED += "\n\t.shared .align 16 .b8 tile[512];"
-START = "\tld.param.u64 %x, [p_in];\n\tcvta.to.global.u64 %x, %x;\n\tld.param.u64 %y, [p_out];\n\tcvta.to.global.u64 %y, %y;\n"
+START = "\tld.param.u64 %x, [p_in];\n\tcvta.to.global.u64 %x, %x;\n\tld.param.u64 %y, [p_out];\n"
+START += "\tcvta.to.global.u64 %y, %y;\n"
 START += "\tmov.u32 %t, %tid.x;\n\tmov.u32 %c, %ctaid.x;\n"
 MINE = "\tmul.wide.u32 %z, %t, 4;\n\tadd.s64 %d0, %x, %z;\n\tadd.s64 %d1, %y, %z;\n"
 
@@ -77,8 +78,8 @@ def test_between_buffers_no_address_leads_from_one_to_the_next():
     ],
 )
 def test_misaligned_for_its_width(access, offset):
-    """6.4.1: "If an address is not properly aligned, the resulting behavior is undefined": "naturally aligned to a multiple
-    of the access size", of a vector the whole of it."""
+    # 6.4.1: "If an address is not properly aligned, the resulting behavior is undefined": "naturally aligned to a
+    # multiple of the access size", of a vector the whole of it.
     base = "tile" if "shared" in access else "%x"
     store = "\tst.shared.v2.b64 [tile], {%x, %x};\n" if "shared" in access else ""
     refuses(ptx.InvalidAccess, f"{store}\t{access}, [{base}+{offset}];", access, count=1, thread=0, block=0)
@@ -115,7 +116,8 @@ def test_shared_memory_that_nobody_wrote():
 
 
 def test_shared_memory_does_not_outlive_its_block():
-    body = "\tsetp.ne.s32 %p, %c, 0;\n\t@%p bra $READ;\n\tst.shared.b32 [tile], 1;\n\tret;\n$READ:\n\tld.shared.b32 %r0, [tile];"
+    body = "\tsetp.ne.s32 %p, %c, 0;\n\t@%p bra $READ;\n\tst.shared.b32 [tile], 1;\n\tret;\n$READ:\n"
+    body += "\tld.shared.b32 %r0, [tile];"
     refuses(ptx.InvalidAccess, body, "ld.shared.b32", count=1, blocks=2, block=1, thread=0)
 
 
@@ -137,7 +139,8 @@ def test_two_threads_of_a_block_write_different_values_to_one_place(space):
     """8.10.6: two writes that neither happens before the other, to one place, are a race."""
     refuses(ptx.DataRace, RACES[space].format("%t"), f"st.{space}.b32", block=0)
     launch(RACES[space].format("7"))
-    apart = "\tsetp.lt.u32 %p, %t, 32;\n\t@%p bra $A;\n\tst.{0}.b32 [{1}], 5;\n\tbra $END;\n$A:\n\tst.{0}.b32 [{1}], 6;\n$END:"
+    apart = "\tsetp.lt.u32 %p, %t, 32;\n\t@%p bra $A;\n\tst.{0}.b32 [{1}], 5;\n\tbra $END;\n$A:\n"
+    apart += "\tst.{0}.b32 [{1}], 6;\n$END:"
     with pytest.raises(ptx.DataRace):
         launch(apart.format(space, "%y" if space == "global" else "tile"), count=64)
 
@@ -170,8 +173,8 @@ def test_overlapping_writes_of_different_widths_are_one_place():
 
 
 def test_a_read_of_what_another_thread_wrote_without_a_barrier():
-    """9.7.9.8 ld: "The effects of this instruction become visible to other threads only when synchronization is
-    established by other means"."""
+    # 9.7.9.8 ld: "The effects of this instruction become visible to other threads only when synchronization is
+    # established by other means".
     body = "\tshl.b32 %r0, %t, 2;\n\tmov.b32 %r1, tile;\n\tadd.s32 %r0, %r0, %r1;\n\tst.shared.b32 [%r0], %t;\n{}"
     body += "\txor.b32 %r2, %t, 33;\n\tshl.b32 %r2, %r2, 2;\n\tadd.s32 %r2, %r2, %r1;\n\tld.shared.b32 %r3, [%r2];"
     refuses(ptx.DataRace, body.format(""), "ld.shared.b32", count=64, block=0)
