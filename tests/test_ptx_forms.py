@@ -104,7 +104,6 @@ LEFT_OUT = [
 LEFT_OUT += ["brev.b32 %r0, %t", "bfi.b32 %r0, %t, %t, 1, 1", "cnot.b32 %r0, %t", "lop3.b32 %r0, %t, %t, %t, 128"]
 LEFT_OUT += ["set.lt.u32.s32 %r0, %t, %t", "rcp.rn.f32 %r0, %t", "sqrt.rn.f32 %r0, %t", "fma.rn.f64 %d0, %d0, %d0, %d0"]
 LEFT_OUT += [
-    "cvt.rni.sat.s32.f32 %r0, %t",
     "max.relu.s32 %r0, %t, %t",
     "mad.rn.f32 %r0, %t, %t, %t",
     "add.u16x2 %r0, %t, %t",
