@@ -38,7 +38,7 @@ test: $(VENV)/.test ## run the tests, but for those of test-aot and test-aqt
 	$(VENV)/bin/python -m pytest $(WORKERS) -m "not aot and not aqt" $(ARGS)
 
 test-aot: $(AOT)/.aot ## compile the kernels for GPUs and TPUs that need not be there (installs gigabytes)
-	$(AOT)/bin/python -m pytest -m aot tests $(ARGS)
+	JAX_PLATFORMS=cpu $(AOT)/bin/python -m pytest -m aot tests $(ARGS)
 
 test-aqt: $(VENV)/.test $(VENV)/.bench ## run the tests with AQT, those of AQT among them
 	$(VENV)/bin/python -m pytest $(WORKERS) -m aqt tests/test_aqt*.py tests/test_flax_state.py $(ARGS)

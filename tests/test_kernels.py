@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
@@ -15,67 +14,11 @@ import ml_dtypes
 import numpy as np
 import oracle
 import pytest
-import triton_interpreter
+from implementations import ON_CPU, Where, assert_is_formula, every_implementation
 from oracle import assert_same_bits
 
-from intnumerics import kernels
 from intnumerics.kernels import QuantSpec
 
-OPERATIONS = ("quantize", "clip_gradient_from_mask", "clip_gradient_from_x")
-
-
-@dataclasses.dataclass(frozen=True)
-class Where:
-    """A row of the table and the device that it runs on; a kernel on a CPU is interpreted."""
-
-    name: str
-    platform: str | None
-    device: str
-
-    def operations(self) -> Any:
-        """The operations as attributes."""
-        if (self.name, self.device) == ("jax_triton", "cpu"):
-            return triton_interpreter.operations()
-        [row] = [row for row in kernels.TABLE if (row.name, row.platform) == (self.name, self.platform)]
-        interpret = row.interpretable and self.device == "cpu"
-        return SimpleNamespace(**{name: row.operation(name, interpret) for name in OPERATIONS})
-
-    def run(self, function: Callable[..., Any], *arrays: Any) -> Any:
-        """What a function returns under jit, as NumPy arrays."""
-        with jax.default_device(jax.devices(self.device)[0]):
-            return jax.tree.map(np.asarray, jax.jit(function)(*arrays))
-
-
-ON_CPU = {
-    "reference": Where("reference", None, "cpu"),
-    "xla": Where("xla", None, "cpu"),
-    "pallas-gpu": Where("pallas", "cuda", "cpu"),
-    "pallas-tpu": Where("pallas", "tpu", "cpu"),
-}
-ON_DEVICE = {
-    "reference on a GPU": Where("reference", None, "gpu"),
-    "xla on a GPU": Where("xla", None, "gpu"),
-    "pallas on a GPU": Where("pallas", "cuda", "gpu"),
-    "jax_triton on a GPU": Where("jax_triton", "cuda", "gpu"),
-    "reference on a TPU": Where("reference", None, "tpu"),
-    "xla on a TPU": Where("xla", "tpu", "tpu"),
-    "pallas on a TPU": Where("pallas", "tpu", "tpu"),
-}
-
-
-def marks(where: Where) -> list[pytest.MarkDecorator]:
-    """What tests of an implementation need."""
-    needed = [] if where.device == "cpu" else [getattr(pytest.mark, where.device)]
-    if where.name == "jax_triton":
-        needed.append(pytest.mark.interpreted if where.device == "cpu" else pytest.mark.jax_triton)
-    return needed
-
-
-INTERPRETED = {"triton-gpu": Where("jax_triton", "cuda", "cpu")}
-PARAMETERS = [
-    pytest.param(where, id=name, marks=marks(where)) for name, where in (ON_CPU | INTERPRETED | ON_DEVICE).items()
-]
-every_implementation = pytest.mark.parametrize("where", PARAMETERS)
 every_dtype = pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
 # The dtype in which noise is added: that of x, or float32.
 every_noise_dtype = pytest.mark.parametrize(
@@ -84,26 +27,6 @@ every_noise_dtype = pytest.mark.parametrize(
     + [(dtype, np.dtype(np.float32)) for dtype in oracle.DTYPES if dtype != np.float32],
     ids=str,
 )
-
-
-def differs_by_flushing(x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec) -> np.ndarray:
-    """Where the result depends on whether a subnormal number counts as 0, which platforms decide."""
-    as_zero = oracle.quantize(oracle.flushed(x), noise, spec), oracle.mask(oracle.flushed(x), spec)
-    exact = oracle.quantize(x, noise, spec), oracle.mask(x, spec)
-    with np.errstate(invalid="ignore"):
-        return (as_zero[0] != exact[0]) & (exact[0] == exact[0]) | (as_zero[1] != exact[1])
-
-
-def assert_is_formula(y: Any, x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec) -> None:
-    """Compares a result with the formula, where that does not depend on how a platform takes subnormal numbers."""
-    same = ~differs_by_flushing(x, noise, spec)
-    expected = oracle.quantize(x, noise, spec)
-    if not spec.with_mask:
-        assert_same_bits(y[same], expected[same])
-        return
-    assert_same_bits(y[0][same], expected[same])
-    bits = np.unpackbits(y[1], axis=-1, bitorder="little", count=x.shape[-1]).astype(bool)
-    assert_same_bits(bits[same], oracle.mask(x, spec)[same])
 
 
 def all_values(dtype: np.dtype, *specs: QuantSpec) -> np.ndarray:
@@ -118,7 +41,7 @@ def check(where: Where, x: np.ndarray, noise: np.ndarray | None, *specs: QuantSp
     quantize = where.operations().quantize
     results = where.run(lambda x, noise: [quantize(x, noise, spec) for spec in specs], x, noise)
     for spec, result in zip(specs, results, strict=True):
-        assert_is_formula(result, x, noise, spec)
+        assert_is_formula(result, x, noise, spec, where.keeps_subnormal)
 
 
 def every_spec() -> list[QuantSpec]:
@@ -266,9 +189,10 @@ ONE_LENGTH = 96  # of the arrays that hypothesis makes, so that each implementat
 
 
 @functools.cache
-def quantizer(where: Where, spec: QuantSpec) -> Callable[..., Any]:
+def quantizer(where: Where, spec: QuantSpec, dtype: np.dtype) -> Callable[..., Any]:
     quantize = where.operations().quantize
-    return jax.jit(lambda x, noise: quantize(x, noise, spec))
+    x, noise = (jax.ShapeDtypeStruct((ONE_LENGTH,), d) for d in (dtype, np.float32))
+    return where.compiled(lambda x, noise: quantize(x, noise, spec), x, noise)
 
 
 @every_implementation
@@ -281,7 +205,7 @@ def test_arrays_that_hypothesis_makes(where: Where, dtype: np.dtype, data: st.Da
     x, noise = data.draw(bits).view(dtype), data.draw(draws).astype(np.float32) / 65536
     specs = [dataclasses.replace(s, with_mask=True) for s in oracle.specs(8) if s.clip and s.rounding]
     spec = data.draw(st.sampled_from(specs))
-    assert_is_formula(where.run(quantizer(where, spec), x, noise), x, noise, spec)
+    assert_is_formula(quantizer(where, spec, dtype)(x, noise), x, noise, spec)
 
 
 @pytest.mark.parametrize("where", [ON_CPU["reference"], ON_CPU["xla"]], ids=["reference", "xla"])

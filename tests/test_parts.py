@@ -9,7 +9,7 @@ import numpy as np
 import oracle
 import pytest
 import streams
-from test_kernels import PARAMETERS, Where, assert_is_formula
+from implementations import PARAMETERS, Where, assert_is_formula
 from test_stream_kernels import FORMS, KEY, NEAREST, check_each, numbers
 
 from intnumerics.kernels import Draw, generators

@@ -1,8 +1,5 @@
 """Programs compiled for an H100 and run on a CPU: which kernels are launched, with what, and what comes out."""
 
-import pathlib
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +22,6 @@ from tools import ptx
 
 pytestmark = [pytest.mark.aot, pytest.mark.tools]
 
-ROOT = pathlib.Path(__file__).parent.parent
 NUMERICS = IntNumerics(8, True, True, True, True, True, None)
 STOCHASTIC = NUMERICS.replace(noise_fn=PhiloxUniform())
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
@@ -150,8 +146,8 @@ def test_results_are_a_pytree_with_constants_copies_and_a_result_twice() -> None
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def call(kernel: Callable[..., None], *arrays: Any, **options: Any) -> Any:
-    parameters = pallas_triton.CompilerParams(num_warps=1, num_stages=1)
+def call(kernel: Callable[..., None], *arrays: Any, warps: int = 1, **options: Any) -> Any:
+    parameters = pallas_triton.CompilerParams(num_warps=warps, num_stages=1)
     shape = jax.ShapeDtypeStruct(arrays[0].shape, arrays[0].dtype)
     return pl.pallas_call(kernel, shape, compiler_params=parameters, **options)(*arrays)
 
@@ -178,6 +174,25 @@ def test_a_result_in_the_memory_of_an_operand_leaves_the_argument_as_it_was() ->
     assert [len(set(kernel.parameters)) for kernel in program.kernels] == [3, 2]
     assert_same_bits(program(x, y), x + y + y)
     assert_same_bits(x, before)
+
+
+def test_a_kernel_that_writes_its_operand_is_found() -> None:
+    def to_its_operand(x: Any, result: Any) -> None:
+        result[...] = x[...]
+        pallas_triton.store(x.at[...], x[...] + 1)
+
+    with pytest.raises(ptx.InvalidAccess, match="constant"):
+        run(lambda x: call(to_its_operand, x), numbers((128,)))
+
+
+def test_a_kernel_has_the_dynamic_shared_memory_of_its_launch() -> None:
+    def less_its_sum(x: Any, result: Any) -> None:
+        result[...] = x[...] - jnp.sum(x[...])
+
+    x = RNG.integers(-100, 100, 1024).astype(np.float32)
+    program = ptx.compile(lambda x: call(less_its_sum, x, warps=4), x)
+    assert program.kernels[0].shared > 0
+    assert_same_bits(program(x), x - x.sum())
 
 
 def test_what_a_kernel_does_not_write_is_seen() -> None:
@@ -223,32 +238,10 @@ def test_an_instruction_that_is_not_known_is_named(function: Callable[..., Any],
 
 
 def test_arguments_that_the_program_was_not_compiled_for_are_named() -> None:
-    program = ptx.compile(lambda x, y: x + y, *[jax.ShapeDtypeStruct((8,), jnp.float32)] * 2)
+    program = ptx.compile(lambda unused, y: y + y, *[jax.ShapeDtypeStruct((8,), jnp.float32)] * 2)
     x = numbers((8,))
+    assert_same_bits(program(x, x), x + x)
     with pytest.raises(ValueError, match=r"argument 1 is float16\(8,\), compiled for float32\(8,\)"):
         program(x, x.astype(np.float16))
     with pytest.raises(ValueError, match="the arguments are"):
         program(x)
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tools.ptx", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-
-
-def test_the_command_shows_what_a_case_executes_and_what_one_thread_does() -> None:
-    assert "pallas: quantize bfloat16 -> int8" in command("--list").stdout.splitlines()
-    shown = command("pallas: quantize bfloat16 -> int8", "--elements", "4096", "--trace", "0", "1").stdout
-    assert "intnumerics_quantize: grid" in shown
-    assert "st.global" in shown
-    assert "%tid.x" in shown
-
-
-def test_the_command_says_what_cases_there_are() -> None:
-    done = command("pallas: quantise")
-    assert done.returncode == 2
-    assert "--list" in done.stderr

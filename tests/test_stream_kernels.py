@@ -8,8 +8,9 @@ import numpy as np
 import oracle
 import pytest
 import streams
+from implementations import ON_CPU, PARAMETERS, Where, assert_is_formula
 from oracle import assert_same_bits
-from test_kernels import ON_CPU, PARAMETERS, Where, assert_is_formula, every_noise_dtype
+from test_kernels import every_noise_dtype
 
 from intnumerics.kernels import Draw, QuantSpec
 

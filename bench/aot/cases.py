@@ -54,16 +54,21 @@ class Case:
         """Whether it is one of our kernels, and not what they are compared with."""
         return self.who in ("pallas", "jax_triton")
 
+    @property
+    def spec(self) -> QuantSpec:
+        """What an implementation is told."""
+        to, drawn = jnp.dtype(self.to) if self.to else None, GENERATORS.get(self.noise)
+        draw = Draw(drawn, self.shape[self.batch :], self.whole) if drawn else None
+        spec = HALVES if self.note == FLOOR else NEAREST
+        return dataclasses.replace(spec, with_mask=self.mask, integer_dtype=to, draw=draw)
+
     @functools.cached_property
     def function(self) -> Callable[..., Any]:
         if self.who == "formula":
             return baselines.backward if self.backward else self._formula
         platform = "cuda" if self.chips == H100 else "tpu"
         [row] = [row for row in TABLE if (row.name, row.platform) == (self.who, platform)]
-        to, drawn = jnp.dtype(self.to) if self.to else None, GENERATORS.get(self.noise)
-        draw = Draw(drawn, self.shape[self.batch :], self.whole) if drawn else None
-        spec = HALVES if self.note == FLOOR else NEAREST
-        spec = dataclasses.replace(spec, with_mask=self.mask, integer_dtype=to, draw=draw)
+        spec = self.spec
         if self.backward == "mask":
             return row.operation("clip_gradient_from_mask")
         if self.backward:

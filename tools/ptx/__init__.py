@@ -3,6 +3,7 @@
 It follows NVIDIA's manual, "Parallel Thread Execution ISA". What it does not know raises.
 """
 
+from .dump import Kernel as Kernel
 from .errors import DataRace as DataRace
 from .errors import Deadlock as Deadlock
 from .errors import Error as Error

@@ -87,10 +87,10 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """A launch: what is launched, and where its arrays lie; a parameter of None is a null pointer.
+    """A launch: what is launched, and where the arrays lie that it is given; `nulls` pointers behind them are null.
 
-    `results` are the positions of the parameters that hold nothing yet; `alignments` are those that the launch
-    promises, if the parameters do not say.
+    `operands` are the positions of the parameters that are read only, `results` of those that hold nothing yet; others
+    are both. `alignments` are what the launch promises of the parameters, if they do not say themselves.
     """
 
     name: str
@@ -99,7 +99,9 @@ class Kernel:
     shared: int
     text: str
     alignments: tuple[int, ...] = ()
-    parameters: tuple[Place | None, ...] = ()
+    parameters: tuple[Place, ...] = ()
+    nulls: int = 0
+    operands: tuple[int, ...] = ()
     results: tuple[int, ...] = ()
 
 
@@ -134,22 +136,24 @@ class Dump:
         """The one kernel that an instruction became. Its parameters are the operands, then the results."""
         thunks = self.thunks.get(one.name, [])
         kinds = ", ".join(kind for kind, _ in thunks) or "nothing"
-        parameters: tuple[Place | None, ...] = (*operands, *results)
+        parameters = (*operands, *results)
         if kinds == "kCustomCall" and 'custom_call_target="triton_kernel_call"' in one.rest:
-            kernel = _of_triton(one, len(parameters))
-            scratch = len(parse(kernel.text).entries[kernel.name].parameters) - len(parameters)
-            parameters += (None,) * (scratch if scratch <= SCRATCH else 0)
+            kernel, most = _of_triton(one, len(parameters)), SCRATCH
         elif kinds == "kCustomKernel" and (found := LAUNCH.match(thunks[0][1])) and found[1] in self.texts:
             grid, block = (tuple(map(int, numbers.split(","))) for numbers in found.groups()[1:3])
-            kernel = Kernel(found[1], grid, block, int(found[4]), self.texts[found[1]])
+            kernel, most = Kernel(found[1], grid, block, int(found[4]), self.texts[found[1]]), 0
         else:
             raise one.unsupported(f"it became {kinds}, and not one kernel whose PTX is there")
-        if (wanted := len(parse(kernel.text).entries[kernel.name].parameters)) != len(parameters):
+        wanted = len(parse(kernel.text).entries[kernel.name].parameters)
+        if not 0 <= (nulls := wanted - len(parameters)) <= most:
             raise one.unsupported(f"it has {len(parameters)} arrays, and the kernel {kernel.name} {wanted} parameters")
         if any(a != b and a.overlaps(b) for a in results for b in operands):
             raise one.unsupported("a result shares a part of an operand's memory")
-        fresh = (i for i, place in enumerate(parameters) if place in results and place not in operands)
-        return dataclasses.replace(kernel, parameters=parameters, results=tuple(fresh))
+        read, fresh = (
+            tuple(i for i, place in enumerate(parameters) if place in these and place not in others)
+            for these, others in ((operands, results), (results, operands))
+        )
+        return dataclasses.replace(kernel, parameters=parameters, nulls=nulls, operands=read, results=fresh)
 
 
 def _of_triton(one: Instruction, arrays: int) -> Kernel:

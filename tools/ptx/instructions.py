@@ -72,6 +72,12 @@ def plus(multiply: Compute) -> Compute:
     return lambda a, b, c: multiply(a, b) + c
 
 
+def copy_sign(kind: Kind) -> Compute:
+    dtype = UNSIGNED[kind.bits]
+    sign = dtype(1 << (kind.bits - 1))
+    return lambda a, b: (a.view(dtype) & sign | b.view(dtype) & ~sign).view(kind.dtype)
+
+
 def change_sign(kind: Kind, is_abs: bool, ftz: bool = False) -> Compute:
     dtype = UNSIGNED[np.dtype(kind.dtype).itemsize * 8]
     sign = dtype(1 << (np.dtype(dtype).itemsize * 8 - 1))
@@ -108,6 +114,8 @@ for name, sources in (("add", 2), ("sub", 2), ("mul", 2), ("fma", 3)):
         define(f"{name}{mode}", KINDS["f64"], 2, floats.arithmetic(name, KINDS["f64"]))
 for mode, (ftz, *ftz_) in itertools.product((".rn", ".rz", ".rm", ".rp"), flags(".ftz")):
     define(f"div{mode}{ftz}", F32, 2, floats.arithmetic("div", F32, MODES[mode], *ftz_))
+for kind in (F32, KINDS["f64"]):
+    define("copysign", kind, 2, copy_sign(kind))
 for kind in (F32, *HALVES, KINDS["f64"]):
     for ftz, *ftz_ in flags(".ftz") if kind.name[0] == "f" and kind.bits < 64 else flags():
         for name in ("abs", "neg"):

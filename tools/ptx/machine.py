@@ -61,6 +61,9 @@ class Launch:
 class Blocks:
     """Blocks that run together: registers by name, program counters, and which threads execute the instruction.
 
+    A register that a thread did not write may be read, and what is computed of it is as unknown; but no address, no
+    stored value and no decision may depend on it.
+
     Threads are numbered through all the blocks. If blocks have barriers or shared memory, each runs alone.
     """
 
@@ -119,10 +122,11 @@ class Blocks:
         self.at, self.instruction, self.active = at, self.code[at], together
         self.pc[together] = at
         self.written: dict[str, np.ndarray] = {}
+        self.doubt: dict[str, np.ndarray] = {}  # the registers that were read and which threads did not write
         name, goes_on = self.instruction.opcode.partition(".")[0], True
         try:
             if self.instruction.guard is not None:
-                self.active = together & self.read(self.instruction.guard, PRED)
+                self.active = together & self.certain(self.read(self.instruction.guard, PRED))
             if name in CONTROL:
                 goes_on = CONTROL[name](self)
             elif self.active.any():
@@ -166,12 +170,21 @@ class Blocks:
             width = 32 if operand in self.special else max(kind.bits, 32)
             bits = np.asarray(self.special.get(operand, [self.launch.symbols.get(operand)]), UNSIGNED[width])
         else:
-            width, bits = self.register(operand).bits, self.registers.get(operand)
-            unknown = self.active if bits is None else self.active & ~self.known.get(operand, self.active)
-            if unknown.any():
-                raise InvalidAccess(f"{self.here(unknown)}: reads register {operand}, which nobody wrote")
+            width = self.register(operand).bits
+            bits = self.registers.get(operand, np.zeros(1, np.bool_ if width == 1 else UNSIGNED[width]))
+            if operand in self.known or operand not in self.registers:
+                self.doubt[operand] = ~self.known.get(operand, np.zeros_like(self.active))
         self.check_width(operand, width, kind, is_relaxed)
         return kind.of(bits if width == kind.bits else bits.astype(UNSIGNED[kind.bits]))
+
+    def certain(self, numbers: np.ndarray) -> np.ndarray:
+        """The numbers, if they depend on nothing that nobody wrote: what a thread does must not."""
+        for name, unknown in self.doubt.items():
+            if (unknown & self.active).any():
+                raise InvalidAccess(
+                    f"{self.here(unknown & self.active)}: depends on register {name}, which nobody wrote"
+                )
+        return numbers
 
     def write(self, operand: Operand, numbers: np.ndarray, kind: Kind, is_relaxed: bool = False) -> None:
         """Writes numbers to a register of the active threads; one that is wider is filled with the sign, or zeros."""
@@ -182,15 +195,16 @@ class Blocks:
         self.check_width(name, width, kind, is_relaxed)
         if width != kind.bits:
             bits = (bits.view(SIGNED[kind.bits]) if kind.letter == "s" else bits).astype(UNSIGNED[width])
-        old, everywhere = self.registers.get(name), bool(self.active.all())
-        if not everywhere:
-            before = np.zeros_like(self.active) if old is None else self.known.get(name, ~np.zeros_like(self.active))
-            bits = np.where(self.active, bits, bits if old is None else old)
+        known = self.active if not self.doubt else self.active & ~np.any([*self.doubt.values()], axis=0)
+        if not self.active.all():
+            old = self.registers.get(name)
+            known = known | ~self.active & self.known.get(name, np.full(known.shape, old is not None))
+            bits = bits if old is None else np.where(self.active, bits, old)
         self.registers[name] = self.written[name] = np.broadcast_to(bits, self.active.shape)
-        if everywhere:
+        if known.all():
             self.known.pop(name, None)
         else:
-            self.known[name] = before | self.active
+            self.known[name] = known
 
     def check_width(self, name: str, width: int, kind: Kind, is_relaxed: bool) -> None:
         if width != kind.bits and not (is_relaxed and width > kind.bits > 1):
@@ -202,6 +216,9 @@ def compute(block: Blocks) -> None:
     if (form := FORMS.get(block.instruction.opcode)) is None:
         raise block.unknown()
     first, *sources = block.instruction.operands
+    if block.instruction.opcode == "prmt.b32" and isinstance(choice := sources[-1], int):
+        used = {choice >> 4 * i & 4 for i in range(4)}  # a source whose bytes are not chosen may be unknown
+        sources[:2] = [source if 4 * i in used else 0 for i, source in enumerate(sources[:2])]
     names = first.elements if isinstance(first, Vector) else (first,)
     if len(sources) != len(form.sources) or len(names) > len(form.results):
         raise Unsupported(f"{len(names)} results and {len(sources)} sources")

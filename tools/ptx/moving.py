@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .errors import Deadlock, InvalidAccess, Unsupported
+from .errors import Deadlock, Unsupported
 from .kinds import KINDS, UNSIGNED, Kind
 from .machine import CONTROL, HANDLERS, Blocks, barrier, jump
 from .memory import WARP, Memory, Place
@@ -69,7 +69,7 @@ def transfer(block: Blocks) -> None:
         place = Place(block.instruction, np.column_stack([block.position, *phases])[block.active])
         if name == "st":
             values = [np.broadcast_to(kind.to(block.read(e, kind, True)), block.active.shape) for e in elements]
-            memory.store(place, addresses, np.stack(values, axis=-1).view(np.uint8)[block.active])
+            memory.store(place, addresses, block.certain(np.stack(values, axis=-1).view(np.uint8)[block.active]))
             return
         data = np.zeros((block.threads.size, width), np.uint8)
         data[block.active] = memory.load(place, addresses, width)
@@ -92,6 +92,7 @@ def locate(block: Blocks, space: str, address: Address) -> tuple[Memory, np.ndar
         raise Unsupported(f"unknown state space .{space}")
     is_narrow = str(address.base) in block.launch.entry.registers and block.register(str(address.base)).bits == 32
     base = block.read(address.base, B32 if is_narrow else B64).astype(np.uint64)
+    block.certain(base)
     return memory, np.broadcast_to(base + np.uint64(address.offset & (1 << 64) - 1), block.active.shape)[block.active]
 
 
@@ -100,7 +101,7 @@ def locate(block: Blocks, space: str, address: Address) -> tuple[Memory, np.ndar
 
 def members(block: Blocks, mask: Operand) -> None:
     """Raises unless the threads that the member mask names are here, and name themselves."""
-    masks = np.broadcast_to(block.read(mask, B32), block.active.shape)
+    masks = np.broadcast_to(block.certain(block.read(mask, B32)), block.active.shape)
     named = masks[:, None] >> np.arange(WARP, dtype=np.uint32) & 1 == 1
     size = block.warp_phases.size * WARP
     is_elsewhere = np.zeros(size, bool)
@@ -118,19 +119,21 @@ def shuffle(block: Blocks) -> None:
         raise block.unknown()
     first, source, *numbers, mask = block.instruction.operands
     members(block, mask)
-    values, by, limit = (np.broadcast_to(block.read(o, B32), block.active.shape) for o in (source, *numbers))
-    by, segment, clamp = by.astype(np.int64) & 31, limit.astype(np.int64) >> 8 & 31, limit.astype(np.int64) & 31
+    by, limit = (block.certain(np.broadcast_to(block.read(o, B32), block.active.shape)).astype(int) for o in numbers)
+    by, segment, clamp = by & 31, limit >> 8 & 31, limit & 31
     least, last = block.lanes & segment, block.lanes & segment | clamp & ~segment
     ways = {"up": block.lanes - by, "down": block.lanes + by, "bfly": block.lanes ^ by, "idx": least | by & ~segment}
     inside = ways[mode] >= last if mode == "up" else ways[mode] <= last
     thread = block.threads - block.lanes + np.where(inside, ways[mode], block.lanes)
-    silent = block.active & ~np.append(block.active, False)[np.minimum(thread, block.threads.size)]
-    if silent.any():
-        raise InvalidAccess(f"{block.here(silent)}: reads from a thread that does not execute this instruction")
+    values = np.broadcast_to(block.read(source, B32), block.active.shape)
+    unknown = ~block.active if not block.doubt else ~block.active | np.any([*block.doubt.values()], axis=0)
     names = first.elements if isinstance(first, Vector) else (first,)
-    block.write(names[0], values[np.minimum(thread, block.threads.size - 1)], B32)
     if len(names) > 1:
+        block.doubt.clear()
         block.write(names[1], inside, KINDS["pred"])
+    at = np.minimum(thread, block.threads.size - 1)  # "the thread is inactive": its value is unknown
+    block.doubt = {str(source): unknown[at] | (thread != at)}
+    block.write(names[0], values[at], B32)
 
 
 def vote(block: Blocks) -> None:
@@ -140,7 +143,7 @@ def vote(block: Blocks) -> None:
     source, mask = sources or (1, None)
     if mask is not None:
         members(block, mask)
-    votes = np.broadcast_to(block.read(source, KINDS["pred"]), block.active.shape)
+    votes = block.certain(np.broadcast_to(block.read(source, KINDS["pred"]), block.active.shape))
     yes, no = (
         np.bincount(block.warps, np.where(block.active & choice, 2.0**block.lanes, 0)).astype(np.uint32)[block.warps]
         for choice in (votes, ~votes)

@@ -107,15 +107,15 @@ def parse(text: str) -> Module:
 
 class _Parser:
     def __init__(self, text: str) -> None:
-        self.rows, self.tokens, at, line = text.split("\n"), [], 0, 1
+        self.tokens, at, line = [], 0, 1
         while at < len(text):
             if (found := TOKEN.match(text, at)) is None:
                 raise Unsupported(f"line {line}: cannot read {text[at : at + 20]!r}")
             if found.lastgroup != "skip":
-                self.tokens.append((found.group(), line))
+                self.tokens.append((found.group(), line, at))
             at, line = found.end(), line + found.group().count("\n")
-        self.tokens.append(("", line))
-        self.at = 0
+        self.tokens.append(("", line, at))
+        self.source, self.at = text, 0
         self.found = Module()
         self.scopes: list[dict[str, str]] = []  # what the names that are declared in braces stand for
         self.fresh = itertools.count()
@@ -142,7 +142,8 @@ class _Parser:
 
     def unsupported(self, what: str) -> Unsupported:
         line = self.tokens[self.at][1]
-        return Unsupported(f"line {line}: {what} at {self.word!r}: {self.rows[line - 1].strip()}")
+        row = self.source.split("\n")[line - 1].strip()
+        return Unsupported(f"line {line}: {what} at {self.word!r}: {row}")
 
     def integer(self) -> int:
         sign = -1 if self.accept("-") else 1
@@ -255,12 +256,14 @@ class _Parser:
         return next((scope[text] for scope in reversed(self.scopes) if text in scope), text)
 
     def instruction(self) -> Instruction:
-        line, guard = self.tokens[self.at][1], None
+        (_, line, start), guard = self.tokens[self.at], None
         if self.accept("@"):
             guard = Complement(self.name()) if self.accept("!") else self.name()
         if not self.word[:1].isalpha():
             raise self.unsupported("unknown directive")
-        return Instruction(line, self.rows[line - 1].strip(), self.next(), tuple(self.listed(self.operand, ";")), guard)
+        opcode, operands = self.next(), tuple(self.listed(self.operand, ";"))
+        text = " ".join(self.source[start : self.tokens[self.at - 1][2]].split())
+        return Instruction(line, text, opcode, operands, guard)
 
     def operand(self) -> Operand:
         if self.accept("{"):

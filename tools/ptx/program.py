@@ -19,7 +19,7 @@ from .running import run
 OPTIONS = {"xla_dump_hlo_as_text": True, "xla_dump_large_constants": True}
 Blocks = Mapping[str, Sequence[int]]
 UNWRITTEN = 0xA5  # the bytes of a result that no kernel wrote
-NUMBER = re.compile(r"true|false|-?(?:inf|nan|[\d.]+(?:e[+-]?\d+)?)")
+NUMBER = re.compile(r"-?(?:inf|nan|[\d.]+(?:e[+-]?\d+)?)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Program:
 
     def __init__(self, dump: Dump, arguments: Any, results: Any) -> None:
         self._arguments, self._tree = arguments, results
-        self._given: dict[int, tuple[Array, Place]] = {}
+        self._given: dict[int, Place] = {}
         self._constants: dict[Place, np.ndarray] = {}
         self._steps: list[Kernel | Copy] = []
         self._results: list[tuple[Array, Place]] = []
@@ -53,6 +53,9 @@ class Program:
             if one.operation == "copy" and kinds[one.operands[0]] != kinds[one.name]:
                 raise one.unsupported("it changes the order of the axes in memory")
             places[one.name] = self._add(one, dump, operands)
+            is_outside = one.is_root or one.operation in ("parameter", "constant")
+            if is_outside and any(kind.order != tuple(range(len(kind.shape))) for kind in one.results):
+                raise one.unsupported("the order of its axes in memory")
             if one.is_root:
                 self._results = list(zip(one.results, places[one.name], strict=True))
         self.kernels = [step for step in self._steps if isinstance(step, Kernel)]
@@ -70,9 +73,9 @@ class Program:
                 raise one.unsupported("what it launches is not known")
         match one.operation:
             case "parameter":
-                self._given[int(one.inside)] = one.results[0], results[0]
+                self._given[int(one.inside)] = results[0]
             case "constant":
-                self._constants[results[0]] = _bytes(_literal(one), one.results[0])
+                self._constants[results[0]] = _bytes(_literal(one))
             case "copy":
                 self._steps.append(Copy(operands[0][0], results[0]))
             case _:
@@ -94,7 +97,7 @@ class Program:
         blocks, names = blocks or {}, {kernel.name for kernel in self.kernels}
         if unknown := sorted({*blocks, *(trace or ())[:1]} - names):
             raise ValueError(f"no kernel {', '.join(unknown)}: the kernels are {', '.join(sorted(names))}")
-        memory = {place: value.copy() for place, value in self._constants.items()}
+        memory = dict(self._constants)
         given, tree = jax.tree.flatten(arrays)
         wanted, expected = jax.tree.flatten(self._arguments)
         if tree != expected:
@@ -102,8 +105,7 @@ class Program:
         for i, (value, aval) in enumerate(zip(map(np.asarray, given), wanted, strict=True)):
             if (value.shape, value.dtype) != (aval.shape, aval.dtype):
                 raise ValueError(f"argument {i} is {value.dtype}{value.shape}, compiled for {aval.dtype}{aval.shape}")
-            kind, place = self._given[i]
-            memory[place] = _bytes(value, kind).copy()
+            memory[self._given[i]] = _bytes(value)
         self.executions = []
         for step in self._steps:
             if isinstance(step, Copy):
@@ -111,7 +113,8 @@ class Program:
             else:
                 traced = trace[1:] if trace and trace[0] == step.name else None
                 self.executions.append(_launch(step, memory, blocks=blocks.get(step.name), trace=traced))
-        return jax.tree.unflatten(self._tree, [_array(memory[place], kind) for kind, place in self._results])
+        results = [memory[place].view(kind.dtype).reshape(kind.shape) for kind, place in self._results]
+        return jax.tree.unflatten(self._tree, results)
 
 
 def compile(function: Callable[..., Any], *avals: Any) -> Program:
@@ -141,13 +144,15 @@ def compile(function: Callable[..., Any], *avals: Any) -> Program:
 
 
 def _launch(kernel: Kernel, memory: dict[Place, np.ndarray], **options: Any) -> Execution:
-    """Runs a kernel; a result in the memory of an operand is the same array."""
-    for i, place in enumerate(kernel.parameters):
-        if place is not None and i in kernel.results:
-            memory[place] = np.full(place.size, UNWRITTEN, np.uint8)
-    buffers = [None if place is None else memory[place] for place in kernel.parameters]
+    """Runs a kernel; a result in the memory of an operand is the same array, and other operands cannot be written."""
+    for i in kernel.results:
+        memory[kernel.parameters[i]] = np.full(kernel.parameters[i].size, UNWRITTEN, np.uint8)
+    buffers = [memory[place].view() for place in kernel.parameters]
+    for i in kernel.operands:
+        buffers[i].flags.writeable = False
+    nulls = [None] * kernel.nulls
     options |= {"grid": kernel.grid, "block": kernel.block, "shared": kernel.shared, "entry": kernel.name}
-    return run(kernel.text, *buffers, outputs=kernel.results, alignments=kernel.alignments, **options)
+    return run(kernel.text, *buffers, *nulls, outputs=kernel.results, alignments=kernel.alignments, **options)
 
 
 def _literal(one: Instruction) -> np.ndarray:
@@ -156,15 +161,10 @@ def _literal(one: Instruction) -> np.ndarray:
     if not all(map(NUMBER.fullmatch, words)):
         raise one.unsupported(f"cannot read its value {one.inside[:40]}")
     [kind] = one.results
-    read = {"b": lambda word: word in ("true", "1"), "i": int, "u": int}.get(kind.dtype.kind, float)
+    read = int if kind.dtype.kind in "biu" else float
     return np.asarray([read(word) for word in words], kind.dtype).reshape(kind.shape)
 
 
-def _bytes(value: np.ndarray, kind: Array) -> np.ndarray:
+def _bytes(value: np.ndarray) -> np.ndarray:
     """An array as it lies in the device's memory."""
-    return np.ascontiguousarray(value.transpose(kind.order)).reshape(-1).view(np.uint8)
-
-
-def _array(data: np.ndarray, kind: Array) -> np.ndarray:
-    inside = data.view(kind.dtype).reshape([kind.shape[axis] for axis in kind.order])
-    return inside.transpose(np.argsort(kind.order).tolist())
+    return np.ascontiguousarray(value).reshape(-1).view(np.uint8)

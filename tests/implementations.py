@@ -1,0 +1,117 @@
+"""Every implementation, by its row of the table and where it runs, for tests that hold all of them to one promise."""
+
+import dataclasses
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import oracle
+import pytest
+import triton_interpreter
+from oracle import assert_same_bits
+
+from intnumerics import kernels
+from intnumerics.kernels import QuantSpec
+
+OPERATIONS = ("quantize", "clip_gradient_from_mask", "clip_gradient_from_x")
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """A row of the table and the device that it runs on; on a CPU a kernel is interpreted, for "h100" its PTX."""
+
+    name: str
+    platform: str | None
+    device: str
+
+    @property
+    def keeps_subnormal(self) -> bool:
+        """Whether no subnormal number counts as 0: so on a GPU, as we call its compilers."""
+        return self.device in ("gpu", "h100")
+
+    def operations(self) -> Any:
+        """The operations as attributes."""
+        if (self.name, self.device) == ("jax_triton", "cpu"):
+            return triton_interpreter.operations()
+        [row] = [row for row in kernels.TABLE if (row.name, row.platform) == (self.name, self.platform)]
+        interpret = row.interpretable and self.device == "cpu"
+        return SimpleNamespace(**{name: row.operation(name, interpret) for name in OPERATIONS})
+
+    def compiled(self, function: Callable[..., Any], *arrays: Any) -> Callable[..., Any]:
+        """A function that returns NumPy arrays, for arguments like some arrays."""
+        if self.device == "h100":
+            from tools import ptx  # which needs the compilers
+
+            return ptx.compile(function, *arrays)
+        jitted, device = jax.jit(function), jax.devices(self.device)[0]
+
+        def run(*arrays: Any) -> Any:
+            with jax.default_device(device):
+                return jax.tree.map(np.asarray, jitted(*arrays))
+
+        return run
+
+    def run(self, function: Callable[..., Any], *arrays: Any) -> Any:
+        """What a function returns for some arrays, compiled, as NumPy arrays."""
+        return self.compiled(function, *arrays)(*arrays)
+
+
+COMPILED = {  # for a device that is not there: an interpreter of PTX runs what the compiler made
+    f"{name}'s compiled code": Where(name, "cuda", "h100") for name in ("xla", "pallas", "jax_triton")
+}
+ON_CPU = {
+    "reference": Where("reference", None, "cpu"),
+    "xla": Where("xla", None, "cpu"),
+    "pallas-gpu": Where("pallas", "cuda", "cpu"),
+    "pallas-tpu": Where("pallas", "tpu", "cpu"),
+}
+ON_DEVICE = {
+    "reference on a GPU": Where("reference", None, "gpu"),
+    "xla on a GPU": Where("xla", None, "gpu"),
+    "pallas on a GPU": Where("pallas", "cuda", "gpu"),
+    "jax_triton on a GPU": Where("jax_triton", "cuda", "gpu"),
+    "reference on a TPU": Where("reference", None, "tpu"),
+    "xla on a TPU": Where("xla", "tpu", "tpu"),
+    "pallas on a TPU": Where("pallas", "tpu", "tpu"),
+}
+
+
+def marks(where: Where) -> list[pytest.MarkDecorator]:
+    """What tests of an implementation need."""
+    mark = {"cpu": None, "h100": "ptx"}.get(where.device, where.device)
+    needed = [getattr(pytest.mark, mark)] if mark else []
+    if where.name == "jax_triton":
+        needed.append(pytest.mark.interpreted if where.device == "cpu" else pytest.mark.jax_triton)
+    return needed
+
+
+INTERPRETED = {"triton-gpu": Where("jax_triton", "cuda", "cpu")}
+PARAMETERS = [
+    pytest.param(where, id=name, marks=marks(where))
+    for name, where in (ON_CPU | INTERPRETED | COMPILED | ON_DEVICE).items()
+]
+every_implementation = pytest.mark.parametrize("where", PARAMETERS)
+
+
+def differs_by_flushing(x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec) -> np.ndarray:
+    """Where the result depends on whether a subnormal number counts as 0, which platforms decide."""
+    as_zero = oracle.quantize(oracle.flushed(x), noise, spec), oracle.mask(oracle.flushed(x), spec)
+    exact = oracle.quantize(x, noise, spec), oracle.mask(x, spec)
+    with np.errstate(invalid="ignore"):
+        return (as_zero[0] != exact[0]) & (exact[0] == exact[0]) | (as_zero[1] != exact[1])
+
+
+def assert_is_formula(
+    y: Any, x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec, keeps_subnormal: bool = False
+) -> None:
+    """Compares a result with the formula; where a platform may take a subnormal number as 0, only if it must not."""
+    same = np.full(x.shape, True) if keeps_subnormal else ~differs_by_flushing(x, noise, spec)
+    expected = oracle.quantize(x, noise, spec)
+    if not spec.with_mask:
+        assert_same_bits(y[same], expected[same])
+        return
+    assert_same_bits(y[0][same], expected[same])
+    bits = np.unpackbits(y[1], axis=-1, bitorder="little", count=x.shape[-1]).astype(bool)
+    assert_same_bits(bits[same], oracle.mask(x, spec)[same])

@@ -1,0 +1,121 @@
+"""The compiled code of large arrays: two blocks and the last one, of every kernel that bench/aot counts.
+
+Large arrays have larger blocks than small ones, of the sizes that `kernels/gpu/tuning.py` has.
+"""
+
+import math
+from unittest import mock
+
+import numpy as np
+import oracle
+import pytest
+import streams
+from oracle import assert_same_bits
+
+from bench.aot.cases import SIZE, Case, cases
+from intnumerics.kernels.gpu import tuning
+
+pytestmark = pytest.mark.ptx
+
+KEY = (0x243F6A88, 0x85A308D3)
+FIRST = 8 * ((1 << 32) - 64)  # the number of the first element: the numbers of blocks of eight pass 2**32
+ALL = [case for platform in ("cuda", "jax_triton") for case in cases(platform)]
+KERNELS = [
+    c for c in ALL if c.who != "formula" and math.prod(c.shape) == SIZE and c.noise != "JaxUniform" and not c.chain
+]
+H200 = [row for row in tuning.TABLE if row.device == "NVIDIA H200"]
+
+
+def arrays(case: Case, blocks: int) -> list[np.ndarray]:
+    """Random arguments; x has in each block numbers at which a kernel could go wrong."""
+    random = np.random.default_rng(0)
+    x = (random.standard_normal((blocks, SIZE // blocks), np.float32) * 90).astype(case.dtype)
+    special = oracle.values(case.spec, x.dtype)[: x.shape[1]]
+    x[:, : special.size] = special
+    x[:, -1] = special[-1]
+    found = [x.reshape(case.shape)]
+    for aval in case.avals[1:]:
+        if aval.dtype == np.uint8:
+            found.append(random.integers(0, 256, aval.shape, np.uint8))
+        elif aval.dtype == np.uint32:
+            seeds = [streams.seed((KEY[0] + i, KEY[1]), FIRST) for i in range(math.prod(aval.shape[:-1]))]
+            found.append(np.reshape(seeds, aval.shape))
+        elif case.backward:
+            found.append(found[0].reshape(-1)[::-1].reshape(case.shape).copy())
+        else:
+            found.append(random.uniform(-0.5, 0.5, aval.shape).astype(aval.dtype))
+    return found
+
+
+def drawn(case: Case, seeds: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """The noise of the elements at some indices: those of an example have its key, and numbers of the whole array."""
+    shape = case.shape[case.batch :]
+    example, inside = np.divmod(at, math.prod(shape))
+    number = np.ravel_multi_index(np.unravel_index(inside, shape), case.whole or shape).astype(np.uint64) + np.uint64(
+        FIRST
+    )
+    [[k0, k1]] = np.unique(seeds.reshape(-1, 4)[example, :2], axis=0)  # a block lies in one example
+    block = number // 8
+    counter = np.stack([block % 2**32, block >> 32, np.zeros_like(block), np.full_like(block, 0x494E544E)], axis=1)
+    words = streams.philox4x32(counter.astype(np.uint32), (int(k0), int(k1)))
+    draws = words.view(np.uint16)[np.arange(at.size), number % 8]
+    return ((draws + 0.5) / 65536 - 0.5).astype(np.float32)
+
+
+def check(case: Case) -> None:
+    program = compiled_program(case)
+    [kernel] = program.kernels
+    blocks = math.prod(kernel.grid)
+    chosen, size = (0, blocks // 2 + 1, blocks - 1), SIZE // blocks
+    given = arrays(case, blocks)
+    results = program(*given, blocks={kernel.name: chosen})
+    y, *packed = (result.reshape(-1) for result in (results if case.mask else [results]))
+    x, *others = given
+    for block in chosen:
+        at = np.arange(block * size, (block + 1) * size)
+        here = x.reshape(-1)[at]
+        if case.backward == "mask":
+            bits = np.unpackbits(others[0].reshape(-1)[block * size // 8 : (block + 1) * size // 8], bitorder="little")
+            assert_same_bits(y[at], np.where(bits == 1, here, np.zeros_like(here)))
+            continue
+        if case.backward:
+            inside = oracle.mask(others[0].reshape(-1)[at], case.spec)
+            assert_same_bits(y[at], np.where(inside, here, np.zeros_like(here)))
+            continue
+        noise = None
+        if others:
+            is_drawn = others[0].dtype == np.uint32
+            noise = drawn(case, others[0], at) if is_drawn else np.broadcast_to(others[0], x.shape).reshape(-1)[at]
+        assert_same_bits(y[at], oracle.quantize(here, noise, case.spec))
+        if packed:
+            assert_same_bits(
+                packed[0][block * size // 8 : (block + 1) * size // 8], oracle.packed_mask(here, case.spec)
+            )
+
+
+def compiled_program(case: Case):
+    from tools import ptx
+
+    return ptx.compile(case.function, *case.avals)
+
+
+@pytest.mark.parametrize("case", KERNELS, ids=lambda case: case.name)
+def test_the_blocks_of_a_large_array_have_the_formulas_bits(case: Case) -> None:
+    check(case)
+
+
+def row_case(row: tuning.Row) -> Case:
+    """The case of a row that was measured."""
+    names = {tuning.FROM_MASK: "mask", tuning.FROM_X: "x"}
+    if row.operation in names:
+        return Case("pallas", (SIZE,), ("h100",), row.dtype, backward=names[row.operation])
+    to, noise = "int8" * ("to int8" in row.operation), "Philox" * ("noise drawn" in row.operation)
+    case = Case("pallas", (SIZE,), ("h100",), row.dtype, to=to, noise=noise, mask="with mask" in row.operation)
+    assert tuning.quantization(case.spec, bool(noise)) == row.operation
+    return case
+
+
+@pytest.mark.parametrize("row", H200, ids=lambda row: f"{row.dtype} {row.operation}")
+def test_so_have_the_blocks_that_were_measured_to_be_fastest_on_another_device(row: tuning.Row) -> None:
+    with mock.patch.object(tuning, "device_kind", return_value=row.device):
+        check(row_case(row))

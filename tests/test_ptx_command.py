@@ -1,0 +1,31 @@
+"""`python -m tools.ptx`: a look inside a compiled program."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.aot, pytest.mark.tools]
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tools.ptx", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command_shows_what_a_case_executes_and_what_one_thread_does() -> None:
+    assert "pallas: quantize bfloat16 -> int8" in command("--list").stdout.splitlines()
+    shown = command("pallas: quantize bfloat16 -> int8", "--elements", "4096", "--trace", "0", "1").stdout
+    assert "intnumerics_quantize: grid" in shown
+    assert "st.global" in shown
+    assert "%tid.x" in shown
+
+
+def test_the_command_says_what_cases_there_are() -> None:
+    done = command("pallas: quantise")
+    assert done.returncode == 2
+    assert "--list" in done.stderr
