@@ -125,10 +125,41 @@ def test_shared_memory_ends_with_its_variable():
     refuses(ptx.InvalidAccess, "\tst.shared.b32 [tile+512], %t;", "st.shared.b32", count=1, thread=0)
 
 
-def test_a_register_that_was_not_written():
-    body = "\tsetp.lt.u32 %p, %t, 5;\n\t@%p mov.b32 %r0, 3;\n\tadd.s32 %r1, %r0, 1;"
-    refuses(ptx.InvalidAccess, body, "add.s32 %r1", thread=5, block=0)
-    launch("\tsetp.lt.u32 %p, %t, 5;\n\t@%p mov.b32 %r0, 3;\n\t@%p add.s32 %r1, %r0, 1;")
+UNWRITTEN = (
+    "\tsetp.lt.u32 %p, %t, 5;\n\t@%p mov.b32 %r0, 4;\n\tadd.s32 %r1, %r0, 0;\n"  # of threads 5 and on, so too %r1
+)
+DEPENDS = {
+    "a store": (MINE + "\tst.global.b32 [%d1], %r1;", "st.global"),
+    "one part of a store": (MINE + "\tst.global.v2.b16 [%d1], {%h0, %h1};", "st.global"),
+    "an address": ("\tcvt.u64.u32 %d2, %r1;\n\tadd.s64 %d2, %d2, %x;\n\tld.global.b32 %r3, [%d2];", "ld.global"),
+    "a shared address": ("\tst.shared.b32 [%r1], 1;", "st.shared"),
+    "a guard": ("\tsetp.eq.s32 %p, %r1, 4;\n\t@%p mov.b32 %r2, 1;", "@%p mov.b32 %r2"),
+    "a branch": ("\tsetp.eq.s32 %p, %r1, 4;\n\t@!%p bra $END;\n$END:", "bra $END"),
+    "a vote": ("\tsetp.eq.s32 %p, %r1, 4;\n\tvote.sync.any.pred %p, %p, -1;", "vote.sync"),
+    "a lane": ("\tshfl.sync.idx.b32 %r2, %t, %r1, 31, -1;", "shfl.sync"),
+}
+
+
+@pytest.mark.parametrize("case", DEPENDS)
+def test_what_a_thread_does_may_not_depend_on_a_register_that_was_not_written(case):
+    body, at = DEPENDS[case]
+    parts = "\tmov.b16 %h0, 1;\n\tcvt.u16.u32 %h1, %r1;\n"
+    refuses(ptx.InvalidAccess, UNWRITTEN + parts + body, at, thread=5, block=0)
+    written = UNWRITTEN.replace("@%p mov", "mov").replace("mov.b32 %r0, 4", "and.b32 %r0, %t, 4") + parts + body
+    if case != "a shared address":  # which all threads write, all the same
+        launch(written)
+
+
+def test_a_shuffle_brings_along_that_a_register_was_not_written():
+    body = UNWRITTEN + "\tshfl.sync.idx.b32 %r2, %r1, {}, 31, -1;\n" + MINE + "\tst.global.b32 [%d1], %r2;"
+    launch(body.format(4))
+    refuses(ptx.InvalidAccess, body.format(5), "st.global", thread=0)
+
+
+def test_a_register_that_was_not_written_may_be_moved_about_and_guarded():
+    """Compilers do so where a value does not matter."""
+    launch(UNWRITTEN + MINE + "\tsetp.lt.u32 %p, %t, 5;\n\tmov.b32 %r2, %r1;\n\t@%p st.global.b32 [%d1], %r2;")
+    launch(UNWRITTEN + MINE + "\tmov.b32 %r1, 1;\n\tst.global.b32 [%d1], %r1;")
 
 
 RACES = {"global": "\tst.global.b32 [%y], {};", "shared": "\tst.shared.b32 [tile], {};"}
@@ -210,5 +241,5 @@ def test_a_block_reads_what_another_block_wrote():
 def test_a_place_in_a_later_block_is_named_by_its_own_numbers():
     body = "\tsetp.eq.s32 %p, %c, 2;\n\tsetp.eq.and.s32 %p, %t, 5, %p;\n\t@%p st.global.b32 [%y+-8], %t;"
     refuses(ptx.InvalidAccess, body, "st.global.b32", blocks=4, block=2, thread=5)
-    body = "\tsetp.ne.s32 %p, %c, 3;\n\t@%p mov.b32 %r0, 1;\n\tadd.s32 %r1, %r0, 1;"
-    refuses(ptx.InvalidAccess, body, "add.s32 %r1", blocks=4, block=3, thread=0)
+    body = "\tsetp.ne.s32 %p, %c, 3;\n\t@%p mov.b32 %r0, 1;\n\tsetp.eq.s32 %p, %r0, 1;\n\t@%p mov.b32 %r1, 1;"
+    refuses(ptx.InvalidAccess, body, "@%p mov.b32 %r1", blocks=4, block=3, thread=0)
