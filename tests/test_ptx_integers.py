@@ -138,7 +138,7 @@ def test_prmt_copies_bytes_or_their_signs():
 
 
 def test_immediates_are_read_in_every_base_and_sign():
-    """4.5.1: "hexadecimal, octal, decimal, or binary"; 4.5.2: "0[fF]{hexdigit}{8}" is the bits of a float."""
+    """4.5.1: integers in hexadecimal, octal, decimal and binary; 4.5.2: 0f and 8 digits are the bits of a float."""
     (a,) = pairs([5, 0xFFFFFFFF])
     literals = {
         "0x1F": 31,

@@ -131,7 +131,7 @@ def test_dynamic_shared_memory_is_as_large_as_the_launch_says():
 
 
 def test_constants_and_global_variables_have_their_initial_values():
-    """5.4.4: initializers of .const and .global; "variables ... are initialized to zero by default" beyond them."""
+    """5.4.4: .const and .global variables have initial values, and zeros behind them."""
     outside = ".const .align 4 .b32 table[3] = {5, 0xFFFFFFFF, 7};\n.global .align 4 .b8 text[8] = {95, 67, 85};"
     body = "\tld.const.b32 %r0, [table+4];\n\tst.global.b32 [%y], %r0;\n\tld.global.b32 %r1, [text];\n"
     body += "\tst.global.b32 [%y+4], %r1;\n"
@@ -140,7 +140,7 @@ def test_constants_and_global_variables_have_their_initial_values():
 
 
 def test_parameters_of_every_width_are_read_by_value():
-    """5.1.6.1: "kernel function parameters ... accessed with ld.param"."""
+    """5.1.6.1: parameters of a kernel are read with ld.param."""
     kinds = ["u64", "s64", "f64", "u32", "s32", "f32", "u16", "s16", "u8", "s8"]  # so that each is aligned
     values = [np.uint64(2**64 - 2), np.int64(-(2**40)), np.float64(1.5), np.uint32(2**32 - 1), np.int32(-70000)]
     values += [np.float32(-0.0), np.uint16(60000), np.int16(-300), np.uint8(200), np.int8(-3)]

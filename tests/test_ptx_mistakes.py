@@ -78,8 +78,8 @@ def test_between_buffers_no_address_leads_from_one_to_the_next():
     ],
 )
 def test_misaligned_for_its_width(access, offset):
-    # 6.4.1: "If an address is not properly aligned, the resulting behavior is undefined": "naturally aligned to a
-    # multiple of the access size", of a vector the whole of it.
+    # 6.4.1: "The address must be naturally aligned to a multiple of the access size": "the total number of bytes
+    # accessed", so "the access size of ld.v4.b32 is 16 bytes".
     base = "tile" if "shared" in access else "%x"
     store = "\tst.shared.v2.b64 [tile], {%x, %x};\n" if "shared" in access else ""
     refuses(ptx.InvalidAccess, f"{store}\t{access}, [{base}+{offset}];", access, count=1, thread=0, block=0)
@@ -167,7 +167,8 @@ RACES = {"global": "\tst.global.b32 [%y], {};", "shared": "\tst.shared.b32 [tile
 
 @pytest.mark.parametrize("space", RACES)
 def test_two_threads_of_a_block_write_different_values_to_one_place(space):
-    """8.10.6: two writes that neither happens before the other, to one place, are a race."""
+    # 8.7.1: "Two conflicting memory operations are said to be in a data-race if they are not related in causality order
+    # and they are not morally strong." That the same value is no race is the choice of this tool.
     refuses(ptx.DataRace, RACES[space].format("%t"), f"st.{space}.b32", block=0)
     launch(RACES[space].format("7"))
     apart = "\tsetp.lt.u32 %p, %t, 32;\n\t@%p bra $A;\n\tst.{0}.b32 [{1}], 5;\n\tbra $END;\n$A:\n"
@@ -232,7 +233,7 @@ def test_a_barrier_of_a_warp_orders_only_its_members():
 
 
 def test_a_block_reads_what_another_block_wrote():
-    """Blocks run in any order: 2.2.2: "no guarantee" of order; here the later block reads the earlier one's output."""
+    """2.2: "Multiple CTAs may execute concurrently and in parallel, or sequentially, depending on the platform." """
     body = "\tsetp.eq.s32 %p, %c, 0;\n\t@%p st.global.b32 [%y], 5;\n\t@!%p ld.global.b32 %r0, [%y];"
     with pytest.raises(ptx.DataRace):
         launch(body, blocks=2, count=1)

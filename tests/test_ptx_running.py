@@ -130,7 +130,7 @@ def test_a_read_only_array_may_be_read_and_not_written():
 
 
 def test_a_block_larger_than_the_kernel_was_compiled_for():
-    """11.3.2 .maxntid: "the maximum number of threads in the thread block (CTA)"; .reqntid: exactly so many."""
+    """11.3: .maxntid has the most threads that a block may have, .reqntid how many it has."""
     with pytest.raises(ValueError, match=r"maxntid|64"):
         ptx.run(ONE, np.zeros(128, np.uint32), np.uint32(1), grid=(1, 1, 1), block=(96, 1, 1))
     required = ONE.replace(".maxntid 64", ".reqntid 64")

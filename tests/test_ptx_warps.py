@@ -150,6 +150,7 @@ def test_a_thread_that_is_not_among_the_members_may_not_shuffle():
 
 
 def test_a_lane_that_does_not_execute_the_shuffle_has_no_value():
-    """9.7.9.6: "if the thread ... sources a register from an inactive thread", the result is unpredictable."""
+    # 9.7.9.5: "results are undefined in divergent control flow within a warp, if an active thread sources a register
+    # from an inactive thread".
     with pytest.raises(ptx.Error, match="thread 9"):
         threads("\tshfl.sync.down.b32 %o, %t, 1, 31, -1;", 10)
