@@ -233,7 +233,7 @@ def test_a_barrier_of_a_warp_orders_only_its_members():
 
 
 def test_a_block_reads_what_another_block_wrote():
-    """2.2: "Multiple CTAs may execute concurrently and in parallel, or sequentially, depending on the platform." """
+    # 2.2: "Multiple CTAs may execute concurrently and in parallel, or sequentially, depending on the platform."
     body = "\tsetp.eq.s32 %p, %c, 0;\n\t@%p st.global.b32 [%y], 5;\n\t@!%p ld.global.b32 %r0, [%y];"
     with pytest.raises(ptx.DataRace):
         launch(body, blocks=2, count=1)

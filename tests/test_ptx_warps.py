@@ -43,8 +43,8 @@ def test_shfl_takes_a_lane_for_each_thread_and_needs_no_predicate():
 
 
 def test_shfl_exchanges_where_only_the_members_are():
-    # 9.7.9.6: "shfl.sync will cause executing thread to wait until all non-exited threads corresponding to membermask
-    # have executed shfl.sync with the same qualifiers and same membermask value".
+    # 9.7.9.6: the executing thread waits until "all non-exited threads corresponding to membermask" have executed the
+    # same instruction (the words of 9.7.13.9 vote.sync).
     body = """
     mov.b32 %o, %t;
     setp.ge.u32 %p, %t, 16;
@@ -144,7 +144,7 @@ $WAIT:
 
 
 def test_a_thread_that_is_not_among_the_members_may_not_shuffle():
-    """9.7.9.6: "The behavior of shfl.sync is undefined if the executing thread is not in the membermask"."""
+    """9.7.9.6, as of vote.sync: "undefined if the executing thread is not in the membermask"."""
     with pytest.raises(ptx.Error, match="thread 8"):
         threads("\tshfl.sync.bfly.b32 %o, %t, 1, 31, 0xff;", 32)
 
