@@ -4,6 +4,7 @@ Large arrays have larger blocks than small ones, of the sizes that `kernels/gpu/
 """
 
 import math
+import re
 from unittest import mock
 
 import numpy as np
@@ -24,6 +25,11 @@ KERNELS = [
     c for c in ALL if c.who != "formula" and math.prod(c.shape) == SIZE and c.noise != "JaxUniform" and not c.chain
 ]
 H200 = [row for row in tuning.TABLE if row.device == "NVIDIA H200"]
+
+
+# "In particular, mul/add sequences with no rounding modifiers may be optimized to use fused-multiply-add instructions on
+# the target device", PTX ISA, 9.7.3.3: `ptxas` might then do what the PTX does not.
+CONTRACTIBLE = re.compile(r"\bmul(\.ftz)?(\.sat)?\.(f32|f64|b?f16(x2)?)\s")
 
 
 def arrays(case: Case, blocks: int) -> list[np.ndarray]:
@@ -65,6 +71,7 @@ def drawn(case: Case, seeds: np.ndarray, at: np.ndarray) -> np.ndarray:
 def check(case: Case) -> None:
     program = compiled_program(case)
     [kernel] = program.kernels
+    assert not CONTRACTIBLE.search(kernel.text)
     blocks = math.prod(kernel.grid)
     chosen, size = (0, blocks // 2 + 1, blocks - 1), SIZE // blocks
     given = arrays(case, blocks)
@@ -119,3 +126,8 @@ def row_case(row: tuning.Row) -> Case:
 def test_so_have_the_blocks_that_were_measured_to_be_fastest_on_another_device(row: tuning.Row) -> None:
     with mock.patch.object(tuning, "device_kind", return_value=row.device):
         check(row_case(row))
+
+
+def test_a_product_that_may_be_contracted_would_be_seen() -> None:
+    assert CONTRACTIBLE.search("mul.f32 %f3, %f1, %f2;")
+    assert not CONTRACTIBLE.search("mul.rn.f32 %f3, %f1, %f2; mul.wide.u32 %rd3, %r1, 4;")

@@ -1,0 +1,74 @@
+"""What XLA for CUDA makes of the formula: which roundings it keeps, and which it leaves out."""
+
+import dataclasses
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import oracle
+import pytest
+from implementations import COMPILED, Where
+from oracle import assert_same_bits
+
+from bench import baselines
+from intnumerics import kernels
+from intnumerics.kernels import QuantSpec
+from tools import ptx
+
+pytestmark = pytest.mark.ptx
+
+NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
+SUM = QuantSpec(127.0, clip=True, rounding=None)
+N = 1 << 16
+
+
+def numbers(dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    return (random.standard_normal(N) * 60).astype(dtype), random.uniform(-0.5, 0.5, N).astype(np.float32)
+
+
+@pytest.mark.parametrize(("dtype", "is_kept"), [(ml_dtypes.bfloat16, False), (np.float16, True)])
+def test_xla_leaves_out_the_formulas_cast_to_bfloat16_after_the_noise_and_never_ours(dtype: Any, is_kept: bool) -> None:
+    x, noise = numbers(dtype)
+    kept = oracle.quantize(x, noise, NEAREST)
+    left_out = oracle.quantize(x, noise, dataclasses.replace(NEAREST, noise_dtype=np.dtype(np.float32)))
+    assert np.mean(kept != left_out) > 0.01
+    assert_same_bits(ptx.compile(baselines.nearest, x, noise)(x, noise), kept if is_kept else left_out)
+    [reference] = [row.operation("quantize") for row in kernels.TABLE if row.name == "reference"]
+    for quantize in (reference, COMPILED["xla's compiled code"].operations().quantize):
+        assert quantize is not None
+        assert_same_bits(ptx.compile(lambda x, n, q=quantize: q(x, n, NEAREST), x, noise)(x, noise), kept)
+
+
+@pytest.mark.parametrize("where", COMPILED.values(), ids=COMPILED)
+def test_a_scale_before_the_pass_is_a_product_of_its_own(where: Where) -> None:
+    """A product and a sum that are contracted to one FMA would give other bits."""
+    x, noise = numbers(np.float32)
+    scale = np.float32(1.2345678)
+    contracted = (x.astype(np.float64) * np.float64(scale) + noise).astype(np.float32)
+    expected = oracle.quantize(x * scale, noise, SUM)
+    assert np.mean(oracle.quantize(contracted, None, SUM) != expected) > 0.01
+    quantize = where.operations().quantize
+    assert_same_bits(where.run(lambda x, s, n: quantize(x * s, n, SUM), x, scale, noise), expected)
+
+
+def test_a_division_by_a_scale_is_an_approximation_whose_bits_are_the_devices() -> None:
+    x = numbers(np.float32)[0]
+    divide = ptx.compile(lambda x, s: x / s, x, np.float32(3))
+    with pytest.raises(ptx.Unsupported, match=r"div\.full\.f32"):
+        divide(x, np.float32(3))
+
+
+@pytest.mark.parametrize("where", COMPILED.values(), ids=COMPILED)
+@pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
+def test_nan_of_every_sign_and_payload_stays_nan(where: Where, dtype: np.dtype) -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    x = (bits if dtype.itemsize == 2 else np.repeat(bits, 2).view(np.uint32)).view(dtype)
+    with np.errstate(invalid="ignore"):
+        x = x[np.isnan(x)][::3]
+    specs = [*oracle.specs(8), dataclasses.replace(NEAREST, integer_dtype=np.dtype(np.int8))]
+    quantize = where.operations().quantize
+    results = where.run(lambda x: [quantize(x, None, spec) for spec in specs], x)
+    for spec, y in zip(specs, results, strict=True):
+        with np.errstate(invalid="ignore"):
+            assert (y == 0).all() if spec.integer_dtype else np.isnan(y).all()
