@@ -27,8 +27,8 @@ KERNELS = [
 H200 = [row for row in tuning.TABLE if row.device == "NVIDIA H200"]
 
 
-# "In particular, mul/add sequences with no rounding modifiers may be optimized to use fused-multiply-add instructions on
-# the target device", PTX ISA, 9.7.3.3: `ptxas` might then do what the PTX does not.
+# PTX ISA, 9.7.3.3: "mul/add sequences with no rounding modifiers may be optimized to use fused-multiply-add instructions
+# on the target device". `ptxas` might then do what the PTX does not.
 CONTRACTIBLE = re.compile(r"\bmul(\.ftz)?(\.sat)?\.(f32|f64|b?f16(x2)?)\s")
 
 

@@ -1,4 +1,4 @@
-"""The tests of compiled code can fail: each break in the PTX of a kernel is found, by the bits or by a check of memory."""
+"""The tests of compiled code can fail: each break in a kernel's PTX is found, by the bits or by a check of memory."""
 
 import dataclasses
 import functools

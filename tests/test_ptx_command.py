@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.aot, pytest.mark.tools]
+pytestmark = [pytest.mark.ptx, pytest.mark.tools]
 
 ROOT = pathlib.Path(__file__).parent.parent
 

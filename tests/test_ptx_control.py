@@ -153,7 +153,7 @@ def test_barriers_that_never_meet_are_a_deadlock():
     apart = "\tmov.b32 %o, 0;\n\tsetp.lt.u32 %p, %t, 32;\n\t@%p bra $A;\n\tbar.sync 1;\n\tbra $END;\n$A:\n"
     apart += "\tbar.sync 2;\n$END:"
     out = np.zeros(64, np.uint32)
-    with pytest.raises(ptx.Deadlock):
+    with pytest.raises(ptx.DeadlockError):
         ptx.run(module(f"{THREAD}{apart}\n{STORE}", ["p_o"], DECLARED), out, grid=(1, 1, 1), block=(64, 1, 1))
 
 

@@ -126,7 +126,7 @@ def test_dynamic_shared_memory_is_as_large_as_the_launch_says():
     body = "\tld.global.b32 %r0, [%x];\n\tmov.b32 %r1, dynamic;\n\tst.shared.b32 [%r1+28], %r0;\n"
     body += "\tld.shared.b32 %r2, [dynamic+28];\n\tst.global.b32 [%y], %r2;"
     assert once(body, BYTES, 4, outside=outside, shared=32) == BYTES[:4].tobytes()
-    with pytest.raises(ptx.InvalidAccess):
+    with pytest.raises(ptx.AccessError):
         once(body, BYTES, 4, outside=outside, shared=28)
 
 

@@ -49,20 +49,20 @@ def test_outside_of_a_buffer(access, offset):
     """Before it, behind it, far away."""
     body = f"\tsetp.eq.s32 %p, %t, 7;\n\tselp.b64 %z, {offset}, 0, %p;\n\tadd.s64 %d2, %x, %z;\n"
     body += "\t@!%p mul.wide.u32 %z, %t, 4;\n\t@!%p add.s64 %d2, %x, %z;\n"
-    refuses(ptx.InvalidAccess, f"{body}\t{access};", access, thread=7, block=0)
+    refuses(ptx.AccessError, f"{body}\t{access};", access, thread=7, block=0)
 
 
 def test_half_outside_of_a_buffer():
     body = "\tld.global.v2.b32 {%r0, %r1}, [%x+24];"
     launch(body, count=1, size=8)
-    refuses(ptx.InvalidAccess, body, "ld.global.v2", count=1, size=7, thread=0, block=0)
+    refuses(ptx.AccessError, body, "ld.global.v2", count=1, size=7, thread=0, block=0)
 
 
 def test_between_buffers_no_address_leads_from_one_to_the_next():
     """Whatever is next to a buffer is not another buffer."""
     for step in (-1, 1):
         body = f"\tadd.s64 %z, %y, {step * 128};\n\tld.global.b32 %r0, [%z];"
-        refuses(ptx.InvalidAccess, body, "ld.global.b32", count=1, thread=0)
+        refuses(ptx.AccessError, body, "ld.global.b32", count=1, thread=0)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_misaligned_for_its_width(access, offset):
     # accessed", so "the access size of ld.v4.b32 is 16 bytes".
     base = "tile" if "shared" in access else "%x"
     store = "\tst.shared.v2.b64 [tile], {%x, %x};\n" if "shared" in access else ""
-    refuses(ptx.InvalidAccess, f"{store}\t{access}, [{base}+{offset}];", access, count=1, thread=0, block=0)
+    refuses(ptx.AccessError, f"{store}\t{access}, [{base}+{offset}];", access, count=1, thread=0, block=0)
 
 
 @pytest.mark.parametrize(("align", "fits"), [(4, False), (8, False), (16, True), (256, True)])
@@ -91,38 +91,38 @@ def test_alignment_that_the_parameter_does_not_promise(align, fits):
     if fits:
         launch(body, count=1, align=align)
     else:
-        refuses(ptx.InvalidAccess, body, "ld.global.v4", count=1, align=align, thread=0)
+        refuses(ptx.AccessError, body, "ld.global.v4", count=1, align=align, thread=0)
 
 
 def test_a_null_pointer():
     body = kernel("\tld.global.b32 %r0, [%x];")
-    with pytest.raises(ptx.InvalidAccess) as caught:
+    with pytest.raises(ptx.AccessError) as caught:
         ptx.run(body, None, np.zeros(4, np.uint32), grid=(1, 1, 1), block=(1, 1, 1))
     names(caught.value, line=line_of(body, "ld.global.b32"), thread=0, block=0)
 
 
 def test_an_output_that_nobody_wrote():
     body = "\tsetp.ne.s32 %p, %c, 1;\n\t@%p exit;\n" + MINE + "\tld.global.b32 %r0, [%d1];"
-    refuses(ptx.InvalidAccess, body, "ld.global.b32", blocks=2, thread=0, block=1)
+    refuses(ptx.AccessError, body, "ld.global.b32", blocks=2, thread=0, block=1)
     launch(body, blocks=2, outputs=())
     launch(MINE + "\tst.global.b32 [%d1], %t;\n\tld.global.b32 %r0, [%d1];")
     partly = MINE + "\tst.global.b16 [%d1], %t;\n\tld.global.b32 %r0, [%d1];"
-    refuses(ptx.InvalidAccess, partly, "ld.global.b32", count=1, thread=0)
+    refuses(ptx.AccessError, partly, "ld.global.b32", count=1, thread=0)
 
 
 def test_shared_memory_that_nobody_wrote():
     body = "\tst.shared.b32 [tile], 1;\n\tld.shared.b32 %r0, [tile+4];"
-    refuses(ptx.InvalidAccess, body, "ld.shared.b32", count=1, thread=0, block=0)
+    refuses(ptx.AccessError, body, "ld.shared.b32", count=1, thread=0, block=0)
 
 
 def test_shared_memory_does_not_outlive_its_block():
     body = "\tsetp.ne.s32 %p, %c, 0;\n\t@%p bra $READ;\n\tst.shared.b32 [tile], 1;\n\tret;\n$READ:\n"
     body += "\tld.shared.b32 %r0, [tile];"
-    refuses(ptx.InvalidAccess, body, "ld.shared.b32", count=1, blocks=2, block=1, thread=0)
+    refuses(ptx.AccessError, body, "ld.shared.b32", count=1, blocks=2, block=1, thread=0)
 
 
 def test_shared_memory_ends_with_its_variable():
-    refuses(ptx.InvalidAccess, "\tst.shared.b32 [tile+512], %t;", "st.shared.b32", count=1, thread=0)
+    refuses(ptx.AccessError, "\tst.shared.b32 [tile+512], %t;", "st.shared.b32", count=1, thread=0)
 
 
 UNWRITTEN = (
@@ -144,7 +144,7 @@ DEPENDS = {
 def test_what_a_thread_does_may_not_depend_on_a_register_that_was_not_written(case):
     body, at = DEPENDS[case]
     parts = "\tmov.b16 %h0, 1;\n\tcvt.u16.u32 %h1, %r1;\n"
-    refuses(ptx.InvalidAccess, UNWRITTEN + parts + body, at, thread=5, block=0)
+    refuses(ptx.AccessError, UNWRITTEN + parts + body, at, thread=5, block=0)
     written = UNWRITTEN.replace("@%p mov", "mov").replace("mov.b32 %r0, 4", "and.b32 %r0, %t, 4") + parts + body
     if case != "a shared address":  # which all threads write, all the same
         launch(written)
@@ -153,7 +153,7 @@ def test_what_a_thread_does_may_not_depend_on_a_register_that_was_not_written(ca
 def test_a_shuffle_brings_along_that_a_register_was_not_written():
     body = UNWRITTEN + "\tshfl.sync.idx.b32 %r2, %r1, {}, 31, -1;\n" + MINE + "\tst.global.b32 [%d1], %r2;"
     launch(body.format(4))
-    refuses(ptx.InvalidAccess, body.format(5), "st.global", thread=0)
+    refuses(ptx.AccessError, body.format(5), "st.global", thread=0)
 
 
 def test_a_register_that_was_not_written_may_be_moved_about_and_guarded():
@@ -169,11 +169,11 @@ RACES = {"global": "\tst.global.b32 [%y], {};", "shared": "\tst.shared.b32 [tile
 def test_two_threads_of_a_block_write_different_values_to_one_place(space):
     # 8.7.1: "Two conflicting memory operations are said to be in a data-race if they are not related in causality order
     # and they are not morally strong." That the same value is no race is the choice of this tool.
-    refuses(ptx.DataRace, RACES[space].format("%t"), f"st.{space}.b32", block=0)
+    refuses(ptx.RaceError, RACES[space].format("%t"), f"st.{space}.b32", block=0)
     launch(RACES[space].format("7"))
     apart = "\tsetp.lt.u32 %p, %t, 32;\n\t@%p bra $A;\n\tst.{0}.b32 [{1}], 5;\n\tbra $END;\n$A:\n"
     apart += "\tst.{0}.b32 [{1}], 6;\n$END:"
-    with pytest.raises(ptx.DataRace):
+    with pytest.raises(ptx.RaceError):
         launch(apart.format(space, "%y" if space == "global" else "tile"), count=64)
 
 
@@ -188,18 +188,18 @@ def test_a_barrier_between_two_writes_orders_them(space):
     )
     launch("\tmov.b32 %r0, 99;\n" + body, count=64)
     without = body.replace("\tbar.sync 0;\n", "")
-    with pytest.raises(ptx.DataRace):
+    with pytest.raises(ptx.RaceError):
         launch("\tmov.b32 %r0, 99;\n" + without, count=64)
 
 
 def test_two_blocks_write_different_values_to_one_place():
-    refuses(ptx.DataRace, "\tst.global.b32 [%y], %c;", "st.global.b32", blocks=2, count=1, block=1)
+    refuses(ptx.RaceError, "\tst.global.b32 [%y], %c;", "st.global.b32", blocks=2, count=1, block=1)
     assert launch("\tst.global.b32 [%y], 6;", blocks=2)[0] == 6
 
 
 def test_overlapping_writes_of_different_widths_are_one_place():
     body = "\tsetp.eq.u32 %p, %t, 0;\n\t@%p st.global.b32 [%y], 258;\n\t@!%p st.global.b8 [%y+1], 9;"
-    with pytest.raises(ptx.DataRace):
+    with pytest.raises(ptx.RaceError):
         launch(body, count=2)
     launch(body.replace(", 9;", ", 1;"), count=2)
 
@@ -209,9 +209,9 @@ def test_a_read_of_what_another_thread_wrote_without_a_barrier():
     # established by other means".
     body = "\tshl.b32 %r0, %t, 2;\n\tmov.b32 %r1, tile;\n\tadd.s32 %r0, %r0, %r1;\n\tst.shared.b32 [%r0], %t;\n{}"
     body += "\txor.b32 %r2, %t, 33;\n\tshl.b32 %r2, %r2, 2;\n\tadd.s32 %r2, %r2, %r1;\n\tld.shared.b32 %r3, [%r2];"
-    refuses(ptx.DataRace, body.format(""), "ld.shared.b32", count=64, block=0)
+    refuses(ptx.RaceError, body.format(""), "ld.shared.b32", count=64, block=0)
     launch(body.format("\tbar.sync 0;\n"), count=64)
-    with pytest.raises(ptx.DataRace):  # that of a warp does not reach the other warp
+    with pytest.raises(ptx.RaceError):  # that of a warp does not reach the other warp
         launch(body.format("\tbar.warp.sync -1;\n"), count=64)
 
 
@@ -219,7 +219,7 @@ def test_a_write_over_what_another_thread_read_without_a_barrier():
     body = "\tsetp.eq.u32 %p, %t, 0;\n\t@%p st.shared.b32 [tile], 5;\n\tbar.sync 0;\n\tld.shared.b32 %r0, [tile];\n{}"
     body += "\tsetp.eq.u32 %p, %t, 9;\n\t@%p st.shared.b32 [tile], 6;"
     launch(body.format("\tbar.sync 0;\n"))
-    with pytest.raises(ptx.DataRace):
+    with pytest.raises(ptx.RaceError):
         launch(body.format(""))
 
 
@@ -228,19 +228,19 @@ def test_a_barrier_of_a_warp_orders_only_its_members():
     body = "\tsetp.eq.u32 %p, %t, 0;\n\t@%p st.shared.b32 [tile], 5;\n\tsetp.ge.u32 %p, %t, 16;\n\t@%p bra $REST;\n"
     body += "\tbar.warp.sync {};\n$REST:\n\tsetp.eq.u32 %p, %t, {};\n\t@%p ld.shared.b32 %r0, [tile];"
     launch(body.format("0xffff", 3))
-    with pytest.raises(ptx.DataRace):
+    with pytest.raises(ptx.RaceError):
         launch(body.format("0xffff", 20))
 
 
 def test_a_block_reads_what_another_block_wrote():
     # 2.2: "Multiple CTAs may execute concurrently and in parallel, or sequentially, depending on the platform."
     body = "\tsetp.eq.s32 %p, %c, 0;\n\t@%p st.global.b32 [%y], 5;\n\t@!%p ld.global.b32 %r0, [%y];"
-    with pytest.raises(ptx.DataRace):
+    with pytest.raises(ptx.RaceError):
         launch(body, blocks=2, count=1)
 
 
 def test_a_place_in_a_later_block_is_named_by_its_own_numbers():
     body = "\tsetp.eq.s32 %p, %c, 2;\n\tsetp.eq.and.s32 %p, %t, 5, %p;\n\t@%p st.global.b32 [%y+-8], %t;"
-    refuses(ptx.InvalidAccess, body, "st.global.b32", blocks=4, block=2, thread=5)
+    refuses(ptx.AccessError, body, "st.global.b32", blocks=4, block=2, thread=5)
     body = "\tsetp.ne.s32 %p, %c, 3;\n\t@%p mov.b32 %r0, 1;\n\tsetp.eq.s32 %p, %r0, 1;\n\t@%p mov.b32 %r1, 1;"
-    refuses(ptx.InvalidAccess, body, "@%p mov.b32 %r1", blocks=4, block=3, thread=0)
+    refuses(ptx.AccessError, body, "@%p mov.b32 %r1", blocks=4, block=3, thread=0)

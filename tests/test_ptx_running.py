@@ -125,7 +125,7 @@ def test_bad_arguments_are_refused_before_anything_runs(case):
 def test_a_read_only_array_may_be_read_and_not_written():
     constant = np.broadcast_to(np.zeros(1, np.uint32), (64,)).copy()
     constant.flags.writeable = False
-    with pytest.raises(ptx.InvalidAccess):
+    with pytest.raises(ptx.AccessError):
         ptx.run(ONE, constant, np.uint32(7), grid=(2, 1, 1), block=(32, 1, 1))
 
 
@@ -139,6 +139,6 @@ def test_a_block_larger_than_the_kernel_was_compiled_for():
 
 
 def test_errors_have_one_base():
-    for error in (ptx.Unsupported, ptx.InvalidAccess, ptx.DataRace, ptx.Deadlock):
+    for error in (ptx.UnsupportedError, ptx.AccessError, ptx.RaceError, ptx.DeadlockError):
         assert issubclass(error, ptx.Error)
     assert issubclass(ptx.Error, Exception)

@@ -138,7 +138,7 @@ def test_a_shuffle_whose_members_are_elsewhere_is_a_deadlock():
 $WAIT:
     bar.sync 0;"""
     text = module(f"{THREAD}{body}\n{STORE}", ["p_o"], DECLARED)
-    with pytest.raises(ptx.Deadlock) as caught:
+    with pytest.raises(ptx.DeadlockError) as caught:
         ptx.run(text, np.zeros(32, np.uint32), grid=(1, 1, 1), block=(32, 1, 1))
     names(caught.value, line=line_of(text, "shfl.sync"), block=0, thread=0)
 

@@ -4,11 +4,11 @@ It follows NVIDIA's manual, "Parallel Thread Execution ISA". What it does not kn
 """
 
 from .dump import Kernel as Kernel
-from .errors import DataRace as DataRace
-from .errors import Deadlock as Deadlock
+from .errors import AccessError as AccessError
+from .errors import DeadlockError as DeadlockError
 from .errors import Error as Error
-from .errors import InvalidAccess as InvalidAccess
-from .errors import Unsupported as Unsupported
+from .errors import RaceError as RaceError
+from .errors import UnsupportedError as UnsupportedError
 from .machine import Execution as Execution
 from .machine import Step as Step
 from .program import UNWRITTEN as UNWRITTEN

@@ -65,7 +65,9 @@ def wrap(result: Kind) -> Compute:
 
 for source, result in itertools.product(INTEGERS, INTEGERS):
     define("", result, source, wrap(result), is_relaxed=True)
-    define(".sat", result, source, exactly(operator.pos, result, clamps=True), is_relaxed=True)
+    limits = [np.iinfo(kind.dtype) for kind in (source, result)]
+    if limits[0].min < limits[1].min or limits[0].max > limits[1].max:
+        define(".sat", result, source, exactly(operator.pos, result, clamps=True), is_relaxed=True)
 for integer, number in itertools.product(INTEGERS, FLOATS):
     for mode in ROUNDS:
         if mode == ".rn" or number.name != "f64" or integer.bits < 64:
@@ -74,13 +76,14 @@ for integer, number in itertools.product(INTEGERS, FLOATS):
             compute = to_integers(number, integer, MODES[mode], *ftz_)  # which are clamped in any case
             define(f"{mode}i{ftz}{sat}", integer, number, compute, is_relaxed=True)
 for source, result in itertools.product(FLOATS, FLOATS):
-    is_exact = source is result or KINDS[result.name].bits > source.bits
+    is_exact, is_bf16 = source is result or result.bits > source.bits, result.name == "bf16"
     modes = ["", *(f"{mode}i" for mode in ROUNDS)] if source is result else [""] if is_exact else ROUNDS
-    for mode, (ftz, *ftz_), (sat, is_sat) in itertools.product(
-        modes, flags(".ftz") if F32 in (source, result) else flags(), flags(".sat")
-    ):
+    ftz_flags = flags(".ftz") if F32 in (source, result) and not is_bf16 else flags()
+    for mode, (ftz, *ftz_), (sat, *sat_) in itertools.product(modes, ftz_flags, flags() if is_bf16 else flags(".sat")):
+        if is_bf16 and (mode == "" or (source is F32 and mode not in (".rn", ".rz"))):
+            continue
         whole = mode[2:3] if mode.endswith("i") else ""
-        compute = of_floats(source, result, MODES.get(mode, "n"), whole, any(ftz_), sat=is_sat)
+        compute = of_floats(source, result, MODES.get(mode, "n"), whole, any(ftz_), sat=any(sat_))
         define(f"{mode}{ftz}{sat}", result, source, compute)
 for result, mode in itertools.product((KINDS[n] for n in ("f16", "bf16", "f16x2", "bf16x2")), (".rn", ".rz")):
     for relu, is_relu in flags(".relu"):

@@ -15,7 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from .errors import Unsupported
+from .errors import UnsupportedError
 from .parser import parse
 
 WARP = 32
@@ -81,8 +81,8 @@ class Instruction:
         numbers = lambda text: tuple(map(int, filter(None, text.split(","))))  # noqa: E731
         return [Array(DTYPES[k], numbers(shape), numbers(order)[::-1]) for k, shape, order in ARRAY.findall(inside)]
 
-    def unsupported(self, why: str) -> Unsupported:
-        return Unsupported(f"HLO instruction %{self.name} ({self.operation}): {why}")
+    def unsupported(self, why: str) -> UnsupportedError:
+        return UnsupportedError(f"HLO instruction %{self.name} ({self.operation}): {why}")
 
 
 @dataclasses.dataclass(frozen=True)

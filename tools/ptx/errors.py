@@ -5,17 +5,17 @@ class Error(Exception):
     """Any of the errors below."""
 
 
-class Unsupported(Error, NotImplementedError):
+class UnsupportedError(Error, NotImplementedError):
     """PTX that the interpreter does not know, or whose result the manual leaves open."""
 
 
-class InvalidAccess(Error):
+class AccessError(Error):
     """Memory out of bounds or misaligned, or memory or a register that nobody wrote."""
 
 
-class DataRace(Error):
+class RaceError(Error):
     """Two threads that use one place without a barrier between them."""
 
 
-class Deadlock(Error):
+class DeadlockError(Error):
     """Threads that wait for others which will not come."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from . import conversions as conversions  # which adds its forms
-from .errors import Deadlock, InvalidAccess, Unsupported
+from .errors import AccessError, DeadlockError, UnsupportedError
 from .instructions import FORMS
 from .kinds import KINDS, SIGNED, UNSIGNED, Kind
 from .memory import WARP, Memory, Region, where
@@ -78,7 +78,7 @@ class Blocks:
         self.pc = np.zeros(self.threads.size, np.int64)
         self.waits = np.zeros(self.threads.size, bool)  # at a barrier
         self.phase = 0  # how many barriers it has passed
-        self.warp_phases = np.zeros(self.warps[-1] + 1, np.int64)
+        self.warp_phases = np.zeros(self.threads.size, np.int64)  # how many of a warp each thread has passed
         self.registers: dict[str, np.ndarray] = {}
         self.known: dict[str, np.ndarray] = {}  # which threads wrote a register, if not all did
         data = np.zeros(launch.shared, np.uint8)
@@ -113,13 +113,13 @@ class Blocks:
         places = sorted({int(at) - 1 for at in self.pc[self.waits]})
         if len({self.code[at].operands for at in places}) > 1:
             lines = ", ".join(str(self.code[at].line) for at in places)
-            raise Deadlock(f"block {self.position[0, 0]}: threads wait at different barriers, on lines {lines}")
+            raise DeadlockError(f"block {self.position[0, 0]}: threads wait at different barriers, on lines {lines}")
         self.waits[:] = False
         self.phase += 1
 
     def execute(self, at: int, together: np.ndarray) -> bool:
         """Executes the instruction at a place; whether the same threads go on with the next one."""
-        self.at, self.instruction, self.active = at, self.code[at], together
+        self.at, self.instruction, self.together, self.active = at, self.code[at], together, together
         self.pc[together] = at
         self.written: dict[str, np.ndarray] = {}
         self.doubt: dict[str, np.ndarray] = {}  # the registers that were read and which threads did not write
@@ -131,8 +131,8 @@ class Blocks:
                 goes_on = CONTROL[name](self)
             elif self.active.any():
                 HANDLERS.get(name, compute)(self)
-        except Unsupported as error:
-            raise Unsupported(f"line {self.instruction.line}: {error}: {self.instruction.text}") from None
+        except UnsupportedError as error:
+            raise UnsupportedError(f"line {self.instruction.line}: {error}: {self.instruction.text}") from None
         self.execution.counts[self.instruction.opcode] += int(np.count_nonzero(self.active))
         if self.traced is not None and self.active[self.traced]:
             writes = {name: int(bits[self.traced]) for name, bits in self.written.items()}
@@ -143,15 +143,15 @@ class Blocks:
         """Where the first of the active threads is, for a message."""
         return where(self.instruction, *self.position[(self.active if active is None else active).argmax()])
 
-    def unknown(self) -> Unsupported:
-        return Unsupported(f"unknown instruction {self.instruction.opcode}")
+    def unknown(self) -> UnsupportedError:
+        return UnsupportedError(f"unknown instruction {self.instruction.opcode}")
 
     # --- registers
 
     def register(self, name: str) -> Kind:
         kind = self.launch.entry.registers.get(name)
         if kind not in KINDS:
-            raise Unsupported(f"{name} is not a register of a type that is known")
+            raise UnsupportedError(f"{name} is not a register of a type that is known")
         return KINDS[kind]
 
     def read(self, operand: Operand, kind: Kind, is_relaxed: bool = False) -> np.ndarray:
@@ -165,7 +165,7 @@ class Blocks:
         if isinstance(operand, Address):
             return self.read(operand.base, kind) + kind.dtype(operand.offset)
         if not isinstance(operand, str):
-            raise Unsupported(f"operand {operand}")
+            raise UnsupportedError(f"operand {operand}")
         if operand in self.launch.symbols or operand in self.special:
             width = 32 if operand in self.special else max(kind.bits, 32)
             bits = np.asarray(self.special.get(operand, [self.launch.symbols.get(operand)]), UNSIGNED[width])
@@ -181,9 +181,7 @@ class Blocks:
         """The numbers, if they depend on nothing that nobody wrote: what a thread does must not."""
         for name, unknown in self.doubt.items():
             if (unknown & self.active).any():
-                raise InvalidAccess(
-                    f"{self.here(unknown & self.active)}: depends on register {name}, which nobody wrote"
-                )
+                raise AccessError(f"{self.here(unknown & self.active)}: depends on register {name}, which nobody wrote")
         return numbers
 
     def write(self, operand: Operand, numbers: np.ndarray, kind: Kind, is_relaxed: bool = False) -> None:
@@ -208,7 +206,7 @@ class Blocks:
 
     def check_width(self, name: str, width: int, kind: Kind, is_relaxed: bool) -> None:
         if width != kind.bits and not (is_relaxed and width > kind.bits > 1):
-            raise Unsupported(f"{name} has {width} bits where .{kind.name} is expected")
+            raise UnsupportedError(f"{name} has {width} bits where .{kind.name} is expected")
 
 
 def compute(block: Blocks) -> None:
@@ -221,7 +219,7 @@ def compute(block: Blocks) -> None:
         sources[:2] = [source if 4 * i in used else 0 for i, source in enumerate(sources[:2])]
     names = first.elements if isinstance(first, Vector) else (first,)
     if len(sources) != len(form.sources) or len(names) > len(form.results):
-        raise Unsupported(f"{len(names)} results and {len(sources)} sources")
+        raise UnsupportedError(f"{len(names)} results and {len(sources)} sources")
     numbers = [block.read(s, kind, form.is_relaxed) for s, kind in zip(sources, form.sources, strict=True)]
     found = form.compute(*numbers)
     for name, kind, value in zip(names, form.results, found if isinstance(found, tuple) else (found,), strict=False):
@@ -240,14 +238,14 @@ def leave(block: Blocks) -> bool:
 
 
 def jump(block: Blocks, to: int) -> bool:
-    block.pc[block.pc == block.at] += 1
+    block.pc[block.together] += 1
     block.pc[block.active] = to
     return False
 
 
 def barrier(block: Blocks) -> bool:
     operands = block.instruction.operands
-    if block.instruction.opcode not in BARRIERS or len(operands) != 1 or not isinstance(operands[0], int):
+    if block.instruction.opcode not in BARRIERS or len(operands) != 1 or operands[0] not in range(16):
         raise block.unknown()
     jump(block, block.at + 1)
     block.waits |= block.active

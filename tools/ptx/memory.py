@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .errors import DataRace, InvalidAccess
+from .errors import AccessError, RaceError
 from .parser import Instruction
 
 SPAN = 44  # the bits of an address within a range
@@ -39,8 +39,8 @@ class Place:
     instruction: Instruction
     threads: np.ndarray
 
-    def invalid(self, what: str, which: np.ndarray) -> InvalidAccess:
-        return InvalidAccess(f"{where(self.instruction, *self.threads[which[0], :2])}: {what}")
+    def invalid(self, what: str, which: np.ndarray) -> AccessError:
+        return AccessError(f"{where(self.instruction, *self.threads[which[0], :2])}: {what}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Memory:
                 if unwritten.any():
                     text = f"reads byte {offsets[unwritten][0, 0]} of {region.name}, which nobody wrote"
                     raise place.invalid(text, which[unwritten])
+            if not region.is_constant:
                 region.log.append(Access(place.instruction, place.threads[which], offsets, None))
         return result
 
@@ -146,7 +147,7 @@ def _check(region: Region) -> None:
                 + ("reads" if value[k] < 0 else f"writes {value[k]}")
                 for k in (earlier, later)
             )
-            raise DataRace(f"byte {offsets[start]} of {region.name}: {one}, and {other}, with no barrier between")
+            raise RaceError(f"byte {offsets[start]} of {region.name}: {one}, and {other}, with no barrier between")
 
 
 def _in_order(one: np.ndarray, other: np.ndarray) -> bool:

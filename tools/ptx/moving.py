@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .errors import Deadlock, Unsupported
+from .errors import DeadlockError, UnsupportedError
 from .kinds import KINDS, UNSIGNED, Kind
 from .machine import CONTROL, HANDLERS, Blocks, barrier, jump
 from .memory import WARP, Memory, Place
@@ -23,7 +23,7 @@ def typed(block: Blocks, name: str) -> Kind:
 def move(block: Blocks) -> None:
     """`mov`; a vector is packed into a register, or taken out of it, the first element lowest."""
     kind = typed(block, block.instruction.opcode.partition(".")[2])
-    result, source = block.instruction.operands
+    result, source = operands_of(block, 2)
     if not isinstance(source, Vector) and not isinstance(result, Vector):
         block.write(result, block.read(source, kind), kind)
         return
@@ -44,7 +44,7 @@ def convert_address(block: Blocks) -> None:
     """`cvta`: an address in global memory is the same as a generic one."""
     if block.instruction.opcode not in ("cvta.to.global.u64", "cvta.global.u64"):
         raise block.unknown()
-    result, source = block.instruction.operands
+    result, source = operands_of(block, 2)
     block.write(result, block.read(source, KINDS["u64"]), KINDS["u64"])
 
 
@@ -65,7 +65,7 @@ def transfer(block: Blocks) -> None:
         data = parameter(block, address, width)
     else:
         memory, addresses = locate(block, words[0], address)
-        phases = np.broadcast_to(block.phase, block.active.shape), block.warp_phases[block.warps]
+        phases = np.broadcast_to(block.phase, block.active.shape), block.warp_phases
         place = Place(block.instruction, np.column_stack([block.position, *phases])[block.active])
         if name == "st":
             values = [np.broadcast_to(kind.to(block.read(e, kind, True)), block.active.shape) for e in elements]
@@ -81,7 +81,7 @@ def transfer(block: Blocks) -> None:
 def parameter(block: Blocks, address: Address, width: int) -> np.ndarray:
     data = block.launch.parameters.get(str(address.base))
     if data is None or not 0 <= address.offset <= data.size - width:
-        raise Unsupported(f"unknown parameter {address.base} + {address.offset}")
+        raise UnsupportedError(f"unknown parameter {address.base} + {address.offset}")
     return data[None, address.offset : address.offset + width]
 
 
@@ -89,7 +89,7 @@ def locate(block: Blocks, space: str, address: Address) -> tuple[Memory, np.ndar
     """The memory of a state space, and the addresses of the active threads."""
     memory = {"global": block.launch.memory, "const": block.launch.memory, "shared": block.shared}.get(space)
     if memory is None:
-        raise Unsupported(f"unknown state space .{space}")
+        raise UnsupportedError(f"unknown state space .{space}")
     is_narrow = str(address.base) in block.launch.entry.registers and block.register(str(address.base)).bits == 32
     base = block.read(address.base, B32 if is_narrow else B64).astype(np.uint64)
     block.certain(base)
@@ -99,17 +99,23 @@ def locate(block: Blocks, space: str, address: Address) -> tuple[Memory, np.ndar
 # --- warps -----------------------------------------------------------------------------------------------------------
 
 
+def operands_of(block: Blocks, count: int) -> tuple[Operand, ...]:
+    if len(block.instruction.operands) != count:
+        raise UnsupportedError(f"{len(block.instruction.operands)} operands where {count} are expected")
+    return block.instruction.operands
+
+
 def members(block: Blocks, mask: Operand) -> None:
     """Raises unless the threads that the member mask names are here, and name themselves."""
     masks = np.broadcast_to(block.certain(block.read(mask, B32)), block.active.shape)
     named = masks[:, None] >> np.arange(WARP, dtype=np.uint32) & 1 == 1
-    size = block.warp_phases.size * WARP
+    size = (block.warps[-1] + 1) * WARP
     is_elsewhere = np.zeros(size, bool)
     is_elsewhere[: block.threads.size] = (block.pc < block.end) & ~block.active
     others = is_elsewhere.reshape(-1, WARP)[block.warps]
     wrong = block.active & ((named & others).any(axis=1) | ~named[block.threads, block.lanes])
     if wrong.any():
-        raise Deadlock(f"{block.here(wrong)}: the member mask names a thread that is elsewhere, or not this one")
+        raise DeadlockError(f"{block.here(wrong)}: the member mask names a thread that is elsewhere, or not this one")
 
 
 def shuffle(block: Blocks) -> None:
@@ -117,7 +123,7 @@ def shuffle(block: Blocks) -> None:
     mode = block.instruction.opcode.removeprefix("shfl.sync.").removesuffix(".b32")
     if block.instruction.opcode != f"shfl.sync.{mode}.b32" or mode not in ("up", "down", "bfly", "idx"):
         raise block.unknown()
-    first, source, *numbers, mask = block.instruction.operands
+    first, source, *numbers, mask = operands_of(block, 5)
     members(block, mask)
     by, limit = (block.certain(np.broadcast_to(block.read(o, B32), block.active.shape)).astype(int) for o in numbers)
     by, segment, clamp = by & 31, limit >> 8 & 31, limit & 31
@@ -139,8 +145,7 @@ def shuffle(block: Blocks) -> None:
 def vote(block: Blocks) -> None:
     """`vote.sync`, and `activemask`."""
     opcode = block.instruction.opcode
-    result, *sources = block.instruction.operands
-    source, mask = sources or (1, None)
+    result, source, mask = operands_of(block, 3) if opcode != "activemask.b32" else (*operands_of(block, 1), 1, None)
     if mask is not None:
         members(block, mask)
     votes = block.certain(np.broadcast_to(block.read(source, KINDS["pred"]), block.active.shape))
@@ -164,8 +169,8 @@ def synchronize(block: Blocks) -> bool:
     """`bar`, of a block or of a warp."""
     if block.instruction.opcode != "bar.warp.sync":
         return barrier(block)
-    members(block, block.instruction.operands[0])
-    block.warp_phases[np.unique(block.warps[block.active])] += 1
+    members(block, *operands_of(block, 1))
+    block.warp_phases[block.active] += 1
     return jump(block, block.at + 1)
 
 

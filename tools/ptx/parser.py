@@ -5,7 +5,7 @@ import functools
 import itertools
 import re
 
-from .errors import Unsupported
+from .errors import UnsupportedError
 
 TOKEN = re.compile(
     r"""(?P<skip>\s+|//[^\n]*|/\*.*?\*/)|(?P<string>"[^"]*")
@@ -100,7 +100,7 @@ def parse(text: str) -> Module:
     """Reads a module.
 
     Raises:
-        Unsupported: A directive or a form of an operand that is not known, with its line.
+        UnsupportedError: A directive or a form of an operand that is not known, with its line.
     """
     return _Parser(text).module()
 
@@ -110,7 +110,7 @@ class _Parser:
         self.tokens, at, line = [], 0, 1
         while at < len(text):
             if (found := TOKEN.match(text, at)) is None:
-                raise Unsupported(f"line {line}: cannot read {text[at : at + 20]!r}")
+                raise UnsupportedError(f"line {line}: cannot read {text[at : at + 20]!r}")
             if found.lastgroup != "skip":
                 self.tokens.append((found.group(), line, at))
             at, line = found.end(), line + found.group().count("\n")
@@ -140,15 +140,15 @@ class _Parser:
         if not self.accept(text):
             raise self.unsupported(f"{text!r} is expected")
 
-    def unsupported(self, what: str) -> Unsupported:
+    def unsupported(self, what: str) -> UnsupportedError:
         line = self.tokens[self.at][1]
         row = self.source.split("\n")[line - 1].strip()
-        return Unsupported(f"line {line}: {what} at {self.word!r}: {row}")
+        return UnsupportedError(f"line {line}: {what} at {self.word!r}: {row}")
 
     def integer(self) -> int:
         sign = -1 if self.accept("-") else 1
-        if not self.word[:1].isdigit():
-            raise self.unsupported("a number is expected")
+        if not self.word[:1].isdigit() or "." in self.word:
+            raise self.unsupported("an integer or the bits of a float are expected")
         return sign * number(self.next())
 
     def listed(self, item: object, end: str) -> list[object]:

@@ -125,7 +125,7 @@ def compile(function: Callable[..., Any], *avals: Any) -> Program:
         *avals: Its arguments, as arrays or as `jax.ShapeDtypeStruct`.
 
     Raises:
-        ptx.Unsupported: If an instruction of the program is not a kernel, a copy or a view; its name is in the message.
+        ptx.UnsupportedError: An instruction of the program is not a kernel, a copy or a view; the message names it.
         RuntimeError: If the compiler is not there.
     """
     try:

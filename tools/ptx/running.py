@@ -30,8 +30,8 @@ def run(
 
     Args:
         text: The module.
-        *buffers: One for each parameter of the kernel, in order: a C-contiguous array for a pointer, which is changed in
-            place; None for a pointer that is null; a NumPy scalar for any other parameter.
+        *buffers: One for each parameter of the kernel, in order: a C-contiguous array for a pointer, which is changed
+            in place; None for a pointer that is null; a NumPy scalar for any other parameter.
         grid: How many blocks, along up to three axes.
         block: How many threads a block has, along up to three axes.
         entry: The name of the kernel; may be left out if the module has one.
@@ -79,7 +79,7 @@ def run(
         raise ValueError(f"trace is {trace}: a block that runs, and a thread below {threads}")
     memory, parameters = Memory(), {}
     for i, (parameter, buffer) in enumerate(zip(kernel.parameters, buffers, strict=True)):
-        align = alignments[i] if alignments else parameter.align or 1
+        align = alignments[i] if alignments else parameter.align or 4
         parameters[parameter.name] = bind(memory, i, parameter, buffer, align, i in outputs)
     symbols, total = place_variables(memory, module.variables, shared)
     launch = Launch(kernel, grid, block, parameters, symbols, memory, total, trace)
