@@ -7,6 +7,7 @@ import math
 import re
 from unittest import mock
 
+import jax
 import numpy as np
 import oracle
 import pytest
@@ -15,20 +16,22 @@ from oracle import assert_same_bits
 
 from bench.aot.cases import SIZE, Case, cases
 from intnumerics.kernels.gpu import tuning
+from tools import ptx
 
 pytestmark = pytest.mark.ptx
 
 KEY = (0x243F6A88, 0x85A308D3)
 FIRST = 8 * ((1 << 32) - 64)  # the number of the first element: the numbers of blocks of eight pass 2**32
 ALL = [case for platform in ("cuda", "jax_triton") for case in cases(platform)]
-KERNELS = [
-    c for c in ALL if c.who != "formula" and math.prod(c.shape) == SIZE and c.noise != "JaxUniform" and not c.chain
+KERNELS = [  # those whose noise is that of jax.random, and chains, are in test_compiled_xla.py
+    case
+    for case in ALL
+    if case.who != "formula" and math.prod(case.shape) == SIZE and case.noise != "JaxUniform" and not case.chain
 ]
 H200 = [row for row in tuning.TABLE if row.device == "NVIDIA H200"]
 
-
-# PTX ISA, 9.7.3.3: "mul/add sequences with no rounding modifiers may be optimized to use fused-multiply-add instructions
-# on the target device". `ptxas` might then do what the PTX does not.
+# PTX ISA, 9.7.3.3: "mul/add sequences with no rounding modifiers may be optimized to use fused-multiply-add
+# instructions on the target device". `ptxas` might then do what the PTX does not.
 CONTRACTIBLE = re.compile(r"\bmul(\.ftz)?(\.sat)?\.(f32|f64|b?f16(x2)?)\s")
 
 
@@ -68,47 +71,65 @@ def drawn(case: Case, seeds: np.ndarray, at: np.ndarray) -> np.ndarray:
     return ((draws + 0.5) / 65536 - 0.5).astype(np.float32)
 
 
+def check_block(case: Case, given: list[np.ndarray], results: list[np.ndarray], at: np.ndarray) -> None:
+    """Compares what a block wrote, at consecutive indices, with the formula."""
+    x, *others = given
+    here, packed_at = x.reshape(-1)[at], slice(at[0] // 8, -(-(at[-1] + 1) // 8))
+    if case.backward:
+        inside = oracle.mask(others[0].reshape(-1)[at], case.spec) if case.backward == "x" else None
+        if inside is None:
+            inside = np.unpackbits(others[0].reshape(-1)[packed_at], bitorder="little", count=at.size) == 1
+        assert_same_bits(results[0].reshape(-1)[at], np.where(inside, here, np.zeros_like(here)))
+        return
+    noise = None
+    if others:
+        is_drawn = others[0].dtype == np.uint32
+        noise = drawn(case, others[0], at) if is_drawn else np.broadcast_to(others[0], x.shape).reshape(-1)[at]
+    assert_same_bits(results[0].reshape(-1)[at], oracle.quantize(here, noise, case.spec))
+    if case.mask:
+        assert_same_bits(results[1].reshape(-1)[packed_at], oracle.packed_mask(here, case.spec))
+
+
 def check(case: Case) -> None:
-    program = compiled_program(case)
+    program = ptx.compile(case.function, *case.avals)
     [kernel] = program.kernels
     assert not CONTRACTIBLE.search(kernel.text)
     blocks = math.prod(kernel.grid)
     chosen, size = (0, blocks // 2 + 1, blocks - 1), SIZE // blocks
     given = arrays(case, blocks)
     results = program(*given, blocks={kernel.name: chosen})
-    y, *packed = (result.reshape(-1) for result in (results if case.mask else [results]))
-    x, *others = given
     for block in chosen:
-        at = np.arange(block * size, (block + 1) * size)
-        here = x.reshape(-1)[at]
-        if case.backward == "mask":
-            bits = np.unpackbits(others[0].reshape(-1)[block * size // 8 : (block + 1) * size // 8], bitorder="little")
-            assert_same_bits(y[at], np.where(bits == 1, here, np.zeros_like(here)))
-            continue
-        if case.backward:
-            inside = oracle.mask(others[0].reshape(-1)[at], case.spec)
-            assert_same_bits(y[at], np.where(inside, here, np.zeros_like(here)))
-            continue
-        noise = None
-        if others:
-            is_drawn = others[0].dtype == np.uint32
-            noise = drawn(case, others[0], at) if is_drawn else np.broadcast_to(others[0], x.shape).reshape(-1)[at]
-        assert_same_bits(y[at], oracle.quantize(here, noise, case.spec))
-        if packed:
-            assert_same_bits(
-                packed[0][block * size // 8 : (block + 1) * size // 8], oracle.packed_mask(here, case.spec)
-            )
-
-
-def compiled_program(case: Case):
-    from tools import ptx
-
-    return ptx.compile(case.function, *case.avals)
+        check_block(case, given, list(results) if case.mask else [results], np.arange(block * size, (block + 1) * size))
 
 
 @pytest.mark.parametrize("case", KERNELS, ids=lambda case: case.name)
 def test_the_blocks_of_a_large_array_have_the_formulas_bits(case: Case) -> None:
     check(case)
+
+
+BEYOND = [case for case in ALL if case.elements > 1 << 31 and case.noise != "shared noise"]
+
+
+@pytest.mark.parametrize("case", BEYOND, ids=lambda case: case.name)
+def test_so_have_the_last_blocks_of_an_array_whose_indices_need_64_bits(case: Case) -> None:
+    """Of arrays of zeros, which take no memory until they are used, with numbers at the end."""
+    program = ptx.compile(case.function, *case.avals)
+    [kernel] = program.kernels
+    blocks = math.prod(kernel.grid)
+    size = 1 << ((case.elements - 1) // blocks).bit_length()
+    start = (blocks - 2) * size
+    given = [np.zeros(aval.shape, aval.dtype) for aval in case.avals]
+    given[0][start:] = np.resize(oracle.values(case.spec, given[0].dtype), case.elements - start)
+    if case.backward:
+        given[1][start // 8 :] = 0x5A
+    elif case.noise:
+        given[1][:] = streams.seed(KEY, FIRST)
+    results = [np.zeros(a.shape, a.dtype) for a in jax.tree.leaves(jax.eval_shape(case.function, *case.avals))]
+    buffers = [*given, *results]
+    buffers += [None] * (len(kernel.parameters) - len(buffers))
+    how = {"grid": kernel.grid, "block": kernel.block, "entry": kernel.name, "shared": kernel.shared}
+    ptx.run(kernel.text, *buffers, **how, alignments=kernel.alignments, blocks=(blocks - 2, blocks - 1))
+    check_block(case, given, results, np.arange(start, case.elements))
 
 
 def row_case(row: tuning.Row) -> Case:

@@ -3,15 +3,26 @@
 import dataclasses
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import oracle
 import pytest
+import streams
 from implementations import COMPILED, Where
 from oracle import assert_same_bits
+from original import dither, spec_of
 
 from bench import baselines
-from intnumerics import kernels
+from intnumerics import (
+    IntNumerics,
+    JaxUniform,
+    PhiloxUniform,
+    RandomCenteredUniform,
+    quantize,
+    quantize_to_int,
+)
 from intnumerics.kernels import QuantSpec
 from tools import ptx
 
@@ -34,10 +45,9 @@ def test_xla_leaves_out_the_formulas_cast_to_bfloat16_after_the_noise_and_never_
     left_out = oracle.quantize(x, noise, dataclasses.replace(NEAREST, noise_dtype=np.dtype(np.float32)))
     assert np.mean(kept != left_out) > 0.01
     assert_same_bits(ptx.compile(baselines.nearest, x, noise)(x, noise), kept if is_kept else left_out)
-    [reference] = [row.operation("quantize") for row in kernels.TABLE if row.name == "reference"]
-    for quantize in (reference, COMPILED["xla's compiled code"].operations().quantize):
-        assert quantize is not None
-        assert_same_bits(ptx.compile(lambda x, n, q=quantize: q(x, n, NEAREST), x, noise)(x, noise), kept)
+    for where in (Where("reference", None, "h100"), COMPILED["xla's compiled code"]):
+        ours = where.operations().quantize
+        assert_same_bits(where.run(lambda x, n, q=ours: q(x, n, NEAREST), x, noise), kept)
 
 
 @pytest.mark.parametrize("where", COMPILED.values(), ids=COMPILED)
@@ -48,8 +58,34 @@ def test_a_scale_before_the_pass_is_a_product_of_its_own(where: Where) -> None:
     contracted = (x.astype(np.float64) * np.float64(scale) + noise).astype(np.float32)
     expected = oracle.quantize(x * scale, noise, SUM)
     assert np.mean(oracle.quantize(contracted, None, SUM) != expected) > 0.01
-    quantize = where.operations().quantize
-    assert_same_bits(where.run(lambda x, s, n: quantize(x * s, n, SUM), x, scale, noise), expected)
+    ours = where.operations().quantize
+    assert_same_bits(where.run(lambda x, s, n: ours(x * s, n, SUM), x, scale, noise), expected)
+
+
+NOISES = {  # by the noise class: the noise as jax.random draws it on a CPU
+    JaxUniform: lambda key: jax.random.uniform(key, (N,)) - 0.5,
+    RandomCenteredUniform: lambda key: dither((N,), key),
+    PhiloxUniform: lambda key: streams.uniform((N,), tuple(jax.random.key_data(key).tolist())),
+}
+
+
+@pytest.mark.parametrize("noise_class", NOISES, ids=lambda noise: noise.__name__)
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_the_noise_that_xla_draws_in_its_fusion_is_that_of_its_class(noise_class: Any, dtype: Any) -> None:
+    x, key = numbers(dtype)[0], jax.random.key(7)
+    stochastic = IntNumerics.symmetric(8, noise_fn=noise_class(), noise_dtype=jnp.float32)
+    drawn = np.asarray(NOISES[noise_class](key), np.float32)
+
+    def both(x: jax.Array, words: jax.Array) -> tuple[jax.Array, jax.Array]:
+        key = jax.random.wrap_key_data(words)
+        y = quantize(x, stochastic, key=key, implementation="xla")
+        return y, quantize_to_int(x, stochastic, key=key, implementation="xla")
+
+    program = ptx.compile(both, x, jax.random.key_data(key))
+    y, integers = program(x, np.asarray(jax.random.key_data(key)))
+    spec = spec_of(stochastic)
+    assert_same_bits(y, oracle.quantize(x, drawn, spec))
+    assert_same_bits(integers, oracle.quantize(x, drawn, dataclasses.replace(spec, integer_dtype=np.dtype(np.int8))))
 
 
 def test_a_division_by_a_scale_is_an_approximation_whose_bits_are_the_devices() -> None:
@@ -67,8 +103,8 @@ def test_nan_of_every_sign_and_payload_stays_nan(where: Where, dtype: np.dtype) 
     with np.errstate(invalid="ignore"):
         x = x[np.isnan(x)][::3]
     specs = [*oracle.specs(8), dataclasses.replace(NEAREST, integer_dtype=np.dtype(np.int8))]
-    quantize = where.operations().quantize
-    results = where.run(lambda x: [quantize(x, None, spec) for spec in specs], x)
+    ours = where.operations().quantize
+    results = where.run(lambda x: [ours(x, None, spec) for spec in specs], x)
     for spec, y in zip(specs, results, strict=True):
         with np.errstate(invalid="ignore"):
             assert (y == 0).all() if spec.integer_dtype else np.isnan(y).all()
