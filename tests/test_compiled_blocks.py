@@ -125,8 +125,8 @@ def test_so_have_the_last_blocks_of_an_array_whose_indices_need_64_bits(case: Ca
     elif case.noise:
         given[1][:] = streams.seed(KEY, FIRST)
     results = [np.zeros(a.shape, a.dtype) for a in jax.tree.leaves(jax.eval_shape(case.function, *case.avals))]
-    buffers = [*given, *results]
-    buffers += [None] * (len(kernel.parameters) - len(buffers))
+    by_place = dict(zip(dict.fromkeys(kernel.parameters), [*given, *results], strict=True))
+    buffers = [*(by_place[place] for place in kernel.parameters), *[None] * kernel.nulls]
     how = {"grid": kernel.grid, "block": kernel.block, "entry": kernel.name, "shared": kernel.shared}
     ptx.run(kernel.text, *buffers, **how, alignments=kernel.alignments, blocks=(blocks - 2, blocks - 1))
     check_block(case, given, results, np.arange(start, case.elements))
