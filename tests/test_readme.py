@@ -281,7 +281,18 @@ def test_the_table_of_what_none_picks_has_the_stored_numbers() -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["demo", "test", "test-aot", "test-ptx", "test-aqt", "test-triton", "test-gpu", "bench", "bench-report", "static-report"],
+    [
+        "demo",
+        "test",
+        "test-aot",
+        "test-ptx",
+        "test-aqt",
+        "test-triton",
+        "test-gpu",
+        "bench",
+        "bench-report",
+        "static-report",
+    ],
 )
 def test_the_make_targets_it_names_exist(target: str) -> None:
     makefile = (ROOT / "Makefile").read_text()

@@ -3,9 +3,11 @@
 import re
 
 import prose
+from implementations import COMPILED, PARAMETERS
 from test_readme import CHOICE, IMPLEMENTATIONS, README
 
 from bench import results
+from intnumerics import kernels
 from tools import readme_tables
 
 H200 = "NVIDIA H200"
@@ -41,3 +43,12 @@ def test_the_tests_that_passed_on_a_gpu_are_counted_as_stored() -> None:
     tables = (path.with_suffix(".txt").read_text() for path, run in results.load() if run["platform"] == "cuda")
     passed = [int(n) for text in tables for n in re.findall(r"\| (\d+) of \d+ tests", text)]
     assert prose.says(IMPLEMENTATIONS, "How each implementation was verified", *passed, "H200", "H100")
+
+
+def test_every_row_for_cuda_says_that_its_compiled_code_was_run_and_tests_run_it() -> None:
+    table = prose.section(IMPLEMENTATIONS, "How each implementation was verified")
+    rows = re.findall(r'^\| `"(\w+)"` \| CUDA \|.*\| (.*) \|$', table, re.MULTILINE)
+    assert [name for name, how in rows if "its compiled code was run, with NumPy's bits" in how] == [n for n, _ in rows]
+    assert sorted(name for name, _ in rows) == sorted(row.name for row in kernels.TABLE if row.platform == "cuda")
+    assert {where.name for where in COMPILED.values()} == {name for name, _ in rows}
+    assert set(COMPILED) <= {parameter.id for parameter in PARAMETERS}
