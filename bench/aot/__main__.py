@@ -22,7 +22,7 @@ from bench import results
 from bench.aot.chips import COUNTS
 
 # Read by the compilers and JAX when they are first used, so set before either is imported.
-XLA_DUMPS = {"XLA_FLAGS": "--xla_dump_to={dump} --xla_dump_hlo_as_text"}
+XLA_DUMPS = {"XLA_FLAGS": "--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_emitter_re=ptx"}
 ENVIRONMENT = {
     "cuda": XLA_DUMPS,
     "jax_triton": XLA_DUMPS | {"JAX_TRITON_DUMP_DIR": "{dump}"},

@@ -71,7 +71,7 @@ class Instruction:
 
     @property
     def operands(self) -> list[str]:
-        return re.findall(r"%([\w.-]+)", self.inside)
+        return re.findall(r"%([\w.#-]+)", self.inside)
 
     @property
     def results(self) -> list[Array]:

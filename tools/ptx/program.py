@@ -16,7 +16,7 @@ from .dump import Array, Dump, Instruction, Kernel, Place
 from .machine import Execution
 from .running import run
 
-OPTIONS = {"xla_dump_hlo_as_text": True, "xla_dump_large_constants": True}
+OPTIONS = {"xla_dump_hlo_as_text": True, "xla_dump_large_constants": True, "xla_dump_emitter_re": "ptx"}
 Blocks = Mapping[str, Sequence[int]]
 UNWRITTEN = 0xA5  # the bytes of a result that no kernel wrote
 NUMBER = re.compile(r"-?(?:inf|nan|[\d.]+(?:e[+-]?\d+)?)")
@@ -53,6 +53,8 @@ class Program:
             if one.operation == "copy" and kinds[one.operands[0]] != kinds[one.name]:
                 raise one.unsupported("it changes the order of the axes in memory")
             places[one.name] = self._add(one, dump, operands)
+            for i, place in enumerate(places[one.name]):  # as JAX 0.11 and later write an element of a tuple
+                places[f"{one.name}#{i}"], kinds[f"{one.name}#{i}"] = (place,), [one.results[i]]
             is_outside = one.is_root or one.operation in ("parameter", "constant")
             if is_outside and any(kind.order != tuple(range(len(kind.shape))) for kind in one.results):
                 raise one.unsupported("the order of its axes in memory")
