@@ -65,14 +65,18 @@ def main() -> None:
         print(*known, sep="\n")
         return
     if options.case not in known:
-        parser.error(f"no case is named {options.case!r}; --list shows the names")
+        parser.error(
+            f"no case is named {options.case!r}: --list prints the names" if options.case else "a case, or --list"
+        )
+    if options.elements < 1:
+        parser.error(f"--elements is {options.elements}: it must be positive")
     jax.config.update("jax_platforms", "cpu")
     case = shortened(known[options.case], options.elements)
     try:
         program = compile(case.function, *case.avals)
         largest = max(program.kernels, key=lambda kernel: math.prod(kernel.grid))
         program(*map(random_like, case.avals), trace=(largest.name, *options.trace) if options.trace else None)
-    except (Error, ValueError) as error:
+    except (Error, ValueError, RuntimeError) as error:
         sys.exit(f"{case.name}: {error}")
     print(f"{case.name}: {case.elements} elements")
     for kernel, execution in zip(program.kernels, program.executions, strict=True):
