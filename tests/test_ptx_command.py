@@ -25,7 +25,16 @@ def test_the_command_shows_what_a_case_executes_and_what_one_thread_does() -> No
     assert "%tid.x" in shown
 
 
-def test_the_command_says_what_cases_there_are() -> None:
-    done = command("pallas: quantise")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--list"),
+        (["pallas: quantise"], "'pallas: quantise'; --list"),
+        (["pallas: quantize float32", "--elements", "0"], "--elements is 0"),
+    ],
+    ids=["no case", "an unknown case", "no elements"],
+)
+def test_a_mistake_is_named_before_anything_is_compiled(arguments: list[str], says: str) -> None:
+    done = command(*arguments)
     assert done.returncode == 2
-    assert "--list" in done.stderr
+    assert says in done.stderr

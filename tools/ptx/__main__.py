@@ -64,10 +64,10 @@ def main() -> None:
     if options.list:
         print(*known, sep="\n")
         return
+    if options.case is None:
+        parser.error("say which case; --list prints their names")
     if options.case not in known:
-        parser.error(
-            f"no case is named {options.case!r}: --list prints the names" if options.case else "a case, or --list"
-        )
+        parser.error(f"no case is named {options.case!r}; --list prints their names")
     if options.elements < 1:
         parser.error(f"--elements is {options.elements}: it must be positive")
     jax.config.update("jax_platforms", "cpu")

@@ -134,8 +134,8 @@ def compile(function: Callable[..., Any], *avals: Any) -> Program:
         sharding = jax.NamedSharding(h100(), jax.P())
     except NotImplementedError as error:
         raise RuntimeError(
-            "JAX did not load its compiler for CUDA: install jax[cuda13-local], and if there is no GPU set "
-            "JAX_PLATFORMS=cpu before JAX starts"
+            "JAX did not load its compiler for CUDA: `make test-ptx` installs it in .venv-aot, or pip install "
+            "'jax[cuda13-local]'; and if there is no GPU, set JAX_PLATFORMS=cpu before JAX starts"
         ) from error
     described = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), avals)
     with tempfile.TemporaryDirectory() as folder:
