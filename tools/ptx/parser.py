@@ -2,26 +2,33 @@
 
 import dataclasses
 import functools
-import itertools
 import re
+from typing import NamedTuple
 
 from .errors import UnsupportedError
+from .kinds import KINDS, Kind
 
-TOKEN = re.compile(
-    r"""(?P<skip>\s+|//[^\n]*|/\*.*?\*/)|(?P<string>"[^"]*")
-    |(?P<number>0[fF][0-9a-fA-F]{8}\b|0[dD][0-9a-fA-F]{16}\b|0[xX][0-9a-fA-F]+U?\b|0[bB][01]+U?\b|\d+\.\d+|\d+U?\b)
-    |(?P<word>[.%]?[A-Za-z_$][\w$]*(?:(?:\.|::)[\w$]+)*)|(?P<mark>[{}()\[\]<>,;:@!|+\-=])""",
-    re.VERBOSE | re.DOTALL,
+NAME = r"[%A-Za-z_$][\w$.]*"
+NUMBER = r"-?(?:0[fF][0-9a-fA-F]{8}|0[dD][0-9a-fA-F]{16}|0[xX][0-9a-fA-F]+U?|0[bB][01]+U?|\d+U?)"  # of floats: bits
+IGNORED = re.compile(
+    r"//[^\n]*|/\*.*?\*/|^[ \t]*\.(?:version|target|address_size|file|loc)\b[^\n]*", re.DOTALL | re.MULTILINE
 )
-OF_A_LINE = (".version", ".target", ".address_size", ".file", ".loc")
-ABOUT_A_KERNEL = (".reqntid", ".maxntid", ".minnctapersm", ".maxnreg", ".noreturn")
-
-
-@dataclasses.dataclass(frozen=True)
-class Vector:
-    """`{a, b}`, or `p|q`."""
-
-    elements: tuple["Operand", ...]
+ITEM = re.compile(
+    rf"""\s+|\.section\b[^{{}}]*\{{[^{{}}]*\}}|(?P<label>[\w$]+)\s*:(?!:)|(?P<brace>[{{}}])
+    |(?:\.visible\s+|\.weak\s+)?\.entry\s+(?P<entry>{NAME})\s*(?:\((?P<parameters>[^()]*)\))?(?P<about>[^{{}};]*)\{{
+    |(?P<statement>[^{{}};\s][^;]*);""",
+    re.VERBOSE,
+)
+VARIABLE = re.compile(
+    rf"(?:\.(?:visible|extern|weak)\s+)?\.(param|global|const|shared)((?:\s+\.\w+(?:\s+\d+)?)+)\s+({NAME})\s*"
+    r"(\[\s*\d*\s*\])?(?:\s*=\s*(?:\{([^{}]*)\}|([^{}]*)))?"
+)
+INSTRUCTION = re.compile(rf"(?:@\s*(!?{NAME})\s+)?([a-z][\w.:]*)\s*(.*)", re.DOTALL)
+COMMA = re.compile(r",(?![^{\[]*[}\]])")  # not between braces or brackets
+OPERAND = re.compile(rf"({NUMBER})|(!?)({NAME})(?:\s*(?:\+\s*|(?=-))({NUMBER}))?")
+REGISTERS = re.compile(rf"\.reg\s+\.(\w+)\s+((?:{NAME}\s*(?:<\d+>)?\s*(?:,\s*|$))+)")
+ABOUT = re.compile(r"([^\s\d,]\S*)([\s\d,]*)")  # a directive, and its numbers
+ABOUT_A_KERNEL = {".reqntid", ".maxntid", ".minnctapersm", ".maxnreg", ".noreturn"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,34 +39,26 @@ class Address:
     offset: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Complement:
-    """`!p`."""
-
-    register: str
+# A str names a register, its complement (`!%p`), a variable or a label; a tuple is `{a, b}` or `p|q`.
+Operand = str | int | tuple["Operand", ...] | Address
 
 
-Operand = str | int | Vector | Address | Complement  # a str names a register or a variable; a float is its bits
-
-
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-    """One instruction; without a guard all threads execute it."""
+class Instruction(NamedTuple):
+    """One instruction; without a guard, which is a predicate or its complement, all threads execute it."""
 
     line: int
     text: str
     opcode: str
     operands: tuple[Operand, ...]
-    guard: str | Complement | None = None
+    guard: str | None
 
 
-@dataclasses.dataclass(frozen=True)
-class Variable:
+class Variable(NamedTuple):
     """A variable or parameter: `count` elements of a type, None if the launch says how many."""
 
     name: str
     space: str
-    kind: str
+    kind: Kind
     count: int | None
     align: int
     is_pointer: bool
@@ -68,15 +67,14 @@ class Variable:
 
 @dataclasses.dataclass
 class Entry:
-    """A kernel; `labels` are places in the code, `required` and `at_most` the block that it was compiled for."""
+    """A kernel; `about` has the numbers of directives such as .reqntid, and `labels` are places in the code."""
 
     name: str
-    parameters: list[Variable] = dataclasses.field(default_factory=list)
-    registers: dict[str, str] = dataclasses.field(default_factory=dict)  # the type of each
+    parameters: list[Variable]
+    about: dict[str, tuple[int, ...]]
+    registers: dict[str, Kind] = dataclasses.field(default_factory=dict)
     code: list[Instruction] = dataclasses.field(default_factory=list)
     labels: dict[str, int] = dataclasses.field(default_factory=dict)
-    required: tuple[int, ...] = ()
-    at_most: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass
@@ -84,15 +82,7 @@ class Module:
     """The kernels of a module, and all variables, those of kernels too."""
 
     entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
-    variables: list[Variable] = dataclasses.field(default_factory=list)
-
-
-def number(text: str) -> int:
-    """The value of an integer, or the bits of a float."""
-    if text[:2].lower() in ("0f", "0d"):
-        return int(text[2:], 16)
-    digits = text.rstrip("U")
-    return int(digits, 8 if digits[0] == "0" and digits.isdigit() else 0)
+    variables: dict[str, Variable] = dataclasses.field(default_factory=dict)
 
 
 @functools.lru_cache(maxsize=64)
@@ -102,185 +92,127 @@ def parse(text: str) -> Module:
     Raises:
         UnsupportedError: A directive or a form of an operand that is not known, with its line.
     """
-    return _Parser(text).module()
+    parser, at, line = _Parser(), 0, 1
+    text = IGNORED.sub(lambda ignored: "\n" * ignored[0].count("\n"), text)
+    while at < len(text):
+        found = ITEM.match(text, at)
+        try:
+            parser.take(found, line)
+        except UnsupportedError as error:
+            shown = " ".join(text[at:].partition(";")[0].split())
+            raise UnsupportedError(f"line {line}: {error}: {shown[:200]}") from None
+        at, line = found.end(), line + found[0].count("\n")
+    if parser.scopes:
+        raise UnsupportedError(f"line {line}: the text ends within a kernel")
+    return parser.module
+
+
+def number(text: str) -> int:
+    """The value of an integer, or the bits of a float."""
+    if not re.fullmatch(NUMBER, text := text.strip()):
+        raise UnsupportedError(f"{text!r} where an integer or the bits of a float are expected")
+    digits = text.lstrip("-").rstrip("U")
+    if digits[:2].lower() in ("0f", "0d"):
+        return int(digits[2:], 16)
+    value = int(digits, 8 if digits[0] == "0" and digits.isdigit() else 0)
+    return -value if text[0] == "-" else value
+
+
+def kind_of(name: str) -> Kind:
+    if name not in KINDS:
+        raise UnsupportedError(f"unknown type .{name}")
+    return KINDS[name]
+
+
+def variable(text: str) -> Variable:
+    """Reads a declaration of a variable or parameter."""
+    if (found := VARIABLE.fullmatch(text.strip())) is None:
+        raise UnsupportedError("unknown directive")
+    space, words, name, count, several, one = found.groups()
+    modifiers = dict(re.findall(r"\.(\w+)(?:\s+(\d+))?", words))
+    align, is_pointer = int(modifiers.pop("align", 0)), "ptr" in modifiers
+    *_, kind = modifiers.keys() - {"ptr", "global"}
+    values = tuple(number(value) for value in (several or one or "").split(",") if value.strip())
+    size = 1 if count is None else int(digits) if (digits := count.strip("[] \t")) else None
+    return Variable(name, space, kind_of(kind), size, align, is_pointer, values)
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
-        self.tokens, at, line = [], 0, 1
-        while at < len(text):
-            if (found := TOKEN.match(text, at)) is None:
-                raise UnsupportedError(f"line {line}: cannot read {text[at : at + 20]!r}")
-            if found.lastgroup != "skip":
-                self.tokens.append((found.group(), line, at))
-            at, line = found.end(), line + found.group().count("\n")
-        self.tokens.append(("", line, at))
-        self.source, self.at = text, 0
-        self.found = Module()
-        self.scopes: list[dict[str, str]] = []  # what the names that are declared in braces stand for
-        self.fresh = itertools.count()
+    """The module as far as it was read; `scopes` say what the names that are declared in braces stand for."""
 
-    # --- tokens
+    def __init__(self) -> None:
+        self.module, self.scopes = Module(), list[dict[str, str]]()
+        self.kernel = Entry("", [], {})
 
-    @property
-    def word(self) -> str:
-        return self.tokens[self.at][0]
+    def take(self, found: re.Match[str] | None, line: int) -> None:
+        """Takes the next item of the text in."""
+        if found is None:
+            raise UnsupportedError("neither an instruction nor a directive")
+        label, brace, entry, parameters, about, statement = found.groups()
+        if entry:
+            self.entry(entry, parameters or "", about)
+        elif statement and statement[0] == "." and not statement.startswith((".reg", ".pragma")):
+            one = variable(statement)
+            if self.module.variables.setdefault(one.name, one) is not one:
+                raise UnsupportedError("a variable of this name was declared before")
+        elif not self.scopes and (label or brace or statement):
+            raise UnsupportedError("unknown directive")
+        elif label:
+            if label in self.kernel.labels:
+                raise UnsupportedError("a label of this name was there before")
+            self.kernel.labels[label] = len(self.kernel.code)
+        elif brace == "{":
+            self.scopes.append({})
+        elif brace:
+            self.scopes.pop()
+        elif statement and statement.startswith(".reg"):
+            self.registers(statement)
+        elif statement and statement[0] != ".":
+            self.kernel.code.append(self.instruction(statement, line))
 
-    def next(self) -> str:
-        self.at += 1
-        return self.tokens[self.at - 1][0]
-
-    def accept(self, *texts: str) -> bool:
-        """Whether the next token is one of these; if it is, it is passed."""
-        is_there = self.word in texts
-        self.at += is_there
-        return is_there
-
-    def expect(self, text: str) -> None:
-        if not self.accept(text):
-            raise self.unsupported(f"{text!r} is expected")
-
-    def unsupported(self, what: str) -> UnsupportedError:
-        line = self.tokens[self.at][1]
-        row = self.source.split("\n")[line - 1].strip()
-        return UnsupportedError(f"line {line}: {what} at {self.word!r}: {row}")
-
-    def integer(self) -> int:
-        sign = -1 if self.accept("-") else 1
-        if not self.word[:1].isdigit() or "." in self.word:
-            raise self.unsupported("an integer or the bits of a float are expected")
-        return sign * number(self.next())
-
-    def listed(self, item: object, end: str) -> list[object]:
-        """What `item` reads, with commas between, up to `end`."""
-        found = []
-        while not self.accept(end):
-            found.append(item())
-            if self.word != end:
-                self.expect(",")
-        return found
-
-    # --- declarations
-
-    def module(self) -> Module:
-        while self.word:
-            if not self.declaration():
-                raise self.unsupported("unknown directive")
-        return self.found
-
-    def declaration(self) -> bool:
-        """Passes what may stand in a module or a kernel and is not an instruction; whether there was one."""
-        if self.word in OF_A_LINE:
-            line = self.tokens[self.at][1]
-            while self.tokens[self.at][1] == line and self.word:
-                self.next()
-        elif self.accept(".section"):
-            while self.next() != "}":
-                pass
-        elif self.accept(".pragma"):
-            self.listed(self.next, ";")
-        elif self.accept(".entry"):
-            self.entry()
-        elif self.word in (".global", ".const", ".shared"):
-            self.found.variables.append(self.variable())
-            self.expect(";")
-        else:
-            return self.accept(".visible", ".extern", ".weak")
-        return True
-
-    def variable(self) -> Variable:
-        space, kind, align, is_pointer, count, values = self.next()[1:], "", 0, False, 1, ()
-        while self.word.startswith("."):
-            if self.accept(".align"):
-                align = self.integer()
-            elif self.accept(".ptr", ".global"):
-                is_pointer = True
-            else:
-                kind = self.next()[1:]
-        name = self.next()
-        if self.accept("["):
-            count = None if self.word == "]" else self.integer()
-            self.expect("]")
-        if self.accept("="):
-            values = tuple(self.listed(self.integer, "}")) if self.accept("{") else (self.integer(),)
-        return Variable(name, space, kind, count, align, is_pointer, values)
-
-    def entry(self) -> None:
-        self.kernel = Entry(self.next())
-        self.found.entries[self.kernel.name] = self.kernel
-        if self.accept("("):
-            self.kernel.parameters = self.listed(self.variable, ")")
-        while self.word != "{":
-            if not self.accept(*ABOUT_A_KERNEL):
-                raise self.unsupported("unknown directive")
-            name, numbers = self.tokens[self.at - 1][0], []
-            while self.word[:1].isdigit():
-                numbers.append(self.integer())
-                self.accept(",")
-            if name in (".reqntid", ".maxntid"):
-                setattr(self.kernel, "required" if name == ".reqntid" else "at_most", tuple(numbers))
-        self.body()
-
-    # --- the body of a kernel
-
-    def body(self) -> None:
-        self.expect("{")
+    def entry(self, name: str, parameters: str, about: str) -> None:
+        numbers = {word: tuple(map(int, re.findall(r"\d+", more))) for word, more in ABOUT.findall(about)}
+        if unknown := numbers.keys() - ABOUT_A_KERNEL:
+            raise UnsupportedError(f"unknown directive {', '.join(unknown)}")
+        listed = [variable(one) for one in parameters.split(",") if one.strip()]
+        self.kernel = self.module.entries[name] = Entry(name, listed, numbers)
         self.scopes.append({})
-        while not self.accept("}"):
-            if self.word == "{":
-                self.body()
-            elif self.accept(".reg"):
-                self.registers()
-            elif self.tokens[self.at + 1][0] == ":":
-                self.kernel.labels[self.next()] = len(self.kernel.code)
-                self.next()
-            elif not self.declaration():
-                self.kernel.code.append(self.instruction())
-        self.scopes.pop()
 
-    def registers(self) -> None:
-        kind, names = self.next()[1:], []
-        while not self.accept(";"):
-            names.append(self.next())
-            if self.accept("<"):
-                names[-1:] = [f"{names[-1]}{i}" for i in range(self.integer())]
-                self.expect(">")
-            self.accept(",")
-        for name in names:
-            unique = name if len(self.scopes) == 1 else f"{name}@{next(self.fresh)}"
-            self.scopes[-1][name] = unique
-            self.kernel.registers[unique] = kind
+    def registers(self, text: str) -> None:
+        if (found := REGISTERS.fullmatch(text.rstrip())) is None:
+            raise UnsupportedError("registers of another form")
+        kind = kind_of(found[1])
+        for name, count in re.findall(rf"({NAME})\s*(?:<(\d+)>)?", found[2]):
+            for one in [f"{name}{i}" for i in range(int(count))] if count else [name]:
+                unique = one if len(self.scopes) == 1 else f"{one}@{len(self.kernel.registers)}"
+                self.scopes[-1][one] = unique
+                self.kernel.registers[unique] = kind
 
-    def name(self) -> str:
-        text = self.next()
+    def name(self, text: str) -> str:
         return next((scope[text] for scope in reversed(self.scopes) if text in scope), text)
 
-    def instruction(self) -> Instruction:
-        (_, line, start), guard = self.tokens[self.at], None
-        if self.accept("@"):
-            guard = Complement(self.name()) if self.accept("!") else self.name()
-        if not self.word[:1].isalpha():
-            raise self.unsupported("unknown directive")
-        opcode, operands = self.next(), tuple(self.listed(self.operand, ";"))
-        text = " ".join(self.source[start : self.tokens[self.at - 1][2]].split())
-        return Instruction(line, text, opcode, operands, guard)
+    def instruction(self, text: str, line: int) -> Instruction:
+        if (found := INSTRUCTION.fullmatch(text.rstrip())) is None:
+            raise UnsupportedError("unknown instruction")
+        guard, opcode, operands = found.groups()
+        guard = guard and guard[: guard[0] == "!"] + self.name(guard.removeprefix("!"))
+        return Instruction(line, " ".join(text.split()), opcode, self.operands(operands), guard)
 
-    def operand(self) -> Operand:
-        if self.accept("{"):
-            return Vector(tuple(self.listed(self.operand, "}")))
-        if self.accept("["):
-            base, offset = self.operand(), 0
-            if isinstance(base, Address):
-                base, offset = base.base, base.offset
-            while self.accept("+") or self.word == "-":
-                offset += self.integer()
-            self.expect("]")
-            return Address(base, offset)
-        if self.accept("!"):
-            return Complement(self.name())
-        if self.word == "-" or self.word[:1].isdigit():
-            return self.integer()
-        name = self.name()
-        if self.accept("+"):
-            return Address(name, self.integer())
-        return Vector((name, self.name())) if self.accept("|") else name
+    def operands(self, text: str) -> tuple[Operand, ...]:
+        return tuple(map(self.operand, COMMA.split(text))) if text else ()
+
+    def operand(self, text: str) -> Operand:
+        text = text.strip()
+        if text[:1] + text[-1:] == "{}":
+            return self.operands(text[1:-1])
+        if text[:1] + text[-1:] == "[]":
+            base = self.operand(text[1:-1])
+            return base if isinstance(base, Address) else Address(base, 0)
+        if "|" in text:
+            return tuple(map(self.operand, text.split("|")))
+        if (found := OPERAND.fullmatch(text)) is None:
+            raise UnsupportedError(f"operand {text!r}")
+        bits, complement, name, offset = found.groups()
+        if bits:
+            return number(bits)
+        return Address(self.name(name), number(offset)) if offset else complement + self.name(name)

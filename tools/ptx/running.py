@@ -63,10 +63,9 @@ def run(
     module = parse(text)
     kernel = find(module.entries, entry)
     grid, block = (three(name, size) for name, size in (("grid", grid), ("block", block)))
-    if kernel.required and three("block", kernel.required) != block:
-        raise ValueError(f"block is {block}, and {kernel.name} requires {kernel.required}")
-    if kernel.at_most and math.prod(block) > math.prod(kernel.at_most):
-        raise ValueError(f"block is {block}, and {kernel.name} is compiled for at most {kernel.at_most}")
+    required, most = (kernel.about.get(word, block) for word in (".reqntid", ".maxntid"))
+    if three("block", required) != block or math.prod(block) > math.prod(most):
+        raise ValueError(f"block is {block}, and {kernel.name} is compiled for {required}, or at most {most}")
     if len(buffers) != len(kernel.parameters):
         raise ValueError(f"{len(buffers)} buffers, and {kernel.name} has {len(kernel.parameters)} parameters")
     if shared < 0 or not all(0 <= i < len(buffers) for i in outputs):
@@ -81,7 +80,7 @@ def run(
     for i, (parameter, buffer) in enumerate(zip(kernel.parameters, buffers, strict=True)):
         align = alignments[i] if alignments else parameter.align or 4
         parameters[parameter.name] = bind(memory, i, parameter, buffer, align, i in outputs)
-    symbols, total = place_variables(memory, module.variables, shared)
+    symbols, total = place_variables(memory, module.variables.values(), shared)
     launch = Launch(kernel, grid, block, parameters, symbols, memory, total, trace)
     execution = Execution()
     with np.errstate(all="ignore"):
@@ -119,11 +118,13 @@ def bind(
     memory: Memory, i: int, parameter: Variable, buffer: np.ndarray | np.generic | None, align: int, is_output: bool
 ) -> np.ndarray:
     """The bytes of a parameter, and its buffer in memory."""
-    width = KINDS[parameter.kind].bits // 8 * (parameter.count or 1)
+    width = parameter.kind.bits // 8 * (parameter.count or 1)
     if isinstance(buffer, np.generic) and not parameter.is_pointer and buffer.nbytes == width:
         return np.frombuffer(buffer.tobytes(), np.uint8)
     if width != 8 or not (buffer is None or isinstance(buffer, np.ndarray)):
-        raise TypeError(f"parameter {parameter.name} is .{parameter.kind}, and its buffer is {type(buffer).__name__}")
+        raise TypeError(
+            f"parameter {parameter.name} is .{parameter.kind.name}, and its buffer is {type(buffer).__name__}"
+        )
     base = 0
     if buffer is not None:
         if not buffer.flags.c_contiguous or (not buffer.flags.writeable and is_output):
@@ -135,11 +136,11 @@ def bind(
     return np.array([base], np.uint64).view(np.uint8)
 
 
-def place_variables(memory: Memory, variables: list[Variable], dynamic: int) -> tuple[dict[str, int], int]:
+def place_variables(memory: Memory, variables: Iterable[Variable], dynamic: int) -> tuple[dict[str, int], int]:
     """The addresses of variables, and how many bytes of shared memory there are."""
     symbols, end = {}, 0
     for number, variable in enumerate(sorted(variables, key=lambda v: v.count is None)):  # of the launch's size: last
-        size = KINDS[variable.kind].bits // 8
+        size = variable.kind.bits // 8
         if variable.space == "shared":
             end += -end % max(variable.align, size)
             symbols[variable.name] = end
