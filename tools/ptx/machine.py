@@ -161,8 +161,6 @@ class Blocks:
     def read(self, operand: Operand, kind: Kind, is_relaxed: bool = False) -> np.ndarray:
         """The numbers of an operand, one for each thread or one for all."""
         if isinstance(operand, int):
-            if kind.letter == "p":
-                return np.array([operand != 0])
             return kind.of(np.array([operand & (1 << kind.bits) - 1], UNSIGNED[kind.bits]))
         if isinstance(operand, Address) and operand.base in self.launch.symbols:
             return self.read(operand.base, kind) + self.read(operand.offset, kind)
@@ -175,7 +173,7 @@ class Blocks:
             bits = np.asarray(self.special.get(operand, [self.launch.symbols.get(operand)]), UNSIGNED[width])
         else:
             width = self.register(operand).bits
-            bits = self.registers.get(operand, np.zeros(1, np.bool_ if width == 1 else UNSIGNED[width]))
+            bits = self.registers.get(operand, np.zeros(1, UNSIGNED[width]))
             if operand in self.known or operand not in self.registers:
                 self.doubt[operand] = ~self.known.get(operand, np.zeros_like(self.active))
         self.check_width(operand, width, kind, is_relaxed)

@@ -7,6 +7,7 @@ A buffer begins at an address that is aligned as much as promised and not more.
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,9 +30,8 @@ class Region:
     log: list["Access"] = dataclasses.field(default_factory=list)
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """An instruction that some threads execute: of each its block, its number there, and the barriers behind them.
+class Place(NamedTuple):
+    """An instruction that some threads execute; of each the block, the number in that, and the barriers behind it.
 
     `threads` has four columns: the last two count the barriers that the block and the warp have passed.
     """
@@ -43,14 +43,13 @@ class Place:
         return AccessError(f"{where(self.instruction, *self.threads[which[0], :2])}: {what}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Access:
-    """What an instruction read or wrote: for each thread the offsets of bytes, and the values if it wrote."""
+class Access(NamedTuple):
+    """What an instruction read or wrote: for each thread the offsets of bytes, and their values, -1 if it read."""
 
     instruction: Instruction
     threads: np.ndarray
     offsets: np.ndarray
-    values: np.ndarray | None
+    values: np.ndarray
 
 
 class Memory:
@@ -62,7 +61,7 @@ class Memory:
     def add(self, region: Region) -> None:
         self.regions[region.base >> SPAN] = region
 
-    def load(self, place: "Place", addresses: np.ndarray, width: int) -> np.ndarray:
+    def load(self, place: Place, addresses: np.ndarray, width: int) -> np.ndarray:
         """The bytes at each address, (threads, width)."""
         result = np.zeros((addresses.size, width), np.uint8)
         for region, which, offsets in self._find(place, addresses, width):
@@ -73,10 +72,10 @@ class Memory:
                     text = f"reads byte {offsets[unwritten][0, 0]} of {region.name}, which nobody wrote"
                     raise place.invalid(text, which[unwritten])
             if not region.is_constant:
-                region.log.append(Access(place.instruction, place.threads[which], offsets, None))
+                region.log.append(Access(place.instruction, place.threads[which], offsets, np.full_like(offsets, -1)))
         return result
 
-    def store(self, place: "Place", addresses: np.ndarray, values: np.ndarray) -> None:
+    def store(self, place: Place, addresses: np.ndarray, values: np.ndarray) -> None:
         """Writes the bytes of each address."""
         for region, which, offsets in self._find(place, addresses, values.shape[1]):
             if region.is_constant:
@@ -86,9 +85,7 @@ class Memory:
                 region.written[offsets] = True
             region.log.append(Access(place.instruction, place.threads[which], offsets, values[which]))
 
-    def _find(
-        self, place: "Place", addresses: np.ndarray, width: int
-    ) -> Iterator[tuple[Region, np.ndarray, np.ndarray]]:
+    def _find(self, place: Place, addresses: np.ndarray, width: int) -> Iterator[tuple[Region, np.ndarray, np.ndarray]]:
         """For each region: it, which of the addresses lie in it, and the offsets of their bytes."""
         misaligned = np.flatnonzero(addresses % np.uint64(width))
         if misaligned.size:
@@ -107,7 +104,7 @@ class Memory:
     def check_races(self) -> None:
         """Raises if two threads used one byte, at least one of them wrote, and no barrier was between."""
         for region in self.regions.values():
-            if any(access.values is not None for access in region.log):
+            if any(access.values.max() >= 0 for access in region.log):
                 _check(region)
             region.log.clear()
 
@@ -118,36 +115,35 @@ def where(instruction: Instruction, block: int, thread: int) -> str:
 
 def _check(region: Region) -> None:
     """Sorts all accesses by byte, and looks at the bytes that several threads used and at least one wrote."""
-    log = region.log
-    offsets = np.concatenate([access.offsets.ravel() for access in log])
-    order = np.argsort(offsets, kind="stable")  # within a byte, in the order of execution
-    offsets = offsets[order]
-    number = np.repeat(np.arange(len(log)), [access.offsets.size for access in log])[order]
-    threads = np.concatenate([np.repeat(a.threads, a.offsets.shape[1], axis=0) for a in log])[order]
-    value = np.concatenate([np.full(a.offsets.size, -1) if a.values is None else a.values.ravel() for a in log])[order]
-    starts = np.flatnonzero(np.append(True, offsets[1:] != offsets[:-1]))
-    ends = np.append(starts[1:], offsets.size)
-    # A byte is in order if between two barriers only one thread uses it; or if nobody writes, or all the same value.
-    is_new = (threads[1:, [0, 2]] != threads[:-1, [0, 2]]).any(axis=1) | (offsets[1:] != offsets[:-1])
-    moments = np.flatnonzero(np.append(True, is_new))
-    crowded = np.minimum.reduceat(threads[:, 1], moments) != np.maximum.reduceat(threads[:, 1], moments)
-    suspect = np.logical_or.reduceat(np.repeat(crowded, np.diff(np.append(moments, offsets.size))), starts)
-    several_blocks, several_values, highest = (
-        np.minimum.reduceat(threads[:, 0], starts) != np.maximum.reduceat(threads[:, 0], starts),
-        np.minimum.reduceat(value, starts) != np.maximum.reduceat(value, starts),
-        np.maximum.reduceat(value, starts),
-    )
-    suspect = (suspect | several_blocks) & several_values & (highest >= 0)
-    for start, end in zip(starts[suspect], ends[suspect], strict=True):
+    offset = np.concatenate([access.offsets.ravel() for access in region.log])
+    order = np.argsort(offset, kind="stable")  # of one byte, in the order of execution
+    offset = offset[order]
+    value = np.concatenate([access.values.ravel() for access in region.log])[order]
+    number = np.repeat(np.arange(len(region.log)), [access.offsets.size for access in region.log])[order]
+    threads = np.concatenate([np.repeat(a.threads, a.offsets.shape[1], axis=0) for a in region.log])[order]
+
+    def starts(*keys: np.ndarray) -> np.ndarray:
+        return np.flatnonzero(np.append(True, np.any([key[1:] != key[:-1] for key in keys], axis=0)))
+
+    def several(what: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        return np.minimum.reduceat(what, groups) != np.maximum.reduceat(what, groups)
+
+    # Barriers part what a block does to a byte; nothing parts what several blocks do.
+    groups = starts(offset)
+    is_shared = np.repeat(several(threads[:, 0], groups), np.diff(np.append(groups, offset.size)))
+    groups = starts(offset, np.where(is_shared, 0, threads[:, 2]))
+    suspect = several(threads[:, 1], groups) | is_shared[groups]
+    suspect &= several(value, groups) & (np.maximum.reduceat(value, groups) >= 0)
+    for start, end in zip(groups[suspect], np.append(groups, offset.size)[1:][suspect], strict=True):
         for later, earlier in itertools.combinations(range(end - 1, start - 1, -1), 2):
             if value[later] == value[earlier] or _in_order(threads[earlier], threads[later]):
                 continue
             one, other = (
-                f"{where(log[number[k]].instruction, *threads[k, :2])}, "
+                f"{where(region.log[number[k]].instruction, *threads[k, :2])}, "
                 + ("reads" if value[k] < 0 else f"writes {value[k]}")
                 for k in (earlier, later)
             )
-            raise RaceError(f"byte {offsets[start]} of {region.name}: {one}, and {other}, with no barrier between")
+            raise RaceError(f"byte {offset[start]} of {region.name}: {one}, and {other}, with no barrier between")
 
 
 def _in_order(one: np.ndarray, other: np.ndarray) -> bool:
