@@ -118,6 +118,10 @@ def _check(region: Region) -> None:
     offset = np.concatenate([access.offsets.ravel() for access in region.log])
     order = np.argsort(offset, kind="stable")  # of one byte, in the order of execution
     offset = offset[order]
+    is_same = np.append(offset[1:] == offset[:-1], False)
+    order, offset = (each[is_same | np.roll(is_same, 1)] for each in (order, offset))  # of bytes used more than once
+    if not order.size:
+        return
     value = np.concatenate([access.values.ravel() for access in region.log])[order]
     number = np.repeat(np.arange(len(region.log)), [access.offsets.size for access in region.log])[order]
     threads = np.concatenate([np.repeat(a.threads, a.offsets.shape[1], axis=0) for a in region.log])[order]

@@ -20,13 +20,15 @@ ITEM = re.compile(
     re.VERBOSE,
 )
 VARIABLE = re.compile(
-    rf"(?:\.(?:visible|extern|weak)\s+)?\.(param|global|const|shared)((?:\s+\.\w+(?:\s+\d+)?)+)\s+({NAME})\s*"
-    r"(\[\s*\d*\s*\])?(?:\s*=\s*(?:\{([^{}]*)\}|([^{}]*)))?"
+    rf"""(?:\.(?:visible|extern|weak)\s+)?\.(?P<space>param|global|const|shared)
+    (?:\s+(?:\.align\s+(?P<align>\d+)|\.(?P<pointer>ptr)|\.global|\.(?P<kind>{"|".join(KINDS)})))+\s+(?P<name>{NAME})
+    \s*(?:(?P<array>\[)\s*(?P<count>\d*)\s*\])?(?:\s*=\s*\{{?(?P<values>\s*{NUMBER}(?:\s*,\s*{NUMBER})*\s*)\}}?)?""",
+    re.VERBOSE,
 )
 INSTRUCTION = re.compile(rf"(?:@\s*(!?{NAME})\s+)?([a-z][\w.:]*)\s*(.*)", re.DOTALL)
 COMMA = re.compile(r",(?![^{\[]*[}\]])")  # not between braces or brackets
 OPERAND = re.compile(rf"({NUMBER})|(!?)({NAME})(?:\s*(?:\+\s*|(?=-))({NUMBER}))?")
-REGISTERS = re.compile(rf"\.reg\s+\.(\w+)\s+((?:{NAME}\s*(?:<\d+>)?\s*(?:,\s*|$))+)")
+REGISTERS = re.compile(rf"\.reg\s+\.({'|'.join(KINDS)})\s+((?:{NAME}\s*(?:<\d+>)?\s*(?:,\s*|$))+)")
 ABOUT = re.compile(r"([^\s\d,]\S*)([\s\d,]*)")  # a directive, and its numbers
 ABOUT_A_KERNEL = {".reqntid", ".maxntid", ".minnctapersm", ".maxnreg", ".noreturn"}
 
@@ -109,8 +111,6 @@ def parse(text: str) -> Module:
 
 def number(text: str) -> int:
     """The value of an integer, or the bits of a float."""
-    if not re.fullmatch(NUMBER, text := text.strip()):
-        raise UnsupportedError(f"{text!r} where an integer or the bits of a float are expected")
     digits = text.lstrip("-").rstrip("U")
     if digits[:2].lower() in ("0f", "0d"):
         return int(digits[2:], 16)
@@ -118,23 +118,14 @@ def number(text: str) -> int:
     return -value if text[0] == "-" else value
 
 
-def kind_of(name: str) -> Kind:
-    if name not in KINDS:
-        raise UnsupportedError(f"unknown type .{name}")
-    return KINDS[name]
-
-
 def variable(text: str) -> Variable:
     """Reads a declaration of a variable or parameter."""
-    if (found := VARIABLE.fullmatch(text.strip())) is None:
+    if (found := VARIABLE.fullmatch(text.strip())) is None or not found["kind"]:
         raise UnsupportedError("unknown directive")
-    space, words, name, count, several, one = found.groups()
-    modifiers = dict(re.findall(r"\.(\w+)(?:\s+(\d+))?", words))
-    align, is_pointer = int(modifiers.pop("align", 0)), "ptr" in modifiers
-    *_, kind = modifiers.keys() - {"ptr", "global"}
-    values = tuple(number(value) for value in (several or one or "").split(",") if value.strip())
-    size = 1 if count is None else int(digits) if (digits := count.strip("[] \t")) else None
-    return Variable(name, space, kind_of(kind), size, align, is_pointer, values)
+    count = int(found["count"] or 0) or None if found["array"] else 1
+    values = tuple(map(number, re.findall(NUMBER, found["values"] or "")))
+    kind, align, is_pointer = KINDS[found["kind"]], int(found["align"] or 0), bool(found["pointer"])
+    return Variable(found["name"], found["space"], kind, count, align, is_pointer, values)
 
 
 class _Parser:
@@ -181,12 +172,11 @@ class _Parser:
     def registers(self, text: str) -> None:
         if (found := REGISTERS.fullmatch(text.rstrip())) is None:
             raise UnsupportedError("registers of another form")
-        kind = kind_of(found[1])
         for name, count in re.findall(rf"({NAME})\s*(?:<(\d+)>)?", found[2]):
             for one in [f"{name}{i}" for i in range(int(count))] if count else [name]:
                 unique = one if len(self.scopes) == 1 else f"{one}@{len(self.kernel.registers)}"
                 self.scopes[-1][one] = unique
-                self.kernel.registers[unique] = kind
+                self.kernel.registers[unique] = KINDS[found[1]]
 
     def name(self, text: str) -> str:
         return next((scope[text] for scope in reversed(self.scopes) if text in scope), text)
