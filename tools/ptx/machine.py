@@ -44,16 +44,15 @@ class Execution:
 
 
 class Launch(NamedTuple):
-    """What all blocks share: `parameters` are bytes, `symbols` the addresses of variables, `shared` counts bytes."""
+    """What all blocks share: `symbols` are the addresses of variables and parameters, `shared` counts bytes."""
 
     entry: Entry
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
-    parameters: dict[str, np.ndarray]
     symbols: dict[str, int]
-    memory: Memory
+    spaces: dict[str, Memory]
     shared: int
-    traced: tuple[int, int] | None
+    traced: tuple[int, int]
 
 
 class Blocks:
@@ -80,14 +79,14 @@ class Blocks:
         self.registers: dict[str, np.ndarray] = {}
         self.known: dict[str, np.ndarray] = {}  # which threads wrote a register, if not all did
         data = np.zeros(launch.shared, np.uint8)
-        self.shared = Memory(Region("shared memory", 0, data, np.zeros(data.size, bool)))
+        shared = Memory(Region("shared memory", 0, data, np.zeros(data.size, bool)))
+        self.spaces = {**launch.spaces, "shared": shared}
         self.special = {"%laneid": self.lanes, "%warpid": thread // WARP}
         for axis, inside, outside in zip("xyz", launch.block, launch.grid, strict=True):
             values = {"tid": thread % inside, "ctaid": block % outside, "ntid": inside, "nctaid": outside}
             self.special |= {f"%{name}.{axis}": np.atleast_1d(value) for name, value in values.items()}
             thread, block = thread // inside, block // outside
-        traced = (self.position == launch.traced).all(axis=1) if launch.traced else np.zeros(1, bool)
-        self.traced = int(traced.argmax()) if traced.any() else None
+        self.traced = np.flatnonzero((self.position == launch.traced).all(axis=1))  # that thread, or none
 
     # --- control
 
@@ -107,7 +106,7 @@ class Blocks:
                 at += 1
             if goes_on:
                 self.pc[together] = at
-        self.shared.check_races()
+        self.spaces["shared"].check_races()
 
     def release(self) -> None:
         """Lets all threads behind the barrier at which they wait."""
@@ -133,8 +132,8 @@ class Blocks:
         except UnsupportedError as error:
             raise UnsupportedError(f"line {self.instruction.line}: {error}: {self.instruction.text}") from None
         self.execution.counts[opcode] += int(np.count_nonzero(self.active))
-        if self.traced is not None and self.active[self.traced]:
-            writes = {name: int(bits[self.traced]) for name, bits in self.written.items()}
+        for thread in self.traced[self.active[self.traced]]:
+            writes = {name: int(bits[thread]) for name, bits in self.written.items()}
             self.execution.trace.append(Step(self.instruction.line, self.instruction.text, writes))
         return not jumped
 

@@ -5,7 +5,7 @@ import numpy as np
 from .errors import DeadlockError, UnsupportedError
 from .kinds import KINDS, UNSIGNED
 from .machine import HANDLERS, PRED, Blocks, elements
-from .memory import WARP, Memory, Place
+from .memory import WARP, Place
 from .parser import Address, Operand
 
 B32, B64 = KINDS["b32"], KINDS["b64"]
@@ -56,40 +56,22 @@ def transfer(block: Blocks) -> None:
     parts = elements(value)
     if len(words) != 1 or kind is None or len(parts) != count or not isinstance(address, Address):
         raise block.unknown()
-    size, width = kind.bits // 8, kind.bits // 8 * count
-    if words[0] == "param" and name == "ld":
-        data = parameter(block, address, width)
-    else:
-        memory, addresses = locate(block, words[0], address)
-        phases = np.broadcast_to(block.phase, block.active.shape), block.warp_phases
-        place = Place(block.instruction, np.column_stack([block.position, *phases])[block.active])
-        if name == "st":
-            values = [np.broadcast_to(kind.to(block.read(e, kind, True)), block.active.shape) for e in parts]
-            memory.store(place, addresses, block.certain(np.stack(values, axis=-1).view(np.uint8)[block.active]))
-            return
-        data = np.zeros((block.threads.size, width), np.uint8)
-        data[block.active] = memory.load(place, addresses, width)
-    for i, element in enumerate(parts):
-        bits = np.ascontiguousarray(data[:, i * size : (i + 1) * size]).view(UNSIGNED[kind.bits]).reshape(-1)
-        block.write(element, kind.of(bits), kind, True)
-
-
-def parameter(block: Blocks, address: Address, width: int) -> np.ndarray:
-    data = block.launch.parameters.get(str(address.base))
-    if data is None or not 0 <= address.offset <= data.size - width:
-        raise UnsupportedError(f"unknown parameter {address.base} + {address.offset}")
-    return data[None, address.offset : address.offset + width]
-
-
-def locate(block: Blocks, space: str, address: Address) -> tuple[Memory, np.ndarray]:
-    """The memory of a state space, and the addresses of the active threads."""
-    memory = {"global": block.launch.memory, "const": block.launch.memory, "shared": block.shared}.get(space)
+    memory = None if (name, words[0]) == ("st", "param") else block.spaces.get(words[0])
     if memory is None:
-        raise UnsupportedError(f"unknown state space .{space}")
-    is_narrow = str(address.base) in block.launch.entry.registers and block.register(str(address.base)).bits == 32
-    base = block.read(address.base, B32 if is_narrow else B64).astype(np.uint64)
-    block.certain(base)
-    return memory, np.broadcast_to(base + np.uint64(address.offset & (1 << 64) - 1), block.active.shape)[block.active]
+        raise UnsupportedError(f"unknown state space .{words[0]}")
+    is_narrow = address.base in block.launch.entry.registers and block.register(str(address.base)).bits == 32
+    base = block.certain(block.read(address.base, B32 if is_narrow else B64).astype(np.uint64))
+    addresses = np.broadcast_to(base + np.uint64(address.offset & (1 << 64) - 1), block.active.shape)[block.active]
+    phases = np.broadcast_to(block.phase, block.active.shape), block.warp_phases
+    place = Place(block.instruction, np.column_stack([block.position, *phases])[block.active])
+    if name == "st":
+        values = [np.broadcast_to(kind.to(block.read(e, kind, True)), block.active.shape) for e in parts]
+        memory.store(place, addresses, block.certain(np.stack(values, axis=-1).view(np.uint8)[block.active]))
+        return
+    data = np.zeros((block.threads.size, count), UNSIGNED[kind.bits])
+    data[block.active] = memory.load(place, addresses, data.itemsize * count).view(data.dtype)
+    for i, element in enumerate(parts):
+        block.write(element, kind.of(data[:, i]), kind, True)
 
 
 # --- warps -----------------------------------------------------------------------------------------------------------
