@@ -68,10 +68,6 @@ def product(kind: Kind, half: str) -> Compute:
     return lambda a, b: a.astype(dtype) * b.astype(dtype) >> dtype(by)
 
 
-def plus(multiply: Compute) -> Compute:
-    return lambda a, b, c: multiply(a, b) + c
-
-
 def change_sign(kind: Kind, is_abs: bool, ftz: bool = False) -> Compute:
     dtype = UNSIGNED[np.dtype(kind.dtype).itemsize * 8]
     sign = dtype(1 << (np.dtype(dtype).itemsize * 8 - 1))
@@ -89,7 +85,9 @@ for kind in INTEGERS:
     for half in ("lo", "hi", *(["wide"] if kind.bits < 64 else [])):
         wide, multiply = KINDS[f"{kind.letter}{2 * kind.bits}"] if half == "wide" else kind, product(kind, half)
         FORMS[f"mul.{half}.{kind.name}"] = Form((wide,), (kind, kind), multiply)
-        FORMS[f"mad.{half}.{kind.name}"] = Form((wide,), (kind, kind, wide), plus(multiply))
+        FORMS[f"mad.{half}.{kind.name}"] = Form(
+            (wide,), (kind, kind, wide), lambda a, b, c, times=multiply: times(a, b) + c
+        )
     if kind.letter == "s":
         define("abs", kind, 1, np.abs)
         define("neg", kind, 1, np.negative)
@@ -145,12 +143,11 @@ def extract(kind: Kind) -> Compute:
 
 
 def permute(a: np.ndarray, b: np.ndarray, choice: np.ndarray) -> np.ndarray:
-    both, result = b.astype(np.uint64) << 32 | a, np.zeros(1, np.uint64)
-    for i in range(4):
-        which = (choice >> 4 * i).astype(np.uint64)
-        byte = both >> 8 * (which & 7) & 0xFF
-        result = result | np.where(which & 8, (byte >> 7) * 0xFF, byte) << 8 * i
-    return result
+    places = np.arange(4, dtype=np.uint64)
+    which = choice.astype(np.uint64)[:, None] >> 4 * places
+    byte = (b.astype(np.uint64) << 32 | a)[:, None] >> 8 * (which & 7) & 0xFF
+    byte = np.where(which & 8, (byte >> 7) * 0xFF, byte)  # or all bits as the sign
+    return (byte << 8 * places).sum(axis=1)
 
 
 for kind in (PRED, *BITS):

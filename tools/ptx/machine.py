@@ -14,12 +14,10 @@ import numpy as np
 
 from . import conversions as conversions  # which adds its forms
 from .errors import AccessError, DeadlockError, UnsupportedError
-from .instructions import FORMS
-from .kinds import KINDS, SIGNED, UNSIGNED, Kind
+from .instructions import FORMS, PRED
+from .kinds import SIGNED, UNSIGNED, Kind
 from .memory import WARP, Memory, Region, where
 from .parser import Address, Entry, Operand
-
-PRED = KINDS["pred"]
 
 
 class Step(NamedTuple):
@@ -78,9 +76,8 @@ class Blocks:
         self.warp_phases = np.zeros(self.threads.size, np.int64)  # how many of a warp each thread has passed
         self.registers: dict[str, np.ndarray] = {}
         self.known: dict[str, np.ndarray] = {}  # which threads wrote a register, if not all did
-        data = np.zeros(launch.shared, np.uint8)
-        shared = Memory(Region("shared memory", 0, data, np.zeros(data.size, bool)))
-        self.spaces = {**launch.spaces, "shared": shared}
+        shared = Region("shared memory", 0, np.zeros(launch.shared, np.uint8), np.zeros(launch.shared, bool))
+        self.spaces = {**launch.spaces, "shared": Memory(shared)}
         self.special = {"%laneid": self.lanes, "%warpid": thread // WARP}
         for axis, inside, outside in zip("xyz", launch.block, launch.grid, strict=True):
             values = {"tid": thread % inside, "ctaid": block % outside, "ntid": inside, "nctaid": outside}
@@ -243,9 +240,4 @@ def leave(block: Blocks) -> bool:
 
 
 # Instructions that are more than a computation, by their opcode or its first word: True if they called `jump`.
-HANDLERS: dict[str, Callable[[Blocks], bool | None]] = {
-    "bra": branch,
-    "bra.uni": branch,
-    "ret": leave,
-    "exit": leave,
-}
+HANDLERS: dict[str, Callable[[Blocks], bool | None]] = {"bra": branch, "bra.uni": branch, "ret": leave, "exit": leave}

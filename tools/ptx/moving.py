@@ -5,7 +5,7 @@ import numpy as np
 from .errors import DeadlockError, UnsupportedError
 from .kinds import KINDS, UNSIGNED
 from .machine import HANDLERS, PRED, Blocks, elements
-from .memory import WARP, Place
+from .memory import Place
 from .parser import Address, Operand
 
 B32, B64 = KINDS["b32"], KINDS["b64"]
@@ -20,15 +20,17 @@ def operands_of(block: Blocks, count: int) -> tuple[Operand, ...]:
 
 
 def move(block: Blocks) -> None:
-    """`mov`; a vector is packed into a register, or taken out of it, the first element lowest."""
-    kind = KINDS[block.instruction.opcode.removeprefix("mov.")]
+    """`mov`; a vector is packed into a register, or taken out of it, the first element lowest.
+
+    Also `cvta`, because an address in global memory is the same as a generic one.
+    """
+    kind = KINDS[block.instruction.opcode.rpartition(".")[2]]
     result, source = operands_of(block, 2)
     if not isinstance(source, tuple) and not isinstance(result, tuple):
         block.write(result, block.read(source, kind), kind)
         return
     parts = source if isinstance(source, tuple) else elements(result)
-    part = KINDS.get(f"b{kind.bits // len(parts)}")
-    if kind.letter != "b" or part is None:
+    if kind.letter != "b" or (part := KINDS.get(f"b{kind.bits // len(parts)}")) is None:
         raise block.unknown()
     if isinstance(source, tuple):
         whole = [block.read(e, part).astype(kind.dtype) << (i * part.bits) for i, e in enumerate(parts)]
@@ -37,12 +39,6 @@ def move(block: Blocks) -> None:
         whole = block.read(source, kind)
         for i, element in enumerate(parts):
             block.write(element, (whole >> (i * part.bits)).astype(part.dtype), part)
-
-
-def convert_address(block: Blocks) -> None:
-    """`cvta`: an address in global memory is the same as a generic one."""
-    result, source = operands_of(block, 2)
-    block.write(result, block.read(source, B64), B64)
 
 
 def transfer(block: Blocks) -> None:
@@ -54,11 +50,9 @@ def transfer(block: Blocks) -> None:
     words = [word.removesuffix("::cta").removesuffix("::entry") for word in words if word != f"v{count}"]
     value, address = operands_of(block, 2)[:: 1 if name == "ld" else -1]
     parts = elements(value)
-    if len(words) != 1 or kind is None or len(parts) != count or not isinstance(address, Address):
+    memory = block.spaces.get(" ".join(words)) if (name, *words) != ("st", "param") else None
+    if memory is None or kind is None or len(parts) != count or not isinstance(address, Address):
         raise block.unknown()
-    memory = None if (name, words[0]) == ("st", "param") else block.spaces.get(words[0])
-    if memory is None:
-        raise UnsupportedError(f"unknown state space .{words[0]}")
     is_narrow = address.base in block.launch.entry.registers and block.register(str(address.base)).bits == 32
     base = block.certain(block.read(address.base, B32 if is_narrow else B64).astype(np.uint64))
     addresses = np.broadcast_to(base + np.uint64(address.offset & (1 << 64) - 1), block.active.shape)[block.active]
@@ -77,15 +71,16 @@ def transfer(block: Blocks) -> None:
 # --- warps -----------------------------------------------------------------------------------------------------------
 
 
+def ballot(block: Blocks, choice: np.ndarray) -> np.ndarray:
+    """For each thread a bit for each lane of its warp."""
+    return np.bincount(block.warps, np.where(choice, 2.0**block.lanes, 0)).astype(np.uint32)[block.warps]
+
+
 def members(block: Blocks, mask: Operand) -> None:
     """Raises unless the threads that the member mask names are here, and name themselves."""
-    masks = np.broadcast_to(block.certain(block.read(mask, B32)), block.active.shape)
-    named = masks[:, None] >> np.arange(WARP, dtype=np.uint32) & 1 == 1
-    size = (block.warps[-1] + 1) * WARP
-    is_elsewhere = np.zeros(size, bool)
-    is_elsewhere[: block.threads.size] = (block.pc < block.end) & ~block.active
-    others = is_elsewhere.reshape(-1, WARP)[block.warps]
-    wrong = block.active & ((named & others).any(axis=1) | ~named[block.threads, block.lanes])
+    masks = block.certain(block.read(mask, B32))
+    elsewhere = ballot(block, (block.pc < block.end) & ~block.active)
+    wrong = block.active & ((masks & elsewhere != 0) | (masks >> block.lanes.astype(np.uint32) & 1 == 0))
     if wrong.any():
         raise DeadlockError(f"{block.here(wrong)}: the member mask names a thread that is elsewhere, or not this one")
 
@@ -113,24 +108,14 @@ def shuffle(block: Blocks) -> None:
 
 
 def vote(block: Blocks) -> None:
-    """`vote.sync`, and `activemask`."""
-    opcode = block.instruction.opcode
-    result, source, mask = operands_of(block, 3) if opcode != "activemask.b32" else (*operands_of(block, 1), 1, None)
-    if mask is not None:
-        members(block, mask)
+    """`vote.sync`."""
+    mode = block.instruction.opcode.split(".")[2]
+    result, source, mask = operands_of(block, 3)
+    members(block, mask)
     votes = block.certain(np.broadcast_to(block.read(source, PRED), block.active.shape))
-    yes, no = (
-        np.bincount(block.warps, np.where(block.active & choice, 2.0**block.lanes, 0)).astype(np.uint32)[block.warps]
-        for choice in (votes, ~votes)
-    )
-    found = {
-        "activemask.b32": yes,
-        "vote.sync.ballot.b32": yes,
-        "vote.sync.all.pred": no == 0,
-        "vote.sync.any.pred": yes != 0,
-        "vote.sync.uni.pred": (no == 0) | (yes == 0),
-    }
-    block.write(result, found[opcode], B32 if opcode.endswith("b32") else PRED)
+    yes, no = (ballot(block, block.active & choice) for choice in (votes, ~votes))
+    found = {"ballot": yes, "all": no == 0, "any": yes != 0, "uni": (no == 0) | (yes == 0)}[mode]
+    block.write(result, found, B32 if mode == "ballot" else PRED)
 
 
 def barrier(block: Blocks) -> bool:
@@ -147,17 +132,13 @@ def warp_barrier(block: Blocks) -> None:
     block.warp_phases[block.active] += 1
 
 
-def nothing(block: Blocks) -> None:
-    """What tells the scheduler something, and changes no result."""
-
-
 for names, handler in {
     ("ld", "st"): transfer,
     tuple(f"mov.{name}" for name in (*MOVED, "pred")): move,
-    ("cvta.to.global.u64", "cvta.global.u64"): convert_address,
-    ("griddepcontrol.wait", "griddepcontrol.launch_dependents"): nothing,
+    ("cvta.to.global.u64", "cvta.global.u64"): move,
+    ("griddepcontrol.wait", "griddepcontrol.launch_dependents"): lambda _: None,  # for the scheduler
     tuple(f"shfl.sync.{mode}.b32" for mode in ("up", "down", "bfly", "idx")): shuffle,
-    ("vote.sync.ballot.b32", *(f"vote.sync.{mode}.pred" for mode in ("all", "any", "uni")), "activemask.b32"): vote,
+    ("vote.sync.ballot.b32", *(f"vote.sync.{mode}.pred" for mode in ("all", "any", "uni"))): vote,
     ("bar.sync", "barrier.sync", "barrier.sync.aligned", "barrier.cta.sync", "barrier.cta.sync.aligned"): barrier,
     ("bar.warp.sync",): warp_barrier,
 }.items():

@@ -3,34 +3,25 @@
 import dataclasses
 import functools
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .errors import UnsupportedError
 from .kinds import KINDS, Kind
 
 NAME = r"[%A-Za-z_$][\w$.]*"
 NUMBER = r"-?(?:0[fF][0-9a-fA-F]{8}|0[dD][0-9a-fA-F]{16}|0[xX][0-9a-fA-F]+U?|0[bB][01]+U?|\d+U?)"  # of floats: bits
-IGNORED = re.compile(
-    r"//[^\n]*|/\*.*?\*/|^[ \t]*\.(?:version|target|address_size|file|loc)\b[^\n]*", re.DOTALL | re.MULTILINE
-)
-ITEM = re.compile(
-    rf"""\s+|\.section\b[^{{}}]*\{{[^{{}}]*\}}|(?P<label>[\w$]+)\s*:(?!:)|(?P<brace>[{{}}])
+IGNORED = re.compile(r"(?ms)//[^\n]*|/\*.*?\*/|^[ \t]*\.(?:version|target|address_size|file|loc)\b[^\n]*")
+ABOUT = r"(\.reqntid|\.maxntid|\.minnctapersm|\.maxnreg|\.noreturn)\b([\s\d,]*)"  # a directive, and its numbers
+ITEM = re.compile(rf"""(?x)\s+|\.section\b[^{{}}]*\{{[^{{}}]*\}}|(?P<label>[\w$]+)\s*:(?!:)|(?P<brace>[{{}}])
     |(?:\.visible\s+|\.weak\s+)?\.entry\s+(?P<entry>{NAME})\s*(?:\((?P<parameters>[^()]*)\))?(?P<about>[^{{}};]*)\{{
-    |(?P<statement>[^{{}};\s][^;]*);""",
-    re.VERBOSE,
-)
-VARIABLE = re.compile(
-    rf"""(?:\.(?:visible|extern|weak)\s+)?\.(?P<space>param|global|const|shared)
+    |(?P<statement>[^{{}};\s][^;]*);""")
+VARIABLE = re.compile(rf"""(?x)(?:\.(?:visible|extern|weak)\s+)?\.(?P<space>param|global|const|shared)
     (?:\s+(?:\.align\s+(?P<align>\d+)|\.(?P<pointer>ptr)|\.global|\.(?P<kind>{"|".join(KINDS)})))+\s+(?P<name>{NAME})
-    \s*(?:(?P<array>\[)\s*(?P<count>\d*)\s*\])?(?:\s*=\s*\{{?(?P<values>\s*{NUMBER}(?:\s*,\s*{NUMBER})*\s*)\}}?)?""",
-    re.VERBOSE,
-)
+    \s*(?:(?P<array>\[)\s*(?P<count>\d*)\s*\])?(?:\s*=\s*\{{?(?P<values>\s*{NUMBER}(?:\s*,\s*{NUMBER})*\s*)\}}?)?""")
 INSTRUCTION = re.compile(rf"(?:@\s*(!?{NAME})\s+)?([a-z][\w.:]*)\s*(.*)", re.DOTALL)
 COMMA = re.compile(r",(?![^{\[]*[}\]])")  # not between braces or brackets
-OPERAND = re.compile(rf"({NUMBER})|(!?)({NAME})(?:\s*(?:\+\s*|(?=-))({NUMBER}))?")
+OPERAND = re.compile(rf"({NUMBER})|(!?{NAME})(?:\s*(?:\+\s*|(?=-))({NUMBER}))?")
 REGISTERS = re.compile(rf"\.reg\s+\.({'|'.join(KINDS)})\s+((?:{NAME}\s*(?:<\d+>)?\s*(?:,\s*|$))+)")
-ABOUT = re.compile(r"([^\s\d,]\S*)([\s\d,]*)")  # a directive, and its numbers
-ABOUT_A_KERNEL = {".reqntid", ".maxntid", ".minnctapersm", ".maxnreg", ".noreturn"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +70,11 @@ class Entry:
     labels: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass
-class Module:
+class Module(NamedTuple):
     """The kernels of a module, and all variables, those of kernels too."""
 
-    entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
-    variables: dict[str, Variable] = dataclasses.field(default_factory=dict)
+    entries: dict[str, Entry]
+    variables: dict[str, Variable]
 
 
 @functools.lru_cache(maxsize=64)
@@ -104,9 +94,59 @@ def parse(text: str) -> Module:
             shown = " ".join(text[at:].partition(";")[0].split())
             raise UnsupportedError(f"line {line}: {error}: {shown[:200]}") from None
         at, line = found.end(), line + found[0].count("\n")
-    if parser.scopes:
+    if parser.depth:
         raise UnsupportedError(f"line {line}: the text ends within a kernel")
     return parser.module
+
+
+class _Parser:
+    """The module as far as it was read, the kernel that is read, and the depth of braces."""
+
+    def __init__(self) -> None:
+        self.module, self.kernel, self.depth = Module({}, {}), Entry("", [], {}), 0
+
+    def take(self, found: re.Match[str] | None, line: int) -> None:
+        """Takes the next item of the text in."""
+        if found is None:
+            raise UnsupportedError("neither an instruction nor a directive")
+        label, brace, entry, parameters, about, statement = found.groups()
+        if entry:
+            self.depth += 1
+            self.entry(entry, parameters or "", about)
+        elif statement and statement[0] == "." and not statement.startswith((".reg", ".pragma")):
+            one = variable(statement)
+            add(self.module.variables, one.name, one)
+        elif not self.depth and (label or brace or statement):
+            raise UnsupportedError("unknown directive")
+        elif label:
+            add(self.kernel.labels, label, len(self.kernel.code))
+        elif brace:
+            self.depth += 1 if brace == "{" else -1
+        elif statement and statement.startswith(".reg"):
+            self.registers(statement.rstrip())
+        elif statement and statement[0] != ".":
+            self.kernel.code.append(instruction(statement.rstrip(), line))
+
+    def entry(self, name: str, parameters: str, about: str) -> None:
+        if not re.fullmatch(rf"\s*(?:{ABOUT})*", about):
+            raise UnsupportedError("unknown directive")
+        numbers = {word: tuple(map(int, re.findall(r"\d+", more))) for word, more in re.findall(ABOUT, about)}
+        listed = [variable(one) for one in parameters.split(",") if one.strip()]
+        self.kernel = Entry(name, listed, numbers)
+        add(self.module.entries, name, self.kernel)
+
+    def registers(self, text: str) -> None:
+        if (found := REGISTERS.fullmatch(text)) is None:
+            raise UnsupportedError("registers of another form")
+        for name, count in re.findall(rf"({NAME})\s*(?:<(\d+)>)?", found[2]):
+            for one in [f"{name}{i}" for i in range(int(count))] if count else [name]:
+                add(self.kernel.registers, one, KINDS[found[1]])
+
+
+def add(names: dict[str, Any], name: str, value: Any) -> None:
+    if name in names:
+        raise UnsupportedError(f"{name} for the second time")
+    names[name] = value
 
 
 def number(text: str) -> int:
@@ -128,81 +168,29 @@ def variable(text: str) -> Variable:
     return Variable(found["name"], found["space"], kind, count, align, is_pointer, values)
 
 
-class _Parser:
-    """The module as far as it was read; `scopes` say what the names that are declared in braces stand for."""
+def instruction(text: str, line: int) -> Instruction:
+    if (found := INSTRUCTION.fullmatch(text)) is None:
+        raise UnsupportedError("unknown instruction")
+    guard, opcode, operands = found.groups()
+    return Instruction(line, " ".join(text.split()), opcode, listed(operands), guard)
 
-    def __init__(self) -> None:
-        self.module, self.scopes = Module(), list[dict[str, str]]()
-        self.kernel = Entry("", [], {})
 
-    def take(self, found: re.Match[str] | None, line: int) -> None:
-        """Takes the next item of the text in."""
-        if found is None:
-            raise UnsupportedError("neither an instruction nor a directive")
-        label, brace, entry, parameters, about, statement = found.groups()
-        if entry:
-            self.entry(entry, parameters or "", about)
-        elif statement and statement[0] == "." and not statement.startswith((".reg", ".pragma")):
-            one = variable(statement)
-            if self.module.variables.setdefault(one.name, one) is not one:
-                raise UnsupportedError("a variable of this name was declared before")
-        elif not self.scopes and (label or brace or statement):
-            raise UnsupportedError("unknown directive")
-        elif label:
-            if label in self.kernel.labels:
-                raise UnsupportedError("a label of this name was there before")
-            self.kernel.labels[label] = len(self.kernel.code)
-        elif brace == "{":
-            self.scopes.append({})
-        elif brace:
-            self.scopes.pop()
-        elif statement and statement.startswith(".reg"):
-            self.registers(statement)
-        elif statement and statement[0] != ".":
-            self.kernel.code.append(self.instruction(statement, line))
+def listed(text: str) -> tuple[Operand, ...]:
+    return tuple(operand(one.strip()) for one in COMMA.split(text)) if text else ()
 
-    def entry(self, name: str, parameters: str, about: str) -> None:
-        numbers = {word: tuple(map(int, re.findall(r"\d+", more))) for word, more in ABOUT.findall(about)}
-        if unknown := numbers.keys() - ABOUT_A_KERNEL:
-            raise UnsupportedError(f"unknown directive {', '.join(unknown)}")
-        listed = [variable(one) for one in parameters.split(",") if one.strip()]
-        self.kernel = self.module.entries[name] = Entry(name, listed, numbers)
-        self.scopes.append({})
 
-    def registers(self, text: str) -> None:
-        if (found := REGISTERS.fullmatch(text.rstrip())) is None:
-            raise UnsupportedError("registers of another form")
-        for name, count in re.findall(rf"({NAME})\s*(?:<(\d+)>)?", found[2]):
-            for one in [f"{name}{i}" for i in range(int(count))] if count else [name]:
-                unique = one if len(self.scopes) == 1 else f"{one}@{len(self.kernel.registers)}"
-                self.scopes[-1][one] = unique
-                self.kernel.registers[unique] = KINDS[found[1]]
-
-    def name(self, text: str) -> str:
-        return next((scope[text] for scope in reversed(self.scopes) if text in scope), text)
-
-    def instruction(self, text: str, line: int) -> Instruction:
-        if (found := INSTRUCTION.fullmatch(text.rstrip())) is None:
-            raise UnsupportedError("unknown instruction")
-        guard, opcode, operands = found.groups()
-        guard = guard and guard[: guard[0] == "!"] + self.name(guard.removeprefix("!"))
-        return Instruction(line, " ".join(text.split()), opcode, self.operands(operands), guard)
-
-    def operands(self, text: str) -> tuple[Operand, ...]:
-        return tuple(map(self.operand, COMMA.split(text))) if text else ()
-
-    def operand(self, text: str) -> Operand:
-        text = text.strip()
-        if text[:1] + text[-1:] == "{}":
-            return self.operands(text[1:-1])
-        if text[:1] + text[-1:] == "[]":
-            base = self.operand(text[1:-1])
-            return base if isinstance(base, Address) else Address(base, 0)
-        if "|" in text:
-            return tuple(map(self.operand, text.split("|")))
-        if (found := OPERAND.fullmatch(text)) is None:
-            raise UnsupportedError(f"operand {text!r}")
-        bits, complement, name, offset = found.groups()
-        if bits:
-            return number(bits)
-        return Address(self.name(name), number(offset)) if offset else complement + self.name(name)
+@functools.lru_cache(maxsize=1 << 12)
+def operand(text: str) -> Operand:
+    if text[:1] + text[-1:] == "{}":
+        return listed(text[1:-1])
+    if text[:1] + text[-1:] == "[]":
+        base = operand(text[1:-1].strip())
+        return base if isinstance(base, Address) else Address(base, 0)
+    if "|" in text:
+        return tuple(operand(one.strip()) for one in text.split("|"))
+    if (found := OPERAND.fullmatch(text)) is None:
+        raise UnsupportedError(f"operand {text!r}")
+    bits, name, offset = found.groups()
+    if bits:
+        return number(bits)
+    return Address(name, number(offset)) if offset else name

@@ -11,12 +11,13 @@ from .machine import Blocks, Execution, Launch
 from .memory import SPAN, WARP, Memory, Region
 from .parser import Variable, parse
 
+Buffer = np.ndarray | np.generic | None
 TOGETHER = 1 << 14  # threads, of several blocks
 
 
 def run(
     text: str,
-    *buffers: np.ndarray | np.generic | None,
+    *buffers: Buffer,
     grid: Sequence[int],
     block: Sequence[int],
     entry: str | None = None,
@@ -81,7 +82,7 @@ def run(
     if trace is not None and not (trace[0] in chosen and 0 <= trace[1] < math.prod(block)):
         raise ValueError(f"trace is {trace}: a block that runs, and a thread below {math.prod(block)}")
     spaces = {space: Memory() for space in ("global", "const", "param")}
-    symbols, total = place_variables(spaces, module.variables.values(), shared)
+    symbols, total = place(spaces, module.variables.values(), shared)
     for i, (parameter, buffer) in enumerate(zip(kernel.parameters, buffers, strict=True)):
         align = alignments[i] if alignments else parameter.align or 4
         data = bind(spaces["global"], (i + 1) << SPAN, parameter, buffer, align, i in outputs)
@@ -106,16 +107,13 @@ def three(name: str, size: Sequence[int]) -> tuple[int, int, int]:
     return found
 
 
-def bind(
-    memory: Memory, start: int, parameter: Variable, buffer: np.ndarray | np.generic | None, align: int, is_output: bool
-) -> np.ndarray:
+def bind(memory: Memory, start: int, parameter: Variable, buffer: Buffer, align: int, is_output: bool) -> np.ndarray:
     """The bytes of a parameter; a buffer is put into memory."""
     width = parameter.kind.bits // 8 * (parameter.count or 1)
     if isinstance(buffer, np.generic) and not parameter.is_pointer and buffer.nbytes == width:
         return np.frombuffer(buffer.tobytes(), np.uint8)
     if width != 8 or not (buffer is None or isinstance(buffer, np.ndarray)):
-        kind, given = parameter.kind.name, type(buffer).__name__
-        raise TypeError(f"parameter {parameter.name} is .{kind}, and its buffer is {given}")
+        raise TypeError(f"{parameter.name} is .{parameter.kind.name}, and its buffer is {type(buffer).__name__}")
     if buffer is None:
         return np.zeros(8, np.uint8)
     if not buffer.flags.c_contiguous or (not buffer.flags.writeable and is_output):
@@ -126,9 +124,7 @@ def bind(
     return np.array([start + align], np.uint64).view(np.uint8)
 
 
-def place_variables(
-    spaces: dict[str, Memory], variables: Iterable[Variable], dynamic: int
-) -> tuple[dict[str, int], int]:
+def place(spaces: dict[str, Memory], variables: Iterable[Variable], dynamic: int) -> tuple[dict[str, int], int]:
     """The addresses of variables, and how many bytes of shared memory there are."""
     symbols, end = {}, 0
     for number, one in enumerate(sorted(variables, key=lambda v: v.count is None)):  # of the launch's size: last
