@@ -6,12 +6,12 @@ import operator
 import numpy as np
 
 from . import floats
-from .instructions import FORMS, MODES, Compute, Form, exactly, flags
+from .instructions import F32, FORMS, MODES, Compute, Form, exactly, flags
 from .kinds import KINDS, Kind
 
 INTEGERS = [KINDS[f"{letter}{bits}"] for letter in "us" for bits in (8, 16, 32, 64)]
 FLOATS = [KINDS[name] for name in ("f16", "bf16", "f32", "f64")]
-F32 = KINDS["f32"]
+HALVES = [KINDS[name] for name in ("f16", "bf16", "f16x2", "bf16x2")]
 ROUNDS = [mode for mode in MODES if mode]
 
 
@@ -81,6 +81,5 @@ for source, result in itertools.product(FLOATS, FLOATS):
         whole = mode[2:3] if mode.endswith("i") else ""
         compute = of_floats(source, result, MODES.get(mode, "n"), whole, any(ftz_), sat=any(sat_))
         define(f"{mode}{ftz}{sat}", result, source, compute)
-for result, mode in itertools.product((KINDS[n] for n in ("f16", "bf16", "f16x2", "bf16x2")), (".rn", ".rz")):
-    for relu, is_relu in flags(".relu"):
-        define(f"{mode}{relu}", result, F32, of_floats(F32, result, MODES[mode], relu=is_relu))
+for result, mode, (relu, is_relu) in itertools.product(HALVES, (".rn", ".rz"), flags(".relu")):
+    define(f"{mode}{relu}", result, F32, of_floats(F32, result, MODES[mode], relu=is_relu))

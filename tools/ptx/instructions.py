@@ -85,9 +85,7 @@ for kind in INTEGERS:
     for half in ("lo", "hi", *(["wide"] if kind.bits < 64 else [])):
         wide, multiply = KINDS[f"{kind.letter}{2 * kind.bits}"] if half == "wide" else kind, product(kind, half)
         FORMS[f"mul.{half}.{kind.name}"] = Form((wide,), (kind, kind), multiply)
-        FORMS[f"mad.{half}.{kind.name}"] = Form(
-            (wide,), (kind, kind, wide), lambda a, b, c, times=multiply: times(a, b) + c
-        )
+        FORMS[f"mad.{half}.{kind.name}"] = Form((wide,), (kind, kind, wide), lambda a, b, c, f=multiply: f(a, b) + c)
     if kind.letter == "s":
         define("abs", kind, 1, np.abs)
         define("neg", kind, 1, np.negative)
@@ -160,9 +158,8 @@ for kind in (*BITS, *INTEGERS):
     FORMS[f"shr.{kind.name}"] = Form((kind,), (kind, U32), shift(kind, is_left=False))
 for direction, mode in itertools.product("lr", ("clamp", "wrap")):
     FORMS[f"shf.{direction}.{mode}.b32"] = Form((B32,), (B32, B32, U32), funnel(direction == "l", mode == "clamp"))
-for kind in INTEGERS:
-    if kind.bits > 16:
-        FORMS[f"bfe.{kind.name}"] = Form((kind,), (kind, U32, U32), extract(kind))
+for kind in (KINDS[name] for name in ("u32", "u64", "s32", "s64")):
+    FORMS[f"bfe.{kind.name}"] = Form((kind,), (kind, U32, U32), extract(kind))
 FORMS["prmt.b32"] = Form((B32,), (B32, B32, U32), permute)
 
 # --- choices ---------------------------------------------------------------------------------------------------------

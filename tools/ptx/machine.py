@@ -109,8 +109,8 @@ class Blocks:
         """Lets all threads behind the barrier at which they wait."""
         places = sorted({int(at) - 1 for at in self.pc[self.waits]})
         if len({self.code[at].operands for at in places}) > 1:
-            lines = ", ".join(str(self.code[at].line) for at in places)
-            raise DeadlockError(f"block {self.position[0, 0]}: threads wait at different barriers, on lines {lines}")
+            block, lines = self.position[0, 0], [self.code[at].line for at in places]
+            raise DeadlockError(f"block {block}: threads wait at different barriers, on lines {lines}")
         self.waits[:] = False
         self.phase += 1
 
@@ -124,7 +124,7 @@ class Blocks:
             if self.instruction.guard is not None:
                 self.active = together & self.certain(self.read(self.instruction.guard, PRED))
             if self.active.any():
-                handler = HANDLERS.get(opcode) or HANDLERS.get(opcode.partition(".")[0], compute)
+                handler = HANDLERS.get(opcode) or HANDLERS.get(f"{opcode[:2]}.*", compute)
                 jumped = handler(self)
         except UnsupportedError as error:
             raise UnsupportedError(f"line {self.instruction.line}: {error}: {self.instruction.text}") from None
@@ -147,7 +147,12 @@ class Blocks:
     def unknown(self) -> UnsupportedError:
         return UnsupportedError(f"unknown instruction {self.instruction.opcode}")
 
-    # --- registers
+    # --- operands and registers
+
+    def operands(self, count: int) -> tuple[Operand, ...]:
+        if len(self.instruction.operands) != count:
+            raise UnsupportedError(f"{len(self.instruction.operands)} operands where {count} are expected")
+        return self.instruction.operands
 
     def register(self, name: str) -> Kind:
         if (kind := self.launch.entry.registers.get(name)) is None:
@@ -157,12 +162,14 @@ class Blocks:
     def read(self, operand: Operand, kind: Kind, is_relaxed: bool = False) -> np.ndarray:
         """The numbers of an operand, one for each thread or one for all."""
         if isinstance(operand, int):
+            if not -(1 << kind.bits - 1) <= operand < 1 << kind.bits:
+                raise UnsupportedError(f"operand {operand:#x} has more bits than .{kind.name}")
             return kind.of(np.array([operand & (1 << kind.bits) - 1], UNSIGNED[kind.bits]))
         if isinstance(operand, Address) and operand.base in self.launch.symbols:
             return self.read(operand.base, kind) + self.read(operand.offset, kind)
-        if not isinstance(operand, str) or (operand[0] == "!" and kind is not PRED):
+        if not isinstance(operand, str):
             raise UnsupportedError(f"operand {operand}")
-        if operand[0] == "!":
+        if operand[0] == "!" and kind is PRED:
             return ~self.read(operand[1:], kind)
         if operand in self.launch.symbols or operand in self.special:
             width = 32 if operand in self.special else max(kind.bits, 32)
@@ -229,7 +236,7 @@ def elements(operand: Operand) -> tuple[Operand, ...]:
 
 
 def branch(block: Blocks) -> bool:
-    [target] = block.instruction.operands
+    [target] = block.operands(1)
     if target not in block.launch.entry.labels:
         raise UnsupportedError(f"unknown label {target}")
     return block.jump(block.launch.entry.labels[str(target)])
@@ -239,5 +246,5 @@ def leave(block: Blocks) -> bool:
     return block.jump(block.end)
 
 
-# Instructions that are more than a computation, by their opcode or its first word: True if they called `jump`.
+# Instructions that are more than a computation, by their opcodes, or "ld.*" and "st.*": True if they called `jump`.
 HANDLERS: dict[str, Callable[[Blocks], bool | None]] = {"bra": branch, "bra.uni": branch, "ret": leave, "exit": leave}

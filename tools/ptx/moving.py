@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .errors import DeadlockError, UnsupportedError
+from .errors import DeadlockError
 from .kinds import KINDS, UNSIGNED
 from .machine import HANDLERS, PRED, Blocks, elements
 from .memory import Place
@@ -13,19 +13,13 @@ MOVED = {name: kind for name, kind in KINDS.items() if kind.lanes == 1 and kind.
 HINTS = {"weak", "nc", "relaxed", "volatile", "cta", "gpu", "sys", "ca", "cg", "cs", "cv", "wb", "wt", "lu"}
 
 
-def operands_of(block: Blocks, count: int) -> tuple[Operand, ...]:
-    if len(block.instruction.operands) != count:
-        raise UnsupportedError(f"{len(block.instruction.operands)} operands where {count} are expected")
-    return block.instruction.operands
-
-
 def move(block: Blocks) -> None:
     """`mov`; a vector is packed into a register, or taken out of it, the first element lowest.
 
     Also `cvta`, because an address in global memory is the same as a generic one.
     """
     kind = KINDS[block.instruction.opcode.rpartition(".")[2]]
-    result, source = operands_of(block, 2)
+    result, source = block.operands(2)
     if not isinstance(source, tuple) and not isinstance(result, tuple):
         block.write(result, block.read(source, kind), kind)
         return
@@ -48,7 +42,7 @@ def transfer(block: Blocks) -> None:
     words = [word for word in words if word not in HINTS and not word.startswith(("L1::", "L2::"))]
     count = next((int(word[1]) for word in words if word in ("v2", "v4", "v8")), 1)
     words = [word.removesuffix("::cta").removesuffix("::entry") for word in words if word != f"v{count}"]
-    value, address = operands_of(block, 2)[:: 1 if name == "ld" else -1]
+    value, address = block.operands(2)[:: 1 if name == "ld" else -1]
     parts = elements(value)
     memory = block.spaces.get(" ".join(words)) if (name, *words) != ("st", "param") else None
     if memory is None or kind is None or len(parts) != count or not isinstance(address, Address):
@@ -88,7 +82,7 @@ def members(block: Blocks, mask: Operand) -> None:
 def shuffle(block: Blocks) -> None:
     """`shfl.sync`."""
     mode = block.instruction.opcode.split(".")[2]
-    first, source, *numbers, mask = operands_of(block, 5)
+    first, source, *numbers, mask = block.operands(5)
     members(block, mask)
     by, limit = (block.certain(np.broadcast_to(block.read(o, B32), block.active.shape)).astype(int) for o in numbers)
     by, segment, clamp = by & 31, limit >> 8 & 31, limit & 31
@@ -110,7 +104,7 @@ def shuffle(block: Blocks) -> None:
 def vote(block: Blocks) -> None:
     """`vote.sync`."""
     mode = block.instruction.opcode.split(".")[2]
-    result, source, mask = operands_of(block, 3)
+    result, source, mask = block.operands(3)
     members(block, mask)
     votes = block.certain(np.broadcast_to(block.read(source, PRED), block.active.shape))
     yes, no = (ballot(block, block.active & choice) for choice in (votes, ~votes))
@@ -120,7 +114,7 @@ def vote(block: Blocks) -> None:
 
 def barrier(block: Blocks) -> bool:
     """`bar.sync`: of a block."""
-    if operands_of(block, 1)[0] not in range(16):
+    if block.operands(1)[0] not in range(16):
         raise block.unknown()
     block.waits |= block.active
     return block.jump(block.at + 1)
@@ -128,12 +122,12 @@ def barrier(block: Blocks) -> bool:
 
 def warp_barrier(block: Blocks) -> None:
     """`bar.warp.sync`."""
-    members(block, *operands_of(block, 1))
+    members(block, *block.operands(1))
     block.warp_phases[block.active] += 1
 
 
 for names, handler in {
-    ("ld", "st"): transfer,
+    ("ld.*", "st.*"): transfer,
     tuple(f"mov.{name}" for name in (*MOVED, "pred")): move,
     ("cvta.to.global.u64", "cvta.global.u64"): move,
     ("griddepcontrol.wait", "griddepcontrol.launch_dependents"): lambda _: None,  # for the scheduler

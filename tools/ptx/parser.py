@@ -131,8 +131,7 @@ class _Parser:
         if not re.fullmatch(rf"\s*(?:{ABOUT})*", about):
             raise UnsupportedError("unknown directive")
         numbers = {word: tuple(map(int, re.findall(r"\d+", more))) for word, more in re.findall(ABOUT, about)}
-        listed = [variable(one) for one in parameters.split(",") if one.strip()]
-        self.kernel = Entry(name, listed, numbers)
+        self.kernel = Entry(name, [variable(one) for one in parameters.split(",") if one.strip()], numbers)
         add(self.module.entries, name, self.kernel)
 
     def registers(self, text: str) -> None:
