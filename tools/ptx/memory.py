@@ -86,7 +86,7 @@ class Memory:
 
     def _find(self, place: Place, addresses: np.ndarray, width: int) -> Iterator[Found]:
         """For each region: it, which of the addresses lie in it, the offsets of their bytes, and whose they are."""
-        place.refuse(addresses % width != 0, f"{width} bytes at {{:#x}}, which is misaligned", addresses)
+        place.refuse(np.asarray(addresses % width != 0), f"{width} bytes at {{:#x}}, which is misaligned", addresses)
         spans = addresses >> SPAN
         place.refuse(~np.isin(spans, [*self.regions]), "address {:#x} is in no buffer", addresses)
         for span in np.unique(spans):

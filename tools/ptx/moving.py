@@ -92,13 +92,13 @@ def shuffle(block: Blocks) -> None:
     thread = block.threads - block.lanes + np.where(inside, ways[mode], block.lanes)
     values = np.broadcast_to(block.read(source, B32), block.active.shape)
     unknown = ~block.active if not block.doubt else ~block.active | np.any([*block.doubt.values()], axis=0)
-    names = elements(first)
-    if len(names) > 1:
+    name, *predicate = elements(first)
+    if predicate:
         block.doubt.clear()
-        block.write(names[1], inside, PRED)
+        block.write(predicate[0], inside, PRED)
     at = np.minimum(thread, block.threads.size - 1)  # "the thread is inactive": its value is unknown
     block.doubt = {str(source): unknown[at] | (thread != at)}
-    block.write(names[0], values[at], B32)
+    block.write(name, values[at], B32)
 
 
 def vote(block: Blocks) -> None:
@@ -136,4 +136,4 @@ for names, handler in {
     ("bar.sync", "barrier.sync", "barrier.sync.aligned", "barrier.cta.sync", "barrier.cta.sync.aligned"): barrier,
     ("bar.warp.sync",): warp_barrier,
 }.items():
-    HANDLERS |= dict.fromkeys(names, handler)
+    HANDLERS.update(dict.fromkeys(names, handler))

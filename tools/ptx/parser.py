@@ -12,12 +12,12 @@ NAME = r"[%A-Za-z_$][\w$.]*"
 NUMBER = r"-?(?:0[fF][0-9a-fA-F]{8}|0[dD][0-9a-fA-F]{16}|0[xX][0-9a-fA-F]+U?|0[bB][01]+U?|\d+U?)"  # of floats: bits
 IGNORED = re.compile(r"(?ms)//[^\n]*|/\*.*?\*/|^[ \t]*\.(?:version|target|address_size|file|loc)\b[^\n]*")
 ABOUT = r"(\.reqntid|\.maxntid|\.minnctapersm|\.maxnreg|\.noreturn)\b([\s\d,]*)"  # a directive, and its numbers
-ITEM = re.compile(rf"""(?x)\s+|\.section\b[^{{}}]*\{{[^{{}}]*\}}|(?P<label>[\w$]+)\s*:(?!:)|(?P<brace>[{{}}])
+ITEM = re.compile(rf"""(?x)[\s;]+|\.section\b[^{{}}]*\{{[^{{}}]*\}}|(?P<label>[\w$]+)\s*:(?!:)|(?P<brace>[{{}}])
     |(?:\.visible\s+|\.weak\s+)?\.entry\s+(?P<entry>{NAME})\s*(?:\((?P<parameters>[^()]*)\))?(?P<about>[^{{}};]*)\{{
-    |(?P<statement>[^{{}};\s][^;]*);""")
+    |(?P<statement>[^{{}};\s][^;]*)(?:;|$)""")  # each character is of one
 VARIABLE = re.compile(rf"""(?x)(?:\.(?:visible|extern|weak)\s+)?\.(?P<space>param|global|const|shared)
     (?:\s+(?:\.align\s+(?P<align>\d+)|\.(?P<pointer>ptr)|\.global|\.(?P<kind>{"|".join(KINDS)})))+\s+(?P<name>{NAME})
-    \s*(?:(?P<array>\[)\s*(?P<count>\d*)\s*\])?(?:\s*=\s*\{{?(?P<values>\s*{NUMBER}(?:\s*,\s*{NUMBER})*\s*)\}}?)?""")
+    \s*(?:(?P<array>\[)\s*(?P<length>\d*)\s*\])?(?:\s*=\s*\{{?(?P<values>\s*{NUMBER}(?:\s*,\s*{NUMBER})*\s*)\}}?)?""")
 INSTRUCTION = re.compile(rf"(?:@\s*(!?{NAME})\s+)?([a-z][\w.:]*)\s*(.*)", re.DOTALL)
 COMMA = re.compile(r",(?![^{\[]*[}\]])")  # not between braces or brackets
 OPERAND = re.compile(rf"({NUMBER})|(!?{NAME})(?:\s*(?:\+\s*|(?=-))({NUMBER}))?")
@@ -47,12 +47,12 @@ class Instruction(NamedTuple):
 
 
 class Variable(NamedTuple):
-    """A variable or parameter: `count` elements of a type, None if the launch says how many."""
+    """A variable or parameter: `length` elements of a type, None if the launch says how many."""
 
     name: str
     space: str
     kind: Kind
-    count: int | None
+    length: int | None
     align: int
     is_pointer: bool
     values: tuple[int, ...]
@@ -84,16 +84,13 @@ def parse(text: str) -> Module:
     Raises:
         UnsupportedError: A directive or a form of an operand that is not known, with its line.
     """
-    parser, at, line = _Parser(), 0, 1
-    text = IGNORED.sub(lambda ignored: "\n" * ignored[0].count("\n"), text)
-    while at < len(text):
-        found = ITEM.match(text, at)
+    parser, line = _Parser(), 1
+    for found in ITEM.finditer(IGNORED.sub(lambda ignored: "\n" * ignored[0].count("\n"), text)):
         try:
             parser.take(found, line)
         except UnsupportedError as error:
-            shown = " ".join(text[at:].partition(";")[0].split())
-            raise UnsupportedError(f"line {line}: {error}: {shown[:200]}") from None
-        at, line = found.end(), line + found[0].count("\n")
+            raise UnsupportedError(f"line {line}: {error}: {' '.join(found[0].split())[:200]}") from None
+        line += found[0].count("\n")
     if parser.depth:
         raise UnsupportedError(f"line {line}: the text ends within a kernel")
     return parser.module
@@ -105,10 +102,8 @@ class _Parser:
     def __init__(self) -> None:
         self.module, self.kernel, self.depth = Module({}, {}), Entry("", [], {}), 0
 
-    def take(self, found: re.Match[str] | None, line: int) -> None:
+    def take(self, found: re.Match[str], line: int) -> None:
         """Takes the next item of the text in."""
-        if found is None:
-            raise UnsupportedError("neither an instruction nor a directive")
         label, brace, entry, parameters, about, statement = found.groups()
         if entry:
             self.depth += 1
@@ -161,10 +156,10 @@ def variable(text: str) -> Variable:
     """Reads a declaration of a variable or parameter."""
     if (found := VARIABLE.fullmatch(text.strip())) is None or not found["kind"]:
         raise UnsupportedError("unknown directive")
-    count = int(found["count"] or 0) or None if found["array"] else 1
+    length = int(found["length"] or 0) or None if found["array"] else 1
     values = tuple(map(number, re.findall(NUMBER, found["values"] or "")))
     kind, align, is_pointer = KINDS[found["kind"]], int(found["align"] or 0), bool(found["pointer"])
-    return Variable(found["name"], found["space"], kind, count, align, is_pointer, values)
+    return Variable(found["name"], found["space"], kind, length, align, is_pointer, values)
 
 
 def instruction(text: str, line: int) -> Instruction:

@@ -58,7 +58,7 @@ def run(
         ... }'''
         >>> x = np.arange(4, dtype=np.uint32)
         >>> done = run(module, x, grid=(1,), block=(4,))
-        >>> x.tolist(), done.counts["shl.b32"]
+        >>> x.tolist(), done.lengths["shl.b32"]
         ([0, 2, 4, 6], 4)
     """
     module = parse(text)
@@ -109,7 +109,7 @@ def three(name: str, size: Sequence[int]) -> tuple[int, int, int]:
 
 def bind(memory: Memory, start: int, parameter: Variable, buffer: Buffer, align: int, is_output: bool) -> np.ndarray:
     """The bytes of a parameter; a buffer is put into memory."""
-    width = parameter.kind.bits // 8 * (parameter.count or 1)
+    width = parameter.kind.bits // 8 * (parameter.length or 1)
     if isinstance(buffer, np.generic) and not parameter.is_pointer and buffer.nbytes == width:
         return np.frombuffer(buffer.tobytes(), np.uint8)
     if width != 8 or not (buffer is None or isinstance(buffer, np.ndarray)):
@@ -127,14 +127,14 @@ def bind(memory: Memory, start: int, parameter: Variable, buffer: Buffer, align:
 def place(spaces: dict[str, Memory], variables: Iterable[Variable], dynamic: int) -> tuple[dict[str, int], int]:
     """The addresses of variables, and how many bytes of shared memory there are."""
     symbols, end = {}, 0
-    for number, one in enumerate(sorted(variables, key=lambda v: v.count is None)):  # of the launch's size: last
+    for number, one in enumerate(sorted(variables, key=lambda v: v.length is None)):  # of the launch's size: last
         size = one.kind.bits // 8
         align = max(one.align, size)
         if one.space == "shared":
             symbols[one.name] = end = end + (align - end) % (2 * align)
-            end += size * (one.count or 0)
+            end += size * (one.length or 0)
             continue
-        data = np.zeros(one.count or 1, UNSIGNED[one.kind.bits])
+        data = np.zeros(one.length or 1, UNSIGNED[one.kind.bits])
         data[: len(one.values)] = np.array(one.values, object) & ((1 << one.kind.bits) - 1)
         symbols[one.name] = base = (((1 << 10) + number) << SPAN) + align
         spaces[one.space].add(Region(one.name, base, data.view(np.uint8), is_constant=one.space == "const"))
