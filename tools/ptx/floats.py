@@ -15,14 +15,8 @@ from .kinds import UNSIGNED, Kind
 
 Compute = Callable[..., np.ndarray]
 TO_WHOLE = {"n": np.rint, "z": np.trunc, "m": np.floor, "p": np.ceil}  # by the letter of .rn, .rz, .rm and .rp
-COMPARE = {
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-}
+EQUAL = {"eq": np.equal, "ne": np.not_equal}
+COMPARE = {**EQUAL, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal}
 UNORDERED = {"num": False, "nan": True}  # whether it is true of NaN, and false of numbers
 
 

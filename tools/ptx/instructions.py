@@ -180,7 +180,7 @@ def comparison(kind: Kind, name: str, combine: str, ftz: bool = False) -> Comput
 for kind in (*BITS, *INTEGERS, F32, F64):
     FORMS[f"selp.{kind.name}"] = Form((kind,), (kind, kind, PRED), lambda a, b, p: np.where(p, a, b))
 for kind in (*BITS, *INTEGERS, *FLOATS):
-    names = {"b": ["eq", "ne"], "u": [*floats.COMPARE, *OF_UNSIGNED]}.get(kind.letter, [*floats.COMPARE])
+    names = {"b": [*floats.EQUAL], "u": [*floats.COMPARE, *OF_UNSIGNED]}.get(kind.letter, [*floats.COMPARE])
     names += [*(f"{name}u" for name in names), *floats.UNORDERED] if kind.letter == "f" else []
     modifiers = (".ftz",) if kind in FLUSHED else ()
     for name, combine, (ftz, *ftz_) in itertools.product(names, ("", *LOGIC), flags(*modifiers)):

@@ -232,6 +232,7 @@ def compute(block: Blocks) -> None:
 
 
 def elements(operand: Operand) -> tuple[Operand, ...]:
+    """The elements of `{a, b}` or `p|q`, or the one operand."""
     return operand if isinstance(operand, tuple) else (operand,)
 
 

@@ -36,7 +36,7 @@ def move(block: Blocks) -> None:
 
 
 def transfer(block: Blocks) -> None:
-    """`ld` and `st`."""
+    """`ld` and `st`, of which the words that are only hints are left out."""
     name, *words = block.instruction.opcode.split(".")
     kind = MOVED.get(words.pop())
     words = [word for word in words if word not in HINTS and not word.startswith(("L1::", "L2::"))]
@@ -80,7 +80,7 @@ def members(block: Blocks, mask: Operand) -> None:
 
 
 def shuffle(block: Blocks) -> None:
-    """`shfl.sync`."""
+    """`shfl.sync`; `least` and `last` are minLane and maxLane of the manual's pseudocode."""
     mode = block.instruction.opcode.split(".")[2]
     first, source, *numbers, mask = block.operands(5)
     members(block, mask)

@@ -97,7 +97,10 @@ def parse(text: str) -> Module:
 
 
 class _Parser:
-    """The module as far as it was read, the kernel that is read, and the depth of braces."""
+    """The module as far as it was read, the kernel that is read, and the depth of braces.
+
+    Names that are declared in inner braces are those of the kernel, so a second declaration raises.
+    """
 
     def __init__(self) -> None:
         self.module, self.kernel, self.depth = Module({}, {}), Entry("", [], {}), 0
@@ -138,6 +141,7 @@ class _Parser:
 
 
 def add(names: dict[str, Any], name: str, value: Any) -> None:
+    """Gives a name its value, which it must not have yet."""
     if name in names:
         raise UnsupportedError(f"{name} for the second time")
     names[name] = value
@@ -173,7 +177,7 @@ def listed(text: str) -> tuple[Operand, ...]:
     return tuple(operand(one.strip()) for one in COMMA.split(text)) if text else ()
 
 
-@functools.lru_cache(maxsize=1 << 12)
+@functools.lru_cache(maxsize=1 << 12)  # a third of the time: most kernels use the same names
 def operand(text: str) -> Operand:
     if text[:1] + text[-1:] == "{}":
         return listed(text[1:-1])
