@@ -171,3 +171,13 @@ def test_div_rounds_the_quotient(mode):
         want = [arithmetic(F32, "div", mode, ftz, False, int(x), int(y)) for x, y in zip(a, b, strict=True)]
         body = f"{spelled('div', mode, ftz, False, 'f32')} %o, %a, %b;"
         hold(body, run(body, [a, b], [32, 32], 32), want, [a, b], "f32")
+
+
+@pytest.mark.parametrize("kind", ["f32", "f64"])
+def test_copysign_takes_the_sign_of_its_first_operand(kind):
+    """9.7.3.2 copysign: "Copy sign bit of a into value of b, and return the result as d"."""
+    form = FORMATS[kind]
+    a, b = pairs(form.values(), form.values())
+    want = [(int(x) & form.sign) | (int(y) & ~form.sign) for x, y in zip(a, b, strict=True)]
+    body = f"copysign.{kind} %o, %a, %b;"
+    hold(body, run(body, [a, b], [form.width] * 2, form.width), want, [a, b], kind)

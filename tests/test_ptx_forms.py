@@ -42,6 +42,7 @@ JUDGED = [
     r"fma\.rn(\.ftz)?(\.sat)?\.f16(x2)?",
     r"fma\.rn\.bf16(x2)?",
     r"div\.r[nzmp](\.ftz)?\.f32",
+    r"copysign\.f(32|64)",
     # test_ptx_comparisons.py
     r"(min|max)(\.ftz)?(\.NaN)?\.(f32|f16|f16x2)",
     r"(min|max)(\.NaN)?\.bf16(x2)?",
