@@ -189,6 +189,12 @@ NOT_PTX = [
     "add.s32 %r0, %t, %q",
     "add.s32 %missing, %t, %t",
     "bra $NOWHERE",
+    "ret.later",
+    "add.s32 %r0, !%t, 1",
+    "add.s32 %r0, [%t], 1",
+    "mov.s64 %d0, %d1+4",
+    "add.f32 %r0, %t, 0d3FF0000000000000",  # of 64 bits
+    "add.f16 %h0, %h0, 0f3F800000",
 ]
 
 
@@ -214,6 +220,27 @@ def test_an_unknown_directive_in_a_kernel_is_named_with_its_line(directive):
     ) as caught:
         launch(directive)
     names(caught.value, line=line_of(text, directive))
+
+
+@pytest.mark.parametrize(
+    ("twice", "name"),
+    [
+        ("$HERE:\n\tmov.b32 %r0, 1;\n$HERE:", "$HERE"),
+        ("{\n\t.reg .b32 %t;\n}", "%t"),
+        (".shared .b8 tile[4];\n.shared .b8 tile[8];", "tile"),
+    ],
+)
+def test_a_name_that_is_declared_twice_is_refused(twice, name):
+    """Names that are declared in inner braces are those of the kernel here."""
+    with pytest.raises(ptx.UnsupportedError, match=f"[{name[0]}]{name[1:]} for the second time"):
+        launch(twice)
+
+
+def test_a_text_that_ends_too_early_is_refused():
+    text = module(f"{START}\tret;", ["p_in", "p_out"], DECLARED)
+    for end in (text.rindex("}"), text.rindex("ret;") + 2):
+        with pytest.raises(ptx.UnsupportedError):
+            ptx.run(text[:end], None, None, grid=(1,), block=(1,))
 
 
 @pytest.mark.parametrize("directive", [".weird;", ".func helper()\n{\n\tret;\n}", ".alias a, b;"])

@@ -94,6 +94,27 @@ def test_alignment_that_the_parameter_does_not_promise(align, fits):
         refuses(ptx.AccessError, body, "ld.global.v4", count=1, align=align, thread=0)
 
 
+@pytest.mark.parametrize(("align", "fits"), [(4, False), (8, False), (16, True)])
+def test_alignment_that_a_variable_does_not_promise(align, fits):
+    """Nor are variables aligned by more than they ask for."""
+    outside = f".shared .align {align} .b8 pad[1];\n.shared .align {align} .b8 mine[64];\n"
+    outside += f".const .align {align} .b8 table[16] = {{1}};\n"
+    for access in ("st.shared.v4.b32 [mine], {%t, %t, %t, %t}", "ld.const.v4.b32 {%r0, %r1, %r2, %r3}, [table]"):
+        text = module(f"{START}\t{access};", ["p_in", "p_out"], DECLARED, outside=outside)
+        buffers = np.zeros(4, np.uint32), np.zeros(4, np.uint32)
+        if fits:
+            ptx.run(text, *buffers, grid=(1,), block=(1,))
+        else:
+            with pytest.raises(ptx.AccessError) as caught:
+                ptx.run(text, *buffers, grid=(1,), block=(1,))
+            names(caught.value, line=line_of(text, access), thread=0, block=0)
+
+
+@pytest.mark.parametrize("access", ["ld.const.b32 %r0, [%x]", "ld.param.b32 %r0, [%x]", "ld.global.b32 %r0, [p_in]"])
+def test_an_address_of_another_state_space(access):
+    refuses(ptx.AccessError, f"\t{access};", access, count=1, thread=0, block=0)
+
+
 def test_a_null_pointer():
     body = kernel("\tld.global.b32 %r0, [%x];")
     with pytest.raises(ptx.AccessError) as caught:

@@ -107,6 +107,7 @@ WRONG = {
     "negative shared memory": (None, {"shared": -1}, "shared"),
     "a block that is not there": (None, {"blocks": (2,)}, "blocks"),
     "an output that is not there": (None, {"outputs": (5,)}, "outputs"),
+    "alignments of some buffers": (None, {"alignments": (16,)}, "alignments"),
     "a trace of no thread": (None, {"trace": (0, 64)}, "trace"),
 }
 

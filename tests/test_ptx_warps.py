@@ -78,12 +78,6 @@ def test_a_ballot_has_a_bit_for_each_lane():
     np.testing.assert_array_equal(threads(body, 32), [15] * 4 + [0] * 28)
 
 
-def test_activemask_has_the_threads_that_are_here():
-    """9.7.13.11 activemask: "exited or inactive or predicated-off thread will contribute 0 for its entry"."""
-    body = "\tmov.b32 %o, 0;\n\tsetp.lt.u32 %p, %t, 5;\n\t@!%p bra $END;\n\tactivemask.b32 %o;\n$END:"
-    np.testing.assert_array_equal(threads(body, 32), [31] * 5 + [0] * 27)
-
-
 @pytest.mark.parametrize("count", [20, 32, 96])
 def test_warps_are_of_one_block(count):
     """10: a warp is of one block, the last one perhaps not full: lanes, votes and shuffles of blocks are apart."""
@@ -95,8 +89,9 @@ def test_warps_are_of_one_block(count):
     mad.lo.s32 %a, %n, 1000, %t;
     shfl.sync.bfly.b32 %b, %a, 1, 31, -1;
     mov.u32 %s, %laneid;
+    setp.ge.s32 %p, %t, 0;
+    vote.sync.ballot.b32 %o, %p, -1;
     setp.lt.u32 %p, %t, 3;
-    activemask.b32 %o;
     vote.sync.ballot.b32 %i, %p, -1;
     xor.b32 %o, %o, %i;
     mad.lo.s32 %o, %o, 7, %b;

@@ -48,7 +48,7 @@ def show_trace(kernel: Kernel, execution: Execution) -> None:
     for step in execution.trace:
         print(f"{step.line:5}  {step.text.expandtabs()}")
         for name, bits in step.writes.items():
-            size = int(registers[name].strip("bpredsfu") or 1)
+            size = registers[name].bits
             value = f", as a float {np.array(bits, np.uint32).view(np.float32)}" if size == 32 else ""
             print(f"{'':10} {name} = {bits:#0{2 + -(-size // 4)}x}{value}")
 

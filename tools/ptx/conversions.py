@@ -6,12 +6,12 @@ import operator
 import numpy as np
 
 from . import floats
-from .instructions import FORMS, MODES, Compute, Form, exactly, flags
+from .instructions import F32, FORMS, MODES, Compute, Form, exactly, flags
 from .kinds import KINDS, Kind
 
 INTEGERS = [KINDS[f"{letter}{bits}"] for letter in "us" for bits in (8, 16, 32, 64)]
 FLOATS = [KINDS[name] for name in ("f16", "bf16", "f32", "f64")]
-F32 = KINDS["f32"]
+HALVES = [KINDS[name] for name in ("f16", "bf16", "f16x2", "bf16x2")]
 ROUNDS = [mode for mode in MODES if mode]
 
 
@@ -38,43 +38,39 @@ def to_integers(source: Kind, result: Kind, mode: str, ftz: bool = False) -> Com
     return compute
 
 
-def of_floats(source: Kind, result: Kind, mode: str, to_whole: str = "", ftz: bool = False, **last: bool) -> Compute:
-    """From one or two floats; `last` may have `relu`, which keeps NaN, or `sat`, which does not."""
+def of_floats(
+    source: Kind, result: Kind, mode: str, to_whole: str = "", ftz: bool = False, sat: bool = False, relu: bool = False
+) -> Compute:
+    """From one or two floats."""
 
-    def compute(*numbers: np.ndarray) -> np.ndarray:
-        found = []
-        for a in numbers[::-1]:  # the first is the upper half
-            wide = (floats.flushed(a) if ftz and source is F32 else a).astype(np.float64)
-            number = floats.rounded(floats.TO_WHOLE[to_whole](wide) if to_whole else wide, result, mode)
-            number = floats.flushed(number) if ftz and result is F32 else number
-            number = np.where(number < 0, np.zeros_like(number), number) if last.get("relu") else number
-            found.append(floats.saturated(number) if last.get("sat") else number)
-        return np.stack(np.broadcast_arrays(*found), axis=-1) if result.lanes > 1 else found[0]
+    def convert(a: np.ndarray) -> np.ndarray:
+        wide = (floats.flushed(a) if ftz and source is F32 else a).astype(np.float64)
+        number = floats.rounded(floats.TO_WHOLE[to_whole](wide) if to_whole else wide, result, mode)
+        number = floats.flushed(number) if ftz and result is F32 else number
+        number = np.where(number < 0, np.zeros_like(number), number) if relu else number  # keeps NaN; .sat does not
+        return floats.saturated(number) if sat else number
 
-    return compute
+    if result.lanes == 1:
+        return convert
+    return lambda high, low: np.stack(np.broadcast_arrays(convert(low), convert(high)), axis=-1)
 
 
-def define(modifiers: str, result: Kind, source: Kind, compute: Compute, is_relaxed: bool = False) -> None:
-    form = Form((result,), (source,) * result.lanes, compute, is_relaxed)
+def define(modifiers: str, result: Kind, source: Kind, compute: Compute) -> None:
+    form = Form((result,), (source,) * result.lanes, compute, is_relaxed=not result.letter == source.letter == "f")
     FORMS[f"cvt{modifiers}.{result.name}.{source.name}"] = form
 
 
-def wrap(result: Kind) -> Compute:
-    return lambda a: a.astype(result.dtype)
-
-
 for source, result in itertools.product(INTEGERS, INTEGERS):
-    define("", result, source, wrap(result), is_relaxed=True)
-    limits = [np.iinfo(kind.dtype) for kind in (source, result)]
-    if limits[0].min < limits[1].min or limits[0].max > limits[1].max:
-        define(".sat", result, source, exactly(operator.pos, result, clamps=True), is_relaxed=True)
+    define("", result, source, np.positive)  # which wraps when it is stored
+    if not np.can_cast(source.dtype, result.dtype):
+        define(".sat", result, source, exactly(operator.pos, result, clamps=True))
 for integer, number in itertools.product(INTEGERS, FLOATS):
     for mode in ROUNDS:
         if mode == ".rn" or number.name != "f64" or integer.bits < 64:
-            define(mode, number, integer, of_integers(number, MODES[mode]), is_relaxed=True)
-        for (ftz, *ftz_), (sat, _) in itertools.product(flags(".ftz") if number is F32 else flags(), flags(".sat")):
+            define(mode, number, integer, of_integers(number, MODES[mode]))
+        for (ftz, *ftz_), sat in itertools.product(flags(".ftz") if number is F32 else flags(), ("", ".sat")):
             compute = to_integers(number, integer, MODES[mode], *ftz_)  # which are clamped in any case
-            define(f"{mode}i{ftz}{sat}", integer, number, compute, is_relaxed=True)
+            define(f"{mode}i{ftz}{sat}", integer, number, compute)
 for source, result in itertools.product(FLOATS, FLOATS):
     is_exact, is_bf16 = source is result or result.bits > source.bits, result.name == "bf16"
     modes = ["", *(f"{mode}i" for mode in ROUNDS)] if source is result else [""] if is_exact else ROUNDS
@@ -85,6 +81,5 @@ for source, result in itertools.product(FLOATS, FLOATS):
         whole = mode[2:3] if mode.endswith("i") else ""
         compute = of_floats(source, result, MODES.get(mode, "n"), whole, any(ftz_), sat=any(sat_))
         define(f"{mode}{ftz}{sat}", result, source, compute)
-for result, mode in itertools.product((KINDS[n] for n in ("f16", "bf16", "f16x2", "bf16x2")), (".rn", ".rz")):
-    for relu, is_relu in flags(".relu"):
-        define(f"{mode}{relu}", result, F32, of_floats(F32, result, MODES[mode], relu=is_relu))
+for result, mode, (relu, is_relu) in itertools.product(HALVES, (".rn", ".rz"), flags(".relu")):
+    define(f"{mode}{relu}", result, F32, of_floats(F32, result, MODES[mode], relu=is_relu))

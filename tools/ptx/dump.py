@@ -90,7 +90,7 @@ class Kernel:
     """A launch: what is launched, and where the arrays lie that it is given; `nulls` pointers behind them are null.
 
     `operands` are the positions of the parameters that are read only, `results` of those that hold nothing yet; others
-    are both. `alignments` are what the launch promises of the parameters, if they do not say themselves.
+    are both. `alignments` are what the launch promises of the parameters, instead of what they say themselves.
     """
 
     name: str

@@ -13,15 +13,10 @@ import numpy as np
 
 from .kinds import UNSIGNED, Kind
 
+Compute = Callable[..., np.ndarray]
 TO_WHOLE = {"n": np.rint, "z": np.trunc, "m": np.floor, "p": np.ceil}  # by the letter of .rn, .rz, .rm and .rp
-COMPARE = {
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-}
+EQUAL = {"eq": np.equal, "ne": np.not_equal}
+COMPARE = {**EQUAL, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal}
 UNORDERED = {"num": False, "nan": True}  # whether it is true of NaN, and false of numbers
 
 
@@ -33,8 +28,8 @@ def canonical(kind: Kind) -> np.ndarray:
 
 def rounded(wide: np.ndarray, kind: Kind, mode: str = "n") -> np.ndarray:
     """Numbers in float64 rounded to a type."""
-    result = wide
-    if kind.name != "f64":
+    result = wide.astype(kind.dtype)
+    if kind.name != "f64" and (kind.name != "f32" or mode != "n"):  # what NumPy rounds so itself, in less time
         limits = ml_dtypes.finfo(kind.dtype)
         exponent = np.maximum(np.frexp(wide)[1] - 1, limits.minexp)
         unit = np.ldexp(1.0, exponent - limits.nmant)  # of the last bit
@@ -69,7 +64,7 @@ def saturated(numbers: np.ndarray) -> np.ndarray:
     return np.where(numbers > 0, np.minimum(numbers, 1), 0).astype(numbers.dtype)
 
 
-WIDE: dict[str, Callable[..., np.ndarray]] = {  # of numbers in float64, and the rounding mode
+WIDE: dict[str, Compute] = {  # of numbers in float64, and the rounding mode
     "add": exact_sum,
     "sub": lambda a, b, mode: exact_sum(a, -b, mode),
     "mul": lambda a, b, mode: a * b,
@@ -79,9 +74,7 @@ WIDE: dict[str, Callable[..., np.ndarray]] = {  # of numbers in float64, and the
 OF_FLOAT64 = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
 
 
-def arithmetic(
-    name: str, kind: Kind, mode: str = "n", ftz: bool = False, sat: bool = False
-) -> Callable[..., np.ndarray]:
+def arithmetic(name: str, kind: Kind, mode: str, ftz: bool = False, sat: bool = False) -> Compute:
     """An operation of `WIDE` on numbers of a type."""
 
     def compute(*numbers: np.ndarray) -> np.ndarray:
@@ -95,7 +88,7 @@ def arithmetic(
     return compute
 
 
-def extreme(kind: Kind, is_min: bool, keeps_nan: bool, ftz: bool) -> Callable[..., np.ndarray]:
+def extreme(kind: Kind, is_min: bool, keeps_nan: bool, ftz: bool) -> Compute:
     """The minimum or maximum, with -0 below +0; of a number and NaN the number, unless `keeps_nan`."""
 
     def compute(a: np.ndarray, b: np.ndarray) -> np.ndarray:

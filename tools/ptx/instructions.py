@@ -1,9 +1,9 @@
 """`FORMS`: every form of an instruction that computes, by its opcode, such as "mul.wide.u32"."""
 
-import dataclasses
 import itertools
 import operator
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,15 +11,15 @@ from . import floats
 from .kinds import KINDS, UNSIGNED, Kind
 
 Compute = Callable[..., np.ndarray | tuple[np.ndarray, ...]]
-PRED, B32, U32, F32 = (KINDS[name] for name in ("pred", "b32", "u32", "f32"))
+PRED, B32, U32, F32, F64 = (KINDS[name] for name in ("pred", "b32", "u32", "f32", "f64"))
 INTEGERS = [KINDS[f"{letter}{bits}"] for letter in "us" for bits in (16, 32, 64)]
 BITS = [KINDS[f"b{bits}"] for bits in (16, 32, 64)]
-HALVES = [KINDS[name] for name in ("f16", "f16x2", "bf16", "bf16x2")]
+FLUSHED = [F32, KINDS["f16"], KINDS["f16x2"]]  # may have .ftz
+FLOATS = [*FLUSHED, KINDS["bf16"], KINDS["bf16x2"], F64]
 MODES = {"": "n", ".rn": "n", ".rz": "z", ".rm": "m", ".rp": "p"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """The types of the results and the sources of an instruction, and how the former follow from the latter.
 
     Registers have the widths of these types; if `is_relaxed`, they may be wider, as the manual allows for `cvt`.
@@ -68,16 +68,6 @@ def product(kind: Kind, half: str) -> Compute:
     return lambda a, b: a.astype(dtype) * b.astype(dtype) >> dtype(by)
 
 
-def plus(multiply: Compute) -> Compute:
-    return lambda a, b, c: multiply(a, b) + c
-
-
-def copy_sign(kind: Kind) -> Compute:
-    dtype = UNSIGNED[kind.bits]
-    sign = dtype(1 << (kind.bits - 1))
-    return lambda a, b: (a.view(dtype) & sign | b.view(dtype) & ~sign).view(kind.dtype)
-
-
 def change_sign(kind: Kind, is_abs: bool, ftz: bool = False) -> Compute:
     dtype = UNSIGNED[np.dtype(kind.dtype).itemsize * 8]
     sign = dtype(1 << (np.dtype(dtype).itemsize * 8 - 1))
@@ -95,34 +85,27 @@ for kind in INTEGERS:
     for half in ("lo", "hi", *(["wide"] if kind.bits < 64 else [])):
         wide, multiply = KINDS[f"{kind.letter}{2 * kind.bits}"] if half == "wide" else kind, product(kind, half)
         FORMS[f"mul.{half}.{kind.name}"] = Form((wide,), (kind, kind), multiply)
-        FORMS[f"mad.{half}.{kind.name}"] = Form((wide,), (kind, kind, wide), plus(multiply))
-    if kind.name == "s32":
-        define("add.sat", kind, 2, exactly(operator.add, kind, clamps=True))
-        define("sub.sat", kind, 2, exactly(operator.sub, kind, clamps=True))
+        FORMS[f"mad.{half}.{kind.name}"] = Form((wide,), (kind, kind, wide), lambda a, b, c, f=multiply: f(a, b) + c)
     if kind.letter == "s":
         define("abs", kind, 1, np.abs)
         define("neg", kind, 1, np.negative)
-for name, sources in (("add", 2), ("sub", 2), ("mul", 2), ("fma", 3)):
-    for mode, (ftz, *ftz_), (sat, *sat_) in itertools.product(MODES, flags(".ftz"), flags(".sat")):
-        if mode or name != "fma":
-            define(f"{name}{mode}{ftz}{sat}", F32, sources, floats.arithmetic(name, F32, MODES[mode], *ftz_, *sat_))
-    for kind, mode in itertools.product(HALVES, ("", ".rn")):
-        for text, *chosen in flags(".ftz", ".sat") if kind.name[0] == "f" else flags():
-            if mode or name != "fma":
-                define(f"{name}{mode}{text}", kind, sources, floats.arithmetic(name, kind, "n", *chosen))
-    for mode in ("", ".rn") if name != "fma" else ():
-        define(f"{name}{mode}", KINDS["f64"], 2, floats.arithmetic(name, KINDS["f64"]))
+for name, operation in (("add", operator.add), ("sub", operator.sub)):
+    define(f"{name}.sat", KINDS["s32"], 2, exactly(operation, KINDS["s32"], clamps=True))
+for kind, (name, sources) in itertools.product(FLOATS, (("add", 2), ("sub", 2), ("mul", 2), ("fma", 3))):
+    modes, modifiers = MODES if kind is F32 else ("", ".rn"), (".ftz", ".sat") if kind in FLUSHED else ()
+    for mode, (text, *chosen) in itertools.product(modes, flags(*modifiers)):
+        if name != "fma" or (mode and kind is not F64):
+            define(f"{name}{mode}{text}", kind, sources, floats.arithmetic(name, kind, MODES[mode], *chosen))
 for mode, (ftz, *ftz_) in itertools.product((".rn", ".rz", ".rm", ".rp"), flags(".ftz")):
     define(f"div{mode}{ftz}", F32, 2, floats.arithmetic("div", F32, MODES[mode], *ftz_))
-for kind in (F32, KINDS["f64"]):
-    define("copysign", kind, 2, copy_sign(kind))
-for kind in (F32, *HALVES, KINDS["f64"]):
-    for ftz, *ftz_ in flags(".ftz") if kind.name[0] == "f" and kind.bits < 64 else flags():
+for kind in (F32, F64):
+    define("copysign", kind, 2, lambda a, b: np.copysign(b, a))  # the sign is that of the first
+for kind in FLOATS:
+    for ftz, *ftz_ in flags(".ftz") if kind in FLUSHED else flags():
         for name in ("abs", "neg"):
             define(f"{name}{ftz}", kind, 1, change_sign(kind, name == "abs", *ftz_))
-        for (nan, keeps_nan), name in itertools.product(flags(".NaN"), ("min", "max")):
-            if kind.bits < 64 or not keeps_nan:
-                define(f"{name}{ftz}{nan}", kind, 2, floats.extreme(kind, name == "min", keeps_nan, any(ftz_)))
+        for (nan, *nan_), name in itertools.product(flags() if kind is F64 else flags(".NaN"), ("min", "max")):
+            define(f"{name}{ftz}{nan}", kind, 2, floats.extreme(kind, name == "min", any(nan_), any(ftz_)))
 
 # --- bits ------------------------------------------------------------------------------------------------------------
 
@@ -160,12 +143,11 @@ def extract(kind: Kind) -> Compute:
 
 
 def permute(a: np.ndarray, b: np.ndarray, choice: np.ndarray) -> np.ndarray:
-    both, result = b.astype(np.uint64) << 32 | a, np.zeros(1, np.uint64)
-    for i in range(4):
-        which = (choice >> 4 * i).astype(np.uint64)
-        byte = both >> 8 * (which & 7) & 0xFF
-        result = result | np.where(which & 8, (byte >> 7) * 0xFF, byte) << 8 * i
-    return result
+    places = np.arange(4, dtype=np.uint64)
+    which = choice.astype(np.uint64)[:, None] >> 4 * places
+    byte = (b.astype(np.uint64) << 32 | a)[:, None] >> 8 * (which & 7) & 0xFF
+    byte = np.where(which & 8, (byte >> 7) * 0xFF, byte)  # or all bits as the sign
+    return (byte << 8 * places).sum(axis=1)
 
 
 for kind in (PRED, *BITS):
@@ -178,9 +160,8 @@ for kind in (*BITS, *INTEGERS):
     FORMS[f"shr.{kind.name}"] = Form((kind,), (kind, U32), shift(kind, is_left=False))
 for direction, mode in itertools.product("lr", ("clamp", "wrap")):
     FORMS[f"shf.{direction}.{mode}.b32"] = Form((B32,), (B32, B32, U32), funnel(direction == "l", mode == "clamp"))
-for kind in INTEGERS:
-    if kind.bits > 16:
-        FORMS[f"bfe.{kind.name}"] = Form((kind,), (kind, U32, U32), extract(kind))
+for kind in (KINDS[name] for name in ("u32", "u64", "s32", "s64")):
+    FORMS[f"bfe.{kind.name}"] = Form((kind,), (kind, U32, U32), extract(kind))
 FORMS["prmt.b32"] = Form((B32,), (B32, B32, U32), permute)
 
 # --- choices ---------------------------------------------------------------------------------------------------------
@@ -198,12 +179,12 @@ def comparison(kind: Kind, name: str, combine: str, ftz: bool = False) -> Comput
     return compute
 
 
-for kind in (*BITS, *INTEGERS, F32, KINDS["f64"]):
+for kind in (*BITS, *INTEGERS, F32, F64):
     FORMS[f"selp.{kind.name}"] = Form((kind,), (kind, kind, PRED), lambda a, b, p: np.where(p, a, b))
-for kind in (*BITS, *INTEGERS, F32, *HALVES, KINDS["f64"]):
-    names = {"b": ["eq", "ne"], "u": [*floats.COMPARE, *OF_UNSIGNED]}.get(kind.letter, [*floats.COMPARE])
+for kind in (*BITS, *INTEGERS, *FLOATS):
+    names = {"b": [*floats.EQUAL], "u": [*floats.COMPARE, *OF_UNSIGNED]}.get(kind.letter, [*floats.COMPARE])
     names += [*(f"{name}u" for name in names), *floats.UNORDERED] if kind.letter == "f" else []
-    may_flush = kind.name in ("f32", "f16", "f16x2")
-    for name, combine, (ftz, *ftz_) in itertools.product(names, ("", *LOGIC), flags(".ftz") if may_flush else flags()):
+    modifiers = (".ftz",) if kind in FLUSHED else ()
+    for name, combine, (ftz, *ftz_) in itertools.product(names, ("", *LOGIC), flags(*modifiers)):
         form = Form((PRED, PRED), (kind, kind, *(PRED,) * bool(combine)), comparison(kind, name, combine, *ftz_))
         FORMS[f"setp.{name}{'.' * bool(combine)}{combine}{ftz}.{kind.name}"] = form

@@ -8,22 +8,19 @@ import collections
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from . import conversions as conversions  # which adds its forms
 from .errors import AccessError, DeadlockError, UnsupportedError
-from .instructions import FORMS
-from .kinds import KINDS, SIGNED, UNSIGNED, Kind
+from .instructions import FORMS, PRED
+from .kinds import SIGNED, UNSIGNED, Kind
 from .memory import WARP, Memory, Region, where
-from .parser import Address, Complement, Entry, Operand, Vector
-
-PRED = KINDS["pred"]
-BARRIERS = ("bar.sync", "barrier.sync", "barrier.sync.aligned", "barrier.cta.sync", "barrier.cta.sync.aligned")
+from .parser import Address, Entry, Operand
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """An instruction that the traced thread executed, and the bits that it wrote to registers."""
 
     line: int
@@ -44,18 +41,16 @@ class Execution:
     trace: list[Step] = dataclasses.field(default_factory=list)
 
 
-@dataclasses.dataclass(frozen=True)
-class Launch:
-    """What all blocks share: `parameters` are bytes, `symbols` the addresses of variables, `shared` counts bytes."""
+class Launch(NamedTuple):
+    """What all blocks share: `symbols` are the addresses of variables and parameters, `shared` counts bytes."""
 
     entry: Entry
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
-    parameters: dict[str, np.ndarray]
     symbols: dict[str, int]
-    memory: Memory
+    spaces: dict[str, Memory]
     shared: int
-    traced: tuple[int, int] | None
+    traced: tuple[int, int]
 
 
 class Blocks:
@@ -81,15 +76,14 @@ class Blocks:
         self.warp_phases = np.zeros(self.threads.size, np.int64)  # how many of a warp each thread has passed
         self.registers: dict[str, np.ndarray] = {}
         self.known: dict[str, np.ndarray] = {}  # which threads wrote a register, if not all did
-        data = np.zeros(launch.shared, np.uint8)
-        self.shared = Memory(Region("shared memory", 0, data, np.zeros(data.size, bool)))
+        shared = Region("shared memory", 0, np.zeros(launch.shared, np.uint8), np.zeros(launch.shared, bool))
+        self.spaces = {**launch.spaces, "shared": Memory(shared)}
         self.special = {"%laneid": self.lanes, "%warpid": thread // WARP}
         for axis, inside, outside in zip("xyz", launch.block, launch.grid, strict=True):
             values = {"tid": thread % inside, "ctaid": block % outside, "ntid": inside, "nctaid": outside}
             self.special |= {f"%{name}.{axis}": np.atleast_1d(value) for name, value in values.items()}
             thread, block = thread // inside, block // outside
-        traced = (self.position == launch.traced).all(axis=1) if launch.traced else np.zeros(1, bool)
-        self.traced = int(traced.argmax()) if traced.any() else None
+        self.traced = np.flatnonzero((self.position == launch.traced).all(axis=1))  # that thread, or none
 
     # --- control
 
@@ -103,41 +97,48 @@ class Blocks:
             at = int(self.pc[ready].min())
             together = ready & (self.pc == at)
             others = self.pc[ready & ~together]
-            stop = int(others.min()) if others.size else self.end
-            while at < stop and self.execute(at, together):
+            stop, goes_on = int(others.min()) if others.size else self.end, True
+            while at < stop and goes_on:
+                goes_on = self.execute(at, together)
                 at += 1
-            self.pc[together & (self.pc == self.at)] = at  # of those that did not jump
-        self.shared.check_races()
+            if goes_on:
+                self.pc[together] = at
+        self.spaces["shared"].check_races()
 
     def release(self) -> None:
+        """Lets all threads behind the barrier at which they wait."""
         places = sorted({int(at) - 1 for at in self.pc[self.waits]})
         if len({self.code[at].operands for at in places}) > 1:
-            lines = ", ".join(str(self.code[at].line) for at in places)
-            raise DeadlockError(f"block {self.position[0, 0]}: threads wait at different barriers, on lines {lines}")
+            block, lines = self.position[0, 0], [self.code[at].line for at in places]
+            raise DeadlockError(f"block {block}: threads wait at different barriers, on lines {lines}")
         self.waits[:] = False
         self.phase += 1
 
     def execute(self, at: int, together: np.ndarray) -> bool:
-        """Executes the instruction at a place; whether the same threads go on with the next one."""
+        """Executes the instruction at a place; whether all these threads go on with the next one."""
         self.at, self.instruction, self.together, self.active = at, self.code[at], together, together
-        self.pc[together] = at
         self.written: dict[str, np.ndarray] = {}
         self.doubt: dict[str, np.ndarray] = {}  # the registers that were read and which threads did not write
-        name, goes_on = self.instruction.opcode.partition(".")[0], True
+        opcode, jumped = self.instruction.opcode, None
         try:
             if self.instruction.guard is not None:
                 self.active = together & self.certain(self.read(self.instruction.guard, PRED))
-            if name in CONTROL:
-                goes_on = CONTROL[name](self)
-            elif self.active.any():
-                HANDLERS.get(name, compute)(self)
+            if self.active.any():
+                handler = HANDLERS.get(opcode) or HANDLERS.get(f"{opcode[:2]}.*", compute)
+                jumped = handler(self)
         except UnsupportedError as error:
             raise UnsupportedError(f"line {self.instruction.line}: {error}: {self.instruction.text}") from None
-        self.execution.counts[self.instruction.opcode] += int(np.count_nonzero(self.active))
-        if self.traced is not None and self.active[self.traced]:
-            writes = {name: int(bits[self.traced]) for name, bits in self.written.items()}
+        self.execution.counts[opcode] += int(np.count_nonzero(self.active))
+        for thread in self.traced[self.active[self.traced]]:
+            writes = {name: int(bits[thread]) for name, bits in self.written.items()}
             self.execution.trace.append(Step(self.instruction.line, self.instruction.text, writes))
-        return goes_on
+        return not jumped
+
+    def jump(self, to: int) -> bool:
+        """Sends the active threads to a place, and the others that are together with them to the next one."""
+        self.pc[self.together] = self.at + 1
+        self.pc[self.active] = to
+        return True
 
     def here(self, active: np.ndarray | None = None) -> str:
         """Where the first of the active threads is, for a message."""
@@ -146,32 +147,36 @@ class Blocks:
     def unknown(self) -> UnsupportedError:
         return UnsupportedError(f"unknown instruction {self.instruction.opcode}")
 
-    # --- registers
+    # --- operands and registers
+
+    def operands(self, count: int) -> tuple[Operand, ...]:
+        if len(self.instruction.operands) != count:
+            raise UnsupportedError(f"{len(self.instruction.operands)} operands where {count} are expected")
+        return self.instruction.operands
 
     def register(self, name: str) -> Kind:
-        kind = self.launch.entry.registers.get(name)
-        if kind not in KINDS:
-            raise UnsupportedError(f"{name} is not a register of a type that is known")
-        return KINDS[kind]
+        if (kind := self.launch.entry.registers.get(name)) is None:
+            raise UnsupportedError(f"{name} is not a register")
+        return kind
 
     def read(self, operand: Operand, kind: Kind, is_relaxed: bool = False) -> np.ndarray:
         """The numbers of an operand, one for each thread or one for all."""
-        if isinstance(operand, Complement):
-            return ~self.read(operand.register, kind)
         if isinstance(operand, int):
-            if kind.letter == "p":
-                return np.array([operand != 0])
+            if not -(1 << kind.bits - 1) <= operand < 1 << kind.bits:
+                raise UnsupportedError(f"operand {operand:#x} has more bits than .{kind.name}")
             return kind.of(np.array([operand & (1 << kind.bits) - 1], UNSIGNED[kind.bits]))
-        if isinstance(operand, Address):
-            return self.read(operand.base, kind) + kind.dtype(operand.offset)
+        if isinstance(operand, Address) and operand.base in self.launch.symbols:
+            return self.read(operand.base, kind) + self.read(operand.offset, kind)
         if not isinstance(operand, str):
             raise UnsupportedError(f"operand {operand}")
+        if operand[0] == "!" and kind is PRED:
+            return ~self.read(operand[1:], kind)
         if operand in self.launch.symbols or operand in self.special:
             width = 32 if operand in self.special else max(kind.bits, 32)
             bits = np.asarray(self.special.get(operand, [self.launch.symbols.get(operand)]), UNSIGNED[width])
         else:
             width = self.register(operand).bits
-            bits = self.registers.get(operand, np.zeros(1, np.bool_ if width == 1 else UNSIGNED[width]))
+            bits = self.registers.get(operand, np.zeros(1, UNSIGNED[width]))
             if operand in self.known or operand not in self.registers:
                 self.doubt[operand] = ~self.known.get(operand, np.zeros_like(self.active))
         self.check_width(operand, width, kind, is_relaxed)
@@ -217,7 +222,7 @@ def compute(block: Blocks) -> None:
     if block.instruction.opcode == "prmt.b32" and isinstance(choice := sources[-1], int):
         used = {choice >> 4 * i & 4 for i in range(4)}  # a source whose bytes are not chosen may be unknown
         sources[:2] = [source if 4 * i in used else 0 for i, source in enumerate(sources[:2])]
-    names = first.elements if isinstance(first, Vector) else (first,)
+    names = elements(first)
     if len(sources) != len(form.sources) or len(names) > len(form.results):
         raise UnsupportedError(f"{len(names)} results and {len(sources)} sources")
     numbers = [block.read(s, kind, form.is_relaxed) for s, kind in zip(sources, form.sources, strict=True)]
@@ -226,37 +231,21 @@ def compute(block: Blocks) -> None:
         block.write(name, value, kind, form.is_relaxed)
 
 
+def elements(operand: Operand) -> tuple[Operand, ...]:
+    """The elements of `{a, b}` or `p|q`, or the one operand."""
+    return operand if isinstance(operand, tuple) else (operand,)
+
+
 def branch(block: Blocks) -> bool:
-    [target] = block.instruction.operands
-    if block.instruction.opcode not in ("bra", "bra.uni") or target not in block.launch.entry.labels:
-        raise block.unknown()
-    return jump(block, block.launch.entry.labels[str(target)])
+    [target] = block.operands(1)
+    if target not in block.launch.entry.labels:
+        raise UnsupportedError(f"unknown label {target}")
+    return block.jump(block.launch.entry.labels[str(target)])
 
 
 def leave(block: Blocks) -> bool:
-    return jump(block, block.end)
+    return block.jump(block.end)
 
 
-def jump(block: Blocks, to: int) -> bool:
-    block.pc[block.together] += 1
-    block.pc[block.active] = to
-    return False
-
-
-def barrier(block: Blocks) -> bool:
-    operands = block.instruction.operands
-    if block.instruction.opcode not in BARRIERS or len(operands) != 1 or operands[0] not in range(16):
-        raise block.unknown()
-    jump(block, block.at + 1)
-    block.waits |= block.active
-    return False
-
-
-CONTROL: dict[str, Callable[[Blocks], bool]] = {
-    "bra": branch,
-    "ret": leave,
-    "exit": leave,
-    "bar": barrier,
-    "barrier": barrier,
-}
-HANDLERS: dict[str, Callable[[Blocks], None]] = {}  # of instructions that are more than a computation
+# Instructions that are more than a computation, by their opcodes, or "ld.*" and "st.*": True if they called `jump`.
+HANDLERS: dict[str, Callable[[Blocks], bool | None]] = {"bra": branch, "bra.uni": branch, "ret": leave, "exit": leave}

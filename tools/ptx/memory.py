@@ -7,6 +7,7 @@ A buffer begins at an address that is aligned as much as promised and not more.
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,19 +20,22 @@ WARP = 32
 
 @dataclasses.dataclass
 class Region:
-    """A range of addresses; `written` tells of each byte whether it holds anything, None if all do."""
+    """A range of addresses.
+
+    `written` tells of each byte whether it holds anything, None if all do. `log` has every access: who it was, the
+    offsets of the bytes, and their values, or -1 for reading.
+    """
 
     name: str
     base: int
     data: np.ndarray
     written: np.ndarray | None = None
     is_constant: bool = False
-    log: list["Access"] = dataclasses.field(default_factory=list)
+    log: list[tuple["Place", np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """An instruction that some threads execute: of each its block, its number there, and the barriers behind them.
+class Place(NamedTuple):
+    """An instruction that some threads execute; of each the block, the number in that, and the barriers behind it.
 
     `threads` has four columns: the last two count the barriers that the block and the warp have passed.
     """
@@ -39,22 +43,18 @@ class Place:
     instruction: Instruction
     threads: np.ndarray
 
-    def invalid(self, what: str, which: np.ndarray) -> AccessError:
-        return AccessError(f"{where(self.instruction, *self.threads[which[0], :2])}: {what}")
+    def refuse(self, wrong: np.ndarray, what: str, numbers: np.ndarray) -> None:
+        """Raises if something is wrong with a thread; `what` says so with the number of the first such thread."""
+        if wrong.any():
+            first = int(wrong.argmax())
+            raise AccessError(f"{where(self.instruction, *self.threads[first, :2])}: {what.format(numbers[first])}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Access:
-    """What an instruction read or wrote: for each thread the offsets of bytes, and the values if it wrote."""
-
-    instruction: Instruction
-    threads: np.ndarray
-    offsets: np.ndarray
-    values: np.ndarray | None
+Found = tuple[Region, np.ndarray, np.ndarray, Place]
 
 
 class Memory:
-    """What a launch can reach in global memory, or a block in its shared memory."""
+    """What a launch can reach in a state space, or a block in its shared memory."""
 
     def __init__(self, *regions: Region) -> None:
         self.regions = {region.base >> SPAN: region for region in regions}
@@ -62,52 +62,47 @@ class Memory:
     def add(self, region: Region) -> None:
         self.regions[region.base >> SPAN] = region
 
-    def load(self, place: "Place", addresses: np.ndarray, width: int) -> np.ndarray:
+    def load(self, place: Place, addresses: np.ndarray, width: int) -> np.ndarray:
         """The bytes at each address, (threads, width)."""
         result = np.zeros((addresses.size, width), np.uint8)
-        for region, which, offsets in self._find(place, addresses, width):
+        for region, which, offsets, here in self._find(place, addresses, width):
             result[which] = region.data[offsets]
             if region.written is not None:
                 unwritten = ~region.written[offsets].all(axis=1)
-                if unwritten.any():
-                    text = f"reads byte {offsets[unwritten][0, 0]} of {region.name}, which nobody wrote"
-                    raise place.invalid(text, which[unwritten])
+                here.refuse(unwritten, f"reads byte {{}} of {region.name}, which nobody wrote", offsets[:, 0])
             if not region.is_constant:
-                region.log.append(Access(place.instruction, place.threads[which], offsets, None))
+                region.log.append((here, offsets, np.full(offsets.shape, -1, np.int16)))
         return result
 
-    def store(self, place: "Place", addresses: np.ndarray, values: np.ndarray) -> None:
+    def store(self, place: Place, addresses: np.ndarray, values: np.ndarray) -> None:
         """Writes the bytes of each address."""
-        for region, which, offsets in self._find(place, addresses, values.shape[1]):
-            if region.is_constant:
-                raise place.invalid(f"writes to {region.name}, which is constant", which)
+        for region, which, offsets, here in self._find(place, addresses, values.shape[1]):
+            constant = np.full(which.size, region.is_constant)
+            here.refuse(constant, f"writes to byte {{}} of {region.name}, which is constant", offsets[:, 0])
             region.data[offsets] = values[which]
             if region.written is not None:
                 region.written[offsets] = True
-            region.log.append(Access(place.instruction, place.threads[which], offsets, values[which]))
+            region.log.append((here, offsets, values[which].astype(np.int16)))
 
-    def _find(
-        self, place: "Place", addresses: np.ndarray, width: int
-    ) -> Iterator[tuple[Region, np.ndarray, np.ndarray]]:
-        """For each region: it, which of the addresses lie in it, and the offsets of their bytes."""
-        misaligned = np.flatnonzero(addresses % np.uint64(width))
-        if misaligned.size:
-            raise place.invalid(f"{width} bytes at {addresses[misaligned[0]]:#x}, which is misaligned", misaligned)
-        for span in np.unique(addresses >> np.uint64(SPAN)):
-            which = np.flatnonzero(addresses >> np.uint64(SPAN) == span)
-            if (region := self.regions.get(int(span))) is None:
-                raise place.invalid(f"address {addresses[which[0]]:#x} is in no buffer", which)
-            starts = addresses[which].astype(np.int64) - region.base
+    def _find(self, place: Place, addresses: np.ndarray, width: int) -> Iterator[Found]:
+        """For each region: it, which of the addresses lie in it, the offsets of their bytes, and whose they are."""
+        place.refuse(np.asarray(addresses % width != 0), f"{width} bytes at {{:#x}}, which is misaligned", addresses)
+        spans = addresses >> SPAN
+        place.refuse(~np.isin(spans, [*self.regions]), "address {:#x} is in no buffer", addresses)
+        for span in np.unique(spans):
+            region, which = self.regions[int(span)], np.flatnonzero(spans == span)
+            here, starts = (
+                Place(place.instruction, place.threads[which]),
+                addresses[which].astype(np.int64) - region.base,
+            )
             outside = (starts < 0) | (starts + width > region.data.size)
-            if outside.any():
-                text = f"{width} bytes at byte {starts[outside][0]} of {region.name}, which has {region.data.size}"
-                raise place.invalid(text, which[outside])
-            yield region, which, starts[:, None] + np.arange(width)
+            here.refuse(outside, f"{width} bytes at byte {{}} of {region.name}, which has {region.data.size}", starts)
+            yield region, which, starts[:, None] + np.arange(width), here
 
     def check_races(self) -> None:
         """Raises if two threads used one byte, at least one of them wrote, and no barrier was between."""
         for region in self.regions.values():
-            if any(access.values is not None for access in region.log):
+            if any((values >= 0).any() for _, _, values in region.log):
                 _check(region)
             region.log.clear()
 
@@ -118,41 +113,43 @@ def where(instruction: Instruction, block: int, thread: int) -> str:
 
 def _check(region: Region) -> None:
     """Sorts all accesses by byte, and looks at the bytes that several threads used and at least one wrote."""
-    log = region.log
-    offsets = np.concatenate([access.offsets.ravel() for access in log])
-    order = np.argsort(offsets, kind="stable")  # within a byte, in the order of execution
-    offsets = offsets[order]
-    number = np.repeat(np.arange(len(log)), [access.offsets.size for access in log])[order]
-    threads = np.concatenate([np.repeat(a.threads, a.offsets.shape[1], axis=0) for a in log])[order]
-    value = np.concatenate([np.full(a.offsets.size, -1) if a.values is None else a.values.ravel() for a in log])[order]
-    starts = np.flatnonzero(np.append(True, offsets[1:] != offsets[:-1]))
-    ends = np.append(starts[1:], offsets.size)
-    # A byte is in order if between two barriers only one thread uses it; or if nobody writes, or all the same value.
-    is_new = (threads[1:, [0, 2]] != threads[:-1, [0, 2]]).any(axis=1) | (offsets[1:] != offsets[:-1])
-    moments = np.flatnonzero(np.append(True, is_new))
-    crowded = np.minimum.reduceat(threads[:, 1], moments) != np.maximum.reduceat(threads[:, 1], moments)
-    suspect = np.logical_or.reduceat(np.repeat(crowded, np.diff(np.append(moments, offsets.size))), starts)
-    several_blocks, several_values, highest = (
-        np.minimum.reduceat(threads[:, 0], starts) != np.maximum.reduceat(threads[:, 0], starts),
-        np.minimum.reduceat(value, starts) != np.maximum.reduceat(value, starts),
-        np.maximum.reduceat(value, starts),
-    )
-    suspect = (suspect | several_blocks) & several_values & (highest >= 0)
-    for start, end in zip(starts[suspect], ends[suspect], strict=True):
+    places, offsets, values = zip(*region.log, strict=True)
+    offset = np.concatenate([each.ravel() for each in offsets])
+    order = np.argsort(offset, kind="stable")  # of one byte, in the order of execution
+    offset = offset[order]
+    is_same = np.append(offset[1:] == offset[:-1], False)
+    order, offset = (each[is_same | np.roll(is_same, 1)] for each in (order, offset))  # of bytes used more than once
+    if not order.size:
+        return
+    value = np.concatenate([each.ravel() for each in values])[order]
+    number = np.repeat(np.arange(len(places)), [each.size for each in offsets])[order]
+    threads = np.concatenate([np.repeat(p.threads, each.shape[1], axis=0) for p, each, _ in region.log])[order]
+
+    def starts(*keys: np.ndarray) -> np.ndarray:
+        return np.flatnonzero(np.append(True, np.any([key[1:] != key[:-1] for key in keys], axis=0)))
+
+    def several(what: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        return np.minimum.reduceat(what, groups) != np.maximum.reduceat(what, groups)
+
+    # Barriers part what a block does to a byte; nothing parts what several blocks do.
+    groups = starts(offset)
+    is_shared = np.repeat(several(threads[:, 0], groups), np.diff(np.append(groups, offset.size)))
+    groups = starts(offset, np.where(is_shared, 0, threads[:, 2]))
+    suspect = several(threads[:, 1], groups) | is_shared[groups]
+    suspect &= several(value, groups) & (np.maximum.reduceat(value, groups) >= 0)
+    for start, end in zip(groups[suspect], np.append(groups, offset.size)[1:][suspect], strict=True):
         for later, earlier in itertools.combinations(range(end - 1, start - 1, -1), 2):
             if value[later] == value[earlier] or _in_order(threads[earlier], threads[later]):
                 continue
             one, other = (
-                f"{where(log[number[k]].instruction, *threads[k, :2])}, "
+                f"{where(places[number[k]].instruction, *threads[k, :2])}, "
                 + ("reads" if value[k] < 0 else f"writes {value[k]}")
                 for k in (earlier, later)
             )
-            raise RaceError(f"byte {offsets[start]} of {region.name}: {one}, and {other}, with no barrier between")
+            raise RaceError(f"byte {offset[start]} of {region.name}: {one}, and {other}, with no barrier between")
 
 
 def _in_order(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether the accesses of two threads cannot happen at once: see `Place.threads`."""
-    if one[0] != other[0]:
-        return False
-    same_warp = one[1] // WARP == other[1] // WARP
-    return bool(one[1] == other[1] or one[2] != other[2] or (same_warp and one[3] != other[3]))
+    by_warp = one[1] // WARP == other[1] // WARP and one[3] != other[3]
+    return bool(one[0] == other[0] and (one[1] == other[1] or one[2] != other[2] or by_warp))

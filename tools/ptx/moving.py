@@ -2,128 +2,87 @@
 
 import numpy as np
 
-from .errors import DeadlockError, UnsupportedError
-from .kinds import KINDS, UNSIGNED, Kind
-from .machine import CONTROL, HANDLERS, Blocks, barrier, jump
-from .memory import WARP, Memory, Place
-from .parser import Address, Operand, Vector
+from .errors import DeadlockError
+from .kinds import KINDS, UNSIGNED
+from .machine import HANDLERS, PRED, Blocks, elements
+from .memory import Place
+from .parser import Address, Operand
 
 B32, B64 = KINDS["b32"], KINDS["b64"]
+MOVED = {name: kind for name, kind in KINDS.items() if kind.lanes == 1 and kind.letter != "p"}
 HINTS = {"weak", "nc", "relaxed", "volatile", "cta", "gpu", "sys", "ca", "cg", "cs", "cv", "wb", "wt", "lu"}
 
 
-def typed(block: Blocks, name: str) -> Kind:
-    """The type that ends an opcode, which has one number."""
-    kind = KINDS.get(name)
-    if kind is None or kind.lanes > 1:
-        raise block.unknown()
-    return kind
-
-
 def move(block: Blocks) -> None:
-    """`mov`; a vector is packed into a register, or taken out of it, the first element lowest."""
-    kind = typed(block, block.instruction.opcode.partition(".")[2])
-    result, source = operands_of(block, 2)
-    if not isinstance(source, Vector) and not isinstance(result, Vector):
+    """`mov`; a vector is packed into a register, or taken out of it, the first element lowest.
+
+    Also `cvta`, because an address in global memory is the same as a generic one.
+    """
+    kind = KINDS[block.instruction.opcode.rpartition(".")[2]]
+    result, source = block.operands(2)
+    if not isinstance(source, tuple) and not isinstance(result, tuple):
         block.write(result, block.read(source, kind), kind)
         return
-    elements = source.elements if isinstance(source, Vector) else result.elements
-    part = typed(block, f"b{kind.bits // len(elements)}")
-    if kind.letter != "b":
+    parts = source if isinstance(source, tuple) else elements(result)
+    if kind.letter != "b" or (part := KINDS.get(f"b{kind.bits // len(parts)}")) is None:
         raise block.unknown()
-    if isinstance(source, Vector):
-        whole = [block.read(e, part).astype(kind.dtype) << (i * part.bits) for i, e in enumerate(elements)]
+    if isinstance(source, tuple):
+        whole = [block.read(e, part).astype(kind.dtype) << (i * part.bits) for i, e in enumerate(parts)]
         block.write(result, sum(whole[1:], whole[0]), kind)
     else:
         whole = block.read(source, kind)
-        for i, element in enumerate(elements):
+        for i, element in enumerate(parts):
             block.write(element, (whole >> (i * part.bits)).astype(part.dtype), part)
 
 
-def convert_address(block: Blocks) -> None:
-    """`cvta`: an address in global memory is the same as a generic one."""
-    if block.instruction.opcode not in ("cvta.to.global.u64", "cvta.global.u64"):
-        raise block.unknown()
-    result, source = operands_of(block, 2)
-    block.write(result, block.read(source, KINDS["u64"]), KINDS["u64"])
-
-
 def transfer(block: Blocks) -> None:
-    """`ld` and `st`."""
+    """`ld` and `st`, of which the words that are only hints are left out."""
     name, *words = block.instruction.opcode.split(".")
-    kind = typed(block, words.pop())
+    kind = MOVED.get(words.pop())
     words = [word for word in words if word not in HINTS and not word.startswith(("L1::", "L2::"))]
     count = next((int(word[1]) for word in words if word in ("v2", "v4", "v8")), 1)
     words = [word.removesuffix("::cta").removesuffix("::entry") for word in words if word != f"v{count}"]
-    first, second = block.instruction.operands
-    value, address = (first, second) if name == "ld" else (second, first)
-    elements = value.elements if isinstance(value, Vector) else (value,)
-    if len(words) != 1 or kind.letter == "p" or len(elements) != count or not isinstance(address, Address):
+    value, address = block.operands(2)[:: 1 if name == "ld" else -1]
+    parts = elements(value)
+    memory = block.spaces.get(" ".join(words)) if (name, *words) != ("st", "param") else None
+    if memory is None or kind is None or len(parts) != count or not isinstance(address, Address):
         raise block.unknown()
-    size, width = kind.bits // 8, kind.bits // 8 * count
-    if words[0] == "param" and name == "ld":
-        data = parameter(block, address, width)
-    else:
-        memory, addresses = locate(block, words[0], address)
-        phases = np.broadcast_to(block.phase, block.active.shape), block.warp_phases
-        place = Place(block.instruction, np.column_stack([block.position, *phases])[block.active])
-        if name == "st":
-            values = [np.broadcast_to(kind.to(block.read(e, kind, True)), block.active.shape) for e in elements]
-            memory.store(place, addresses, block.certain(np.stack(values, axis=-1).view(np.uint8)[block.active]))
-            return
-        data = np.zeros((block.threads.size, width), np.uint8)
-        data[block.active] = memory.load(place, addresses, width)
-    for i, element in enumerate(elements):
-        bits = np.ascontiguousarray(data[:, i * size : (i + 1) * size]).view(UNSIGNED[kind.bits]).reshape(-1)
-        block.write(element, kind.of(bits), kind, True)
-
-
-def parameter(block: Blocks, address: Address, width: int) -> np.ndarray:
-    data = block.launch.parameters.get(str(address.base))
-    if data is None or not 0 <= address.offset <= data.size - width:
-        raise UnsupportedError(f"unknown parameter {address.base} + {address.offset}")
-    return data[None, address.offset : address.offset + width]
-
-
-def locate(block: Blocks, space: str, address: Address) -> tuple[Memory, np.ndarray]:
-    """The memory of a state space, and the addresses of the active threads."""
-    memory = {"global": block.launch.memory, "const": block.launch.memory, "shared": block.shared}.get(space)
-    if memory is None:
-        raise UnsupportedError(f"unknown state space .{space}")
-    is_narrow = str(address.base) in block.launch.entry.registers and block.register(str(address.base)).bits == 32
-    base = block.read(address.base, B32 if is_narrow else B64).astype(np.uint64)
-    block.certain(base)
-    return memory, np.broadcast_to(base + np.uint64(address.offset & (1 << 64) - 1), block.active.shape)[block.active]
+    is_narrow = address.base in block.launch.entry.registers and block.register(str(address.base)).bits == 32
+    base = block.certain(block.read(address.base, B32 if is_narrow else B64).astype(np.uint64))
+    addresses = np.broadcast_to(base + np.uint64(address.offset & (1 << 64) - 1), block.active.shape)[block.active]
+    phases = np.broadcast_to(block.phase, block.active.shape), block.warp_phases
+    place = Place(block.instruction, np.column_stack([block.position, *phases])[block.active])
+    if name == "st":
+        values = [np.broadcast_to(kind.to(block.read(e, kind, True)), block.active.shape) for e in parts]
+        memory.store(place, addresses, block.certain(np.stack(values, axis=-1).view(np.uint8)[block.active]))
+        return
+    data = np.zeros((block.threads.size, count), UNSIGNED[kind.bits])
+    data[block.active] = memory.load(place, addresses, data.itemsize * count).view(data.dtype)
+    for i, element in enumerate(parts):
+        block.write(element, kind.of(data[:, i]), kind, True)
 
 
 # --- warps -----------------------------------------------------------------------------------------------------------
 
 
-def operands_of(block: Blocks, count: int) -> tuple[Operand, ...]:
-    if len(block.instruction.operands) != count:
-        raise UnsupportedError(f"{len(block.instruction.operands)} operands where {count} are expected")
-    return block.instruction.operands
+def ballot(block: Blocks, choice: np.ndarray) -> np.ndarray:
+    """For each thread a bit for each lane of its warp."""
+    return np.bincount(block.warps, np.where(choice, 2.0**block.lanes, 0)).astype(np.uint32)[block.warps]
 
 
 def members(block: Blocks, mask: Operand) -> None:
     """Raises unless the threads that the member mask names are here, and name themselves."""
-    masks = np.broadcast_to(block.certain(block.read(mask, B32)), block.active.shape)
-    named = masks[:, None] >> np.arange(WARP, dtype=np.uint32) & 1 == 1
-    size = (block.warps[-1] + 1) * WARP
-    is_elsewhere = np.zeros(size, bool)
-    is_elsewhere[: block.threads.size] = (block.pc < block.end) & ~block.active
-    others = is_elsewhere.reshape(-1, WARP)[block.warps]
-    wrong = block.active & ((named & others).any(axis=1) | ~named[block.threads, block.lanes])
+    masks = block.certain(block.read(mask, B32))
+    elsewhere = ballot(block, (block.pc < block.end) & ~block.active)
+    wrong = block.active & ((masks & elsewhere != 0) | (masks >> block.lanes.astype(np.uint32) & 1 == 0))
     if wrong.any():
         raise DeadlockError(f"{block.here(wrong)}: the member mask names a thread that is elsewhere, or not this one")
 
 
 def shuffle(block: Blocks) -> None:
-    """`shfl.sync`."""
-    mode = block.instruction.opcode.removeprefix("shfl.sync.").removesuffix(".b32")
-    if block.instruction.opcode != f"shfl.sync.{mode}.b32" or mode not in ("up", "down", "bfly", "idx"):
-        raise block.unknown()
-    first, source, *numbers, mask = operands_of(block, 5)
+    """`shfl.sync`; `least` and `last` are minLane and maxLane of the manual's pseudocode."""
+    mode = block.instruction.opcode.split(".")[2]
+    first, source, *numbers, mask = block.operands(5)
     members(block, mask)
     by, limit = (block.certain(np.broadcast_to(block.read(o, B32), block.active.shape)).astype(int) for o in numbers)
     by, segment, clamp = by & 31, limit >> 8 & 31, limit & 31
@@ -133,61 +92,48 @@ def shuffle(block: Blocks) -> None:
     thread = block.threads - block.lanes + np.where(inside, ways[mode], block.lanes)
     values = np.broadcast_to(block.read(source, B32), block.active.shape)
     unknown = ~block.active if not block.doubt else ~block.active | np.any([*block.doubt.values()], axis=0)
-    names = first.elements if isinstance(first, Vector) else (first,)
-    if len(names) > 1:
+    name, *predicate = elements(first)
+    if predicate:
         block.doubt.clear()
-        block.write(names[1], inside, KINDS["pred"])
+        block.write(predicate[0], inside, PRED)
     at = np.minimum(thread, block.threads.size - 1)  # "the thread is inactive": its value is unknown
     block.doubt = {str(source): unknown[at] | (thread != at)}
-    block.write(names[0], values[at], B32)
+    block.write(name, values[at], B32)
 
 
 def vote(block: Blocks) -> None:
-    """`vote.sync`, and `activemask`."""
-    opcode = block.instruction.opcode
-    result, source, mask = operands_of(block, 3) if opcode != "activemask.b32" else (*operands_of(block, 1), 1, None)
-    if mask is not None:
-        members(block, mask)
-    votes = block.certain(np.broadcast_to(block.read(source, KINDS["pred"]), block.active.shape))
-    yes, no = (
-        np.bincount(block.warps, np.where(block.active & choice, 2.0**block.lanes, 0)).astype(np.uint32)[block.warps]
-        for choice in (votes, ~votes)
-    )
-    found = {
-        "activemask.b32": yes,
-        "vote.sync.ballot.b32": yes,
-        "vote.sync.all.pred": no == 0,
-        "vote.sync.any.pred": yes != 0,
-        "vote.sync.uni.pred": (no == 0) | (yes == 0),
-    }
-    if opcode not in found:
+    """`vote.sync`."""
+    mode = block.instruction.opcode.split(".")[2]
+    result, source, mask = block.operands(3)
+    members(block, mask)
+    votes = block.certain(np.broadcast_to(block.read(source, PRED), block.active.shape))
+    yes, no = (ballot(block, block.active & choice) for choice in (votes, ~votes))
+    found = {"ballot": yes, "all": no == 0, "any": yes != 0, "uni": (no == 0) | (yes == 0)}[mode]
+    block.write(result, found, B32 if mode == "ballot" else PRED)
+
+
+def barrier(block: Blocks) -> bool:
+    """`bar.sync`: of a block."""
+    if block.operands(1)[0] not in range(16):
         raise block.unknown()
-    block.write(result, found[opcode], B32 if opcode.endswith("b32") else KINDS["pred"])
+    block.waits |= block.active
+    return block.jump(block.at + 1)
 
 
-def synchronize(block: Blocks) -> bool:
-    """`bar`, of a block or of a warp."""
-    if block.instruction.opcode != "bar.warp.sync":
-        return barrier(block)
-    members(block, *operands_of(block, 1))
+def warp_barrier(block: Blocks) -> None:
+    """`bar.warp.sync`."""
+    members(block, *block.operands(1))
     block.warp_phases[block.active] += 1
-    return jump(block, block.at + 1)
 
 
-def nothing(block: Blocks) -> None:
-    """What tells the scheduler something, and changes no result."""
-    if block.instruction.opcode not in ("griddepcontrol.wait", "griddepcontrol.launch_dependents"):
-        raise block.unknown()
-
-
-HANDLERS |= {
-    "mov": move,
-    "ld": transfer,
-    "st": transfer,
-    "cvta": convert_address,
-    "griddepcontrol": nothing,
-    "shfl": shuffle,
-    "vote": vote,
-    "activemask": vote,
-}
-CONTROL["bar"] = synchronize
+for names, handler in {
+    ("ld.*", "st.*"): transfer,
+    tuple(f"mov.{name}" for name in (*MOVED, "pred")): move,
+    ("cvta.to.global.u64", "cvta.global.u64"): move,
+    ("griddepcontrol.wait", "griddepcontrol.launch_dependents"): lambda _: None,  # for the scheduler
+    tuple(f"shfl.sync.{mode}.b32" for mode in ("up", "down", "bfly", "idx")): shuffle,
+    ("vote.sync.ballot.b32", *(f"vote.sync.{mode}.pred" for mode in ("all", "any", "uni"))): vote,
+    ("bar.sync", "barrier.sync", "barrier.sync.aligned", "barrier.cta.sync", "barrier.cta.sync.aligned"): barrier,
+    ("bar.warp.sync",): warp_barrier,
+}.items():
+    HANDLERS.update(dict.fromkeys(names, handler))

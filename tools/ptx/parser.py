@@ -2,26 +2,26 @@
 
 import dataclasses
 import functools
-import itertools
 import re
+from typing import Any, NamedTuple
 
 from .errors import UnsupportedError
+from .kinds import KINDS, Kind
 
-TOKEN = re.compile(
-    r"""(?P<skip>\s+|//[^\n]*|/\*.*?\*/)|(?P<string>"[^"]*")
-    |(?P<number>0[fF][0-9a-fA-F]{8}\b|0[dD][0-9a-fA-F]{16}\b|0[xX][0-9a-fA-F]+U?\b|0[bB][01]+U?\b|\d+\.\d+|\d+U?\b)
-    |(?P<word>[.%]?[A-Za-z_$][\w$]*(?:(?:\.|::)[\w$]+)*)|(?P<mark>[{}()\[\]<>,;:@!|+\-=])""",
-    re.VERBOSE | re.DOTALL,
-)
-OF_A_LINE = (".version", ".target", ".address_size", ".file", ".loc")
-ABOUT_A_KERNEL = (".reqntid", ".maxntid", ".minnctapersm", ".maxnreg", ".noreturn")
-
-
-@dataclasses.dataclass(frozen=True)
-class Vector:
-    """`{a, b}`, or `p|q`."""
-
-    elements: tuple["Operand", ...]
+NAME = r"[%A-Za-z_$][\w$.]*"
+NUMBER = r"-?(?:0[fF][0-9a-fA-F]{8}|0[dD][0-9a-fA-F]{16}|0[xX][0-9a-fA-F]+U?|0[bB][01]+U?|\d+U?)"  # of floats: bits
+IGNORED = re.compile(r"(?ms)//[^\n]*|/\*.*?\*/|^[ \t]*\.(?:version|target|address_size|file|loc)\b[^\n]*")
+ABOUT = r"(\.reqntid|\.maxntid|\.minnctapersm|\.maxnreg|\.noreturn)\b([\s\d,]*)"  # a directive, and its numbers
+ITEM = re.compile(rf"""(?x)[\s;]+|\.section\b[^{{}}]*\{{[^{{}}]*\}}|(?P<label>[\w$]+)\s*:(?!:)|(?P<brace>[{{}}])
+    |(?:\.visible\s+|\.weak\s+)?\.entry\s+(?P<entry>{NAME})\s*(?:\((?P<parameters>[^()]*)\))?(?P<about>[^{{}};]*)\{{
+    |(?P<statement>[^{{}};\s][^;]*)(?:;|$)""")  # each character is of one
+VARIABLE = re.compile(rf"""(?x)(?:\.(?:visible|extern|weak)\s+)?\.(?P<space>param|global|const|shared)
+    (?:\s+(?:\.align\s+(?P<align>\d+)|\.(?P<pointer>ptr)|\.global|\.(?P<kind>{"|".join(KINDS)})))+\s+(?P<name>{NAME})
+    \s*(?:(?P<array>\[)\s*(?P<length>\d*)\s*\])?(?:\s*=\s*\{{?(?P<values>\s*{NUMBER}(?:\s*,\s*{NUMBER})*\s*)\}}?)?""")
+INSTRUCTION = re.compile(rf"(?:@\s*(!?{NAME})\s+)?([a-z][\w.:]*)\s*(.*)", re.DOTALL)
+COMMA = re.compile(r",(?![^{\[]*[}\]])")  # not between braces or brackets
+OPERAND = re.compile(rf"({NUMBER})|(!?{NAME})(?:\s*(?:\+\s*|(?=-))({NUMBER}))?")
+REGISTERS = re.compile(rf"\.reg\s+\.({'|'.join(KINDS)})\s+((?:{NAME}\s*(?:<\d+>)?\s*(?:,\s*|$))+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,35 +32,27 @@ class Address:
     offset: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Complement:
-    """`!p`."""
-
-    register: str
+# A str names a register, its complement (`!%p`), a variable or a label; a tuple is `{a, b}` or `p|q`.
+Operand = str | int | tuple["Operand", ...] | Address
 
 
-Operand = str | int | Vector | Address | Complement  # a str names a register or a variable; a float is its bits
-
-
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-    """One instruction; without a guard all threads execute it."""
+class Instruction(NamedTuple):
+    """One instruction; without a guard, which is a predicate or its complement, all threads execute it."""
 
     line: int
     text: str
     opcode: str
     operands: tuple[Operand, ...]
-    guard: str | Complement | None = None
+    guard: str | None
 
 
-@dataclasses.dataclass(frozen=True)
-class Variable:
-    """A variable or parameter: `count` elements of a type, None if the launch says how many."""
+class Variable(NamedTuple):
+    """A variable or parameter: `length` elements of a type, None if the launch says how many."""
 
     name: str
     space: str
-    kind: str
-    count: int | None
+    kind: Kind
+    length: int | None
     align: int
     is_pointer: bool
     values: tuple[int, ...]
@@ -68,31 +60,21 @@ class Variable:
 
 @dataclasses.dataclass
 class Entry:
-    """A kernel; `labels` are places in the code, `required` and `at_most` the block that it was compiled for."""
+    """A kernel; `about` has the numbers of directives such as .reqntid, and `labels` are places in the code."""
 
     name: str
-    parameters: list[Variable] = dataclasses.field(default_factory=list)
-    registers: dict[str, str] = dataclasses.field(default_factory=dict)  # the type of each
+    parameters: list[Variable]
+    about: dict[str, tuple[int, ...]]
+    registers: dict[str, Kind] = dataclasses.field(default_factory=dict)
     code: list[Instruction] = dataclasses.field(default_factory=list)
     labels: dict[str, int] = dataclasses.field(default_factory=dict)
-    required: tuple[int, ...] = ()
-    at_most: tuple[int, ...] = ()
 
 
-@dataclasses.dataclass
-class Module:
+class Module(NamedTuple):
     """The kernels of a module, and all variables, those of kernels too."""
 
-    entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
-    variables: list[Variable] = dataclasses.field(default_factory=list)
-
-
-def number(text: str) -> int:
-    """The value of an integer, or the bits of a float."""
-    if text[:2].lower() in ("0f", "0d"):
-        return int(text[2:], 16)
-    digits = text.rstrip("U")
-    return int(digits, 8 if digits[0] == "0" and digits.isdigit() else 0)
+    entries: dict[str, Entry]
+    variables: dict[str, Variable]
 
 
 @functools.lru_cache(maxsize=64)
@@ -102,185 +84,111 @@ def parse(text: str) -> Module:
     Raises:
         UnsupportedError: A directive or a form of an operand that is not known, with its line.
     """
-    return _Parser(text).module()
+    parser, line = _Parser(), 1
+    for found in ITEM.finditer(IGNORED.sub(lambda ignored: "\n" * ignored[0].count("\n"), text)):
+        try:
+            parser.take(found, line)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"line {line}: {error}: {' '.join(found[0].split())[:200]}") from None
+        line += found[0].count("\n")
+    if parser.depth:
+        raise UnsupportedError(f"line {line}: the text ends within a kernel")
+    return parser.module
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
-        self.tokens, at, line = [], 0, 1
-        while at < len(text):
-            if (found := TOKEN.match(text, at)) is None:
-                raise UnsupportedError(f"line {line}: cannot read {text[at : at + 20]!r}")
-            if found.lastgroup != "skip":
-                self.tokens.append((found.group(), line, at))
-            at, line = found.end(), line + found.group().count("\n")
-        self.tokens.append(("", line, at))
-        self.source, self.at = text, 0
-        self.found = Module()
-        self.scopes: list[dict[str, str]] = []  # what the names that are declared in braces stand for
-        self.fresh = itertools.count()
+    """The module as far as it was read, the kernel that is read, and the depth of braces.
 
-    # --- tokens
+    Names that are declared in inner braces are those of the kernel, so a second declaration raises.
+    """
 
-    @property
-    def word(self) -> str:
-        return self.tokens[self.at][0]
+    def __init__(self) -> None:
+        self.module, self.kernel, self.depth = Module({}, {}), Entry("", [], {}), 0
 
-    def next(self) -> str:
-        self.at += 1
-        return self.tokens[self.at - 1][0]
+    def take(self, found: re.Match[str], line: int) -> None:
+        """Takes the next item of the text in."""
+        label, brace, entry, parameters, about, statement = found.groups()
+        if entry:
+            self.depth += 1
+            self.entry(entry, parameters or "", about)
+        elif statement and statement[0] == "." and not statement.startswith((".reg", ".pragma")):
+            one = variable(statement)
+            add(self.module.variables, one.name, one)
+        elif not self.depth and (label or brace or statement):
+            raise UnsupportedError("unknown directive")
+        elif label:
+            add(self.kernel.labels, label, len(self.kernel.code))
+        elif brace:
+            self.depth += 1 if brace == "{" else -1
+        elif statement and statement.startswith(".reg"):
+            self.registers(statement.rstrip())
+        elif statement and statement[0] != ".":
+            self.kernel.code.append(instruction(statement.rstrip(), line))
 
-    def accept(self, *texts: str) -> bool:
-        """Whether the next token is one of these; if it is, it is passed."""
-        is_there = self.word in texts
-        self.at += is_there
-        return is_there
+    def entry(self, name: str, parameters: str, about: str) -> None:
+        if not re.fullmatch(rf"\s*(?:{ABOUT})*", about):
+            raise UnsupportedError("unknown directive")
+        numbers = {word: tuple(map(int, re.findall(r"\d+", more))) for word, more in re.findall(ABOUT, about)}
+        self.kernel = Entry(name, [variable(one) for one in parameters.split(",") if one.strip()], numbers)
+        add(self.module.entries, name, self.kernel)
 
-    def expect(self, text: str) -> None:
-        if not self.accept(text):
-            raise self.unsupported(f"{text!r} is expected")
+    def registers(self, text: str) -> None:
+        if (found := REGISTERS.fullmatch(text)) is None:
+            raise UnsupportedError("registers of another form")
+        for name, count in re.findall(rf"({NAME})\s*(?:<(\d+)>)?", found[2]):
+            for one in [f"{name}{i}" for i in range(int(count))] if count else [name]:
+                add(self.kernel.registers, one, KINDS[found[1]])
 
-    def unsupported(self, what: str) -> UnsupportedError:
-        line = self.tokens[self.at][1]
-        row = self.source.split("\n")[line - 1].strip()
-        return UnsupportedError(f"line {line}: {what} at {self.word!r}: {row}")
 
-    def integer(self) -> int:
-        sign = -1 if self.accept("-") else 1
-        if not self.word[:1].isdigit() or "." in self.word:
-            raise self.unsupported("an integer or the bits of a float are expected")
-        return sign * number(self.next())
+def add(names: dict[str, Any], name: str, value: Any) -> None:
+    """Gives a name its value, which it must not have yet."""
+    if name in names:
+        raise UnsupportedError(f"{name} for the second time")
+    names[name] = value
 
-    def listed(self, item: object, end: str) -> list[object]:
-        """What `item` reads, with commas between, up to `end`."""
-        found = []
-        while not self.accept(end):
-            found.append(item())
-            if self.word != end:
-                self.expect(",")
-        return found
 
-    # --- declarations
+def number(text: str) -> int:
+    """The value of an integer, or the bits of a float."""
+    digits = text.lstrip("-").rstrip("U")
+    if digits[:2].lower() in ("0f", "0d"):
+        return int(digits[2:], 16)
+    value = int(digits, 8 if digits[0] == "0" and digits.isdigit() else 0)
+    return -value if text[0] == "-" else value
 
-    def module(self) -> Module:
-        while self.word:
-            if not self.declaration():
-                raise self.unsupported("unknown directive")
-        return self.found
 
-    def declaration(self) -> bool:
-        """Passes what may stand in a module or a kernel and is not an instruction; whether there was one."""
-        if self.word in OF_A_LINE:
-            line = self.tokens[self.at][1]
-            while self.tokens[self.at][1] == line and self.word:
-                self.next()
-        elif self.accept(".section"):
-            while self.next() != "}":
-                pass
-        elif self.accept(".pragma"):
-            self.listed(self.next, ";")
-        elif self.accept(".entry"):
-            self.entry()
-        elif self.word in (".global", ".const", ".shared"):
-            self.found.variables.append(self.variable())
-            self.expect(";")
-        else:
-            return self.accept(".visible", ".extern", ".weak")
-        return True
+def variable(text: str) -> Variable:
+    """Reads a declaration of a variable or parameter."""
+    if (found := VARIABLE.fullmatch(text.strip())) is None or not found["kind"]:
+        raise UnsupportedError("unknown directive")
+    length = int(found["length"] or 0) or None if found["array"] else 1
+    values = tuple(map(number, re.findall(NUMBER, found["values"] or "")))
+    kind, align, is_pointer = KINDS[found["kind"]], int(found["align"] or 0), bool(found["pointer"])
+    return Variable(found["name"], found["space"], kind, length, align, is_pointer, values)
 
-    def variable(self) -> Variable:
-        space, kind, align, is_pointer, count, values = self.next()[1:], "", 0, False, 1, ()
-        while self.word.startswith("."):
-            if self.accept(".align"):
-                align = self.integer()
-            elif self.accept(".ptr", ".global"):
-                is_pointer = True
-            else:
-                kind = self.next()[1:]
-        name = self.next()
-        if self.accept("["):
-            count = None if self.word == "]" else self.integer()
-            self.expect("]")
-        if self.accept("="):
-            values = tuple(self.listed(self.integer, "}")) if self.accept("{") else (self.integer(),)
-        return Variable(name, space, kind, count, align, is_pointer, values)
 
-    def entry(self) -> None:
-        self.kernel = Entry(self.next())
-        self.found.entries[self.kernel.name] = self.kernel
-        if self.accept("("):
-            self.kernel.parameters = self.listed(self.variable, ")")
-        while self.word != "{":
-            if not self.accept(*ABOUT_A_KERNEL):
-                raise self.unsupported("unknown directive")
-            name, numbers = self.tokens[self.at - 1][0], []
-            while self.word[:1].isdigit():
-                numbers.append(self.integer())
-                self.accept(",")
-            if name in (".reqntid", ".maxntid"):
-                setattr(self.kernel, "required" if name == ".reqntid" else "at_most", tuple(numbers))
-        self.body()
+def instruction(text: str, line: int) -> Instruction:
+    if (found := INSTRUCTION.fullmatch(text)) is None:
+        raise UnsupportedError("unknown instruction")
+    guard, opcode, operands = found.groups()
+    return Instruction(line, " ".join(text.split()), opcode, listed(operands), guard)
 
-    # --- the body of a kernel
 
-    def body(self) -> None:
-        self.expect("{")
-        self.scopes.append({})
-        while not self.accept("}"):
-            if self.word == "{":
-                self.body()
-            elif self.accept(".reg"):
-                self.registers()
-            elif self.tokens[self.at + 1][0] == ":":
-                self.kernel.labels[self.next()] = len(self.kernel.code)
-                self.next()
-            elif not self.declaration():
-                self.kernel.code.append(self.instruction())
-        self.scopes.pop()
+def listed(text: str) -> tuple[Operand, ...]:
+    return tuple(operand(one.strip()) for one in COMMA.split(text)) if text else ()
 
-    def registers(self) -> None:
-        kind, names = self.next()[1:], []
-        while not self.accept(";"):
-            names.append(self.next())
-            if self.accept("<"):
-                names[-1:] = [f"{names[-1]}{i}" for i in range(self.integer())]
-                self.expect(">")
-            self.accept(",")
-        for name in names:
-            unique = name if len(self.scopes) == 1 else f"{name}@{next(self.fresh)}"
-            self.scopes[-1][name] = unique
-            self.kernel.registers[unique] = kind
 
-    def name(self) -> str:
-        text = self.next()
-        return next((scope[text] for scope in reversed(self.scopes) if text in scope), text)
-
-    def instruction(self) -> Instruction:
-        (_, line, start), guard = self.tokens[self.at], None
-        if self.accept("@"):
-            guard = Complement(self.name()) if self.accept("!") else self.name()
-        if not self.word[:1].isalpha():
-            raise self.unsupported("unknown directive")
-        opcode, operands = self.next(), tuple(self.listed(self.operand, ";"))
-        text = " ".join(self.source[start : self.tokens[self.at - 1][2]].split())
-        return Instruction(line, text, opcode, operands, guard)
-
-    def operand(self) -> Operand:
-        if self.accept("{"):
-            return Vector(tuple(self.listed(self.operand, "}")))
-        if self.accept("["):
-            base, offset = self.operand(), 0
-            if isinstance(base, Address):
-                base, offset = base.base, base.offset
-            while self.accept("+") or self.word == "-":
-                offset += self.integer()
-            self.expect("]")
-            return Address(base, offset)
-        if self.accept("!"):
-            return Complement(self.name())
-        if self.word == "-" or self.word[:1].isdigit():
-            return self.integer()
-        name = self.name()
-        if self.accept("+"):
-            return Address(name, self.integer())
-        return Vector((name, self.name())) if self.accept("|") else name
+@functools.lru_cache(maxsize=1 << 12)  # a third of the time: most kernels use the same names
+def operand(text: str) -> Operand:
+    if text[:1] + text[-1:] == "{}":
+        return listed(text[1:-1])
+    if text[:1] + text[-1:] == "[]":
+        base = operand(text[1:-1].strip())
+        return base if isinstance(base, Address) else Address(base, 0)
+    if "|" in text:
+        return tuple(operand(one.strip()) for one in text.split("|"))
+    if (found := OPERAND.fullmatch(text)) is None:
+        raise UnsupportedError(f"operand {text!r}")
+    bits, name, offset = found.groups()
+    if bits:
+        return number(bits)
+    return Address(name, number(offset)) if offset else name

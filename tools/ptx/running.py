@@ -1,22 +1,23 @@
 """`run`: launches a kernel on NumPy arrays."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from . import moving as moving  # which adds its instructions
-from .kinds import KINDS
+from .kinds import UNSIGNED
 from .machine import Blocks, Execution, Launch
 from .memory import SPAN, WARP, Memory, Region
-from .parser import Entry, Variable, parse
+from .parser import Variable, parse
 
+Buffer = np.ndarray | np.generic | None
 TOGETHER = 1 << 14  # threads, of several blocks
 
 
 def run(
     text: str,
-    *buffers: np.ndarray | np.generic | None,
+    *buffers: Buffer,
     grid: Sequence[int],
     block: Sequence[int],
     entry: str | None = None,
@@ -37,7 +38,7 @@ def run(
         entry: The name of the kernel; may be left out if the module has one.
         shared: Bytes of dynamic shared memory.
         outputs: The positions of the buffers that hold nothing yet, so that reading them is an error.
-        alignments: To how many bytes each buffer is aligned, if the kernel's parameters do not say.
+        alignments: To how many bytes each buffer is aligned; if left out, as the kernel's parameters say.
         blocks: The numbers of the blocks to run, x fastest; None runs all.
         trace: The number of a block and of a thread in it, whose instructions are recorded.
 
@@ -57,54 +58,45 @@ def run(
         ... }'''
         >>> x = np.arange(4, dtype=np.uint32)
         >>> done = run(module, x, grid=(1,), block=(4,))
-        >>> x.tolist(), done.counts["shl.b32"]
+        >>> x.tolist(), done.lengths["shl.b32"]
         ([0, 2, 4, 6], 4)
     """
     module = parse(text)
-    kernel = find(module.entries, entry)
+    names = [entry] if entry else [*module.entries]
+    if len(names) != 1 or names[0] not in module.entries:
+        raise ValueError(f"entry is {entry!r}, and the module has {', '.join(module.entries) or 'none'}")
+    kernel = module.entries[names[0]]
     grid, block = (three(name, size) for name, size in (("grid", grid), ("block", block)))
-    if kernel.required and three("block", kernel.required) != block:
-        raise ValueError(f"block is {block}, and {kernel.name} requires {kernel.required}")
-    if kernel.at_most and math.prod(block) > math.prod(kernel.at_most):
-        raise ValueError(f"block is {block}, and {kernel.name} is compiled for at most {kernel.at_most}")
+    required, most = (kernel.about.get(word, block) for word in (".reqntid", ".maxntid"))
+    if three("block", required) != block or math.prod(block) > math.prod(most):
+        raise ValueError(f"block is {block}, and {kernel.name} is compiled for {required}, or at most {most}")
     if len(buffers) != len(kernel.parameters):
         raise ValueError(f"{len(buffers)} buffers, and {kernel.name} has {len(kernel.parameters)} parameters")
-    if shared < 0 or not all(0 <= i < len(buffers) for i in outputs):
-        raise ValueError(f"shared is {shared} and outputs are {outputs}: a size, and positions of buffers")
-    number_of_blocks, threads = math.prod(grid), math.prod(block)
-    chosen = range(number_of_blocks) if blocks is None else list(blocks)
-    if not all(0 <= i < number_of_blocks for i in chosen):
-        raise ValueError(f"blocks has {[i for i in chosen if not 0 <= i < number_of_blocks]}, of {number_of_blocks}")
-    if trace is not None and not (trace[0] in chosen and 0 <= trace[1] < threads):
-        raise ValueError(f"trace is {trace}: a block that runs, and a thread below {threads}")
-    memory, parameters = Memory(), {}
+    if shared < 0 or not all(0 <= i < len(buffers) for i in outputs) or 0 < len(alignments) < len(buffers):
+        raise ValueError(
+            f"shared is {shared}, outputs {outputs}, alignments {alignments}: a size, positions of buffers"
+        )
+    chosen = [*range(math.prod(grid))] if blocks is None else list(blocks)
+    if wrong := [i for i in chosen if not 0 <= i < math.prod(grid)]:
+        raise ValueError(f"blocks has {wrong}, of {math.prod(grid)}")
+    if trace is not None and not (trace[0] in chosen and 0 <= trace[1] < math.prod(block)):
+        raise ValueError(f"trace is {trace}: a block that runs, and a thread below {math.prod(block)}")
+    spaces = {space: Memory() for space in ("global", "const", "param")}
+    symbols, total = place(spaces, module.variables.values(), shared)
     for i, (parameter, buffer) in enumerate(zip(kernel.parameters, buffers, strict=True)):
         align = alignments[i] if alignments else parameter.align or 4
-        parameters[parameter.name] = bind(memory, i, parameter, buffer, align, i in outputs)
-    symbols, total = place_variables(memory, module.variables, shared)
-    launch = Launch(kernel, grid, block, parameters, symbols, memory, total, trace)
-    execution = Execution()
+        data = bind(spaces["global"], (i + 1) << SPAN, parameter, buffer, align, i in outputs)
+        symbols[parameter.name] = (i + 1) << SPAN
+        spaces["param"].add(Region(parameter.name, symbols[parameter.name], data, is_constant=True))
+    launch, execution = Launch(kernel, grid, block, symbols, spaces, total, trace or (-1, -1)), Execution()
+    # Blocks run together, because it takes less time; but one at a time if their threads wait for each other.
+    alone = total or math.prod(block) % WARP or any(one.opcode.startswith("bar") for one in kernel.code)
+    size = 1 if alone else max(1, TOGETHER // math.prod(block))
     with np.errstate(all="ignore"):
-        for together in groups(launch, list(chosen)):
-            Blocks(launch, together, execution).run()
-        memory.check_races()
+        for start in range(0, len(chosen), size):
+            Blocks(launch, chosen[start : start + size], execution).run()
+        spaces["global"].check_races()
     return execution
-
-
-def groups(launch: Launch, blocks: list[int]) -> Iterator[list[int]]:
-    """Blocks that run together, because it takes less time: one at a time if their threads wait for each other."""
-    alone = launch.shared or any(one.opcode.startswith("bar") for one in launch.entry.code)
-    size = 1 if alone or math.prod(launch.block) % WARP else max(1, TOGETHER // math.prod(launch.block))
-    for start in range(0, len(blocks), size):
-        yield blocks[start : start + size]
-
-
-def find(entries: dict[str, Entry], name: str | None) -> Entry:
-    if name is None and len(entries) == 1:
-        return next(iter(entries.values()))
-    if name not in entries:
-        raise ValueError(f"entry is {name!r}, and the module has {', '.join(entries) or 'none'}")
-    return entries[name]
 
 
 def three(name: str, size: Sequence[int]) -> tuple[int, int, int]:
@@ -115,39 +107,35 @@ def three(name: str, size: Sequence[int]) -> tuple[int, int, int]:
     return found
 
 
-def bind(
-    memory: Memory, i: int, parameter: Variable, buffer: np.ndarray | np.generic | None, align: int, is_output: bool
-) -> np.ndarray:
-    """The bytes of a parameter, and its buffer in memory."""
-    width = KINDS[parameter.kind].bits // 8 * (parameter.count or 1)
+def bind(memory: Memory, start: int, parameter: Variable, buffer: Buffer, align: int, is_output: bool) -> np.ndarray:
+    """The bytes of a parameter; a buffer is put into memory."""
+    width = parameter.kind.bits // 8 * (parameter.length or 1)
     if isinstance(buffer, np.generic) and not parameter.is_pointer and buffer.nbytes == width:
         return np.frombuffer(buffer.tobytes(), np.uint8)
     if width != 8 or not (buffer is None or isinstance(buffer, np.ndarray)):
-        raise TypeError(f"parameter {parameter.name} is .{parameter.kind}, and its buffer is {type(buffer).__name__}")
-    base = 0
-    if buffer is not None:
-        if not buffer.flags.c_contiguous or (not buffer.flags.writeable and is_output):
-            raise ValueError(f"the buffer of {parameter.name} is not C-contiguous and writable")
-        base = ((i + 1) << SPAN) + align
-        data = buffer.reshape(-1).view(np.uint8)
-        written = np.zeros(data.size, bool) if is_output else None
-        memory.add(Region(parameter.name, base, data, written, is_constant=not buffer.flags.writeable))
-    return np.array([base], np.uint64).view(np.uint8)
+        raise TypeError(f"{parameter.name} is .{parameter.kind.name}, and its buffer is {type(buffer).__name__}")
+    if buffer is None:
+        return np.zeros(8, np.uint8)
+    if not buffer.flags.c_contiguous or (not buffer.flags.writeable and is_output):
+        raise ValueError(f"the buffer of {parameter.name} is not C-contiguous and writable")
+    data = buffer.reshape(-1).view(np.uint8)
+    written = np.zeros(data.size, bool) if is_output else None
+    memory.add(Region(parameter.name, start + align, data, written, is_constant=not buffer.flags.writeable))
+    return np.array([start + align], np.uint64).view(np.uint8)
 
 
-def place_variables(memory: Memory, variables: list[Variable], dynamic: int) -> tuple[dict[str, int], int]:
+def place(spaces: dict[str, Memory], variables: Iterable[Variable], dynamic: int) -> tuple[dict[str, int], int]:
     """The addresses of variables, and how many bytes of shared memory there are."""
     symbols, end = {}, 0
-    for number, variable in enumerate(sorted(variables, key=lambda v: v.count is None)):  # of the launch's size: last
-        size = KINDS[variable.kind].bits // 8
-        if variable.space == "shared":
-            end += -end % max(variable.align, size)
-            symbols[variable.name] = end
-            end += size * variable.count if variable.count is not None else 0
+    for number, one in enumerate(sorted(variables, key=lambda v: v.length is None)):  # of the launch's size: last
+        size = one.kind.bits // 8
+        align = max(one.align, size)
+        if one.space == "shared":
+            symbols[one.name] = end = end + (align - end) % (2 * align)
+            end += size * (one.length or 0)
             continue
-        data = np.zeros(variable.count or 1, KINDS[f"u{8 * size}"].dtype)
-        data[: len(variable.values)] = np.array(variable.values, object) & ((1 << (8 * size)) - 1)
-        base = ((1 << 10) + number) << SPAN
-        memory.add(Region(variable.name, base, data.view(np.uint8), is_constant=variable.space == "const"))
-        symbols[variable.name] = base
+        data = np.zeros(one.length or 1, UNSIGNED[one.kind.bits])
+        data[: len(one.values)] = np.array(one.values, object) & ((1 << one.kind.bits) - 1)
+        symbols[one.name] = base = (((1 << 10) + number) << SPAN) + align
+        spaces[one.space].add(Region(one.name, base, data.view(np.uint8), is_constant=one.space == "const"))
     return symbols, end + dynamic
