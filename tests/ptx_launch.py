@@ -3,8 +3,8 @@
 import re
 
 import numpy as np
+from ptx_manual import FORMATS
 
-from tests.ptx_manual import FORMATS
 from tools import ptx
 
 HEADER = ".version 8.7\n.target sm_90a\n.address_size 64\n"

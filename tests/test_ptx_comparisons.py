@@ -4,9 +4,9 @@ import operator
 
 import numpy as np
 import pytest
+from ptx_launch import hold, run
+from ptx_manual import BF16, F16, FORMATS, Format, pairs
 
-from tests.ptx_launch import hold, run
-from tests.ptx_manual import BF16, F16, FORMATS, Format, pairs
 from tests.test_ptx_floats import halves, lower_then_upper
 
 pytestmark = pytest.mark.tools

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from ptx_launch import hold, module, run
+from ptx_manual import pairs
 
-from tests.ptx_launch import hold, module, run
-from tests.ptx_manual import pairs
 from tools import ptx
 
 pytestmark = pytest.mark.tools

@@ -7,9 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-
-from tests.ptx_launch import hold, run
-from tests.ptx_manual import FORMATS, ROUNDINGS, Format, clamp, integer, integers, mode_round, pairs, saturate
+from ptx_launch import hold, run
+from ptx_manual import FORMATS, ROUNDINGS, Format, clamp, integer, integers, mode_round, pairs, saturate
 
 pytestmark = pytest.mark.tools
 INTEGERS = [f"{letter}{width}" for letter in "us" for width in (8, 16, 32, 64)]

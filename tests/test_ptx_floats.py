@@ -11,9 +11,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-
-from tests.ptx_launch import hold, run
-from tests.ptx_manual import BF16, F16, F32, F64, FORMATS, ROUNDINGS, Format, exact, pairs, saturate
+from ptx_launch import hold, run
+from ptx_manual import BF16, F16, F32, F64, FORMATS, ROUNDINGS, Format, exact, pairs, saturate
 
 pytestmark = pytest.mark.tools
 

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from ptx_launch import HEADER, line_of, module, names
 
-from tests.ptx_launch import HEADER, line_of, module, names
 from tools import ptx
 from tools.ptx.instructions import FORMS
 

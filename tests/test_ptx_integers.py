@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-
-from tests.ptx_launch import hold, run
-from tests.ptx_manual import clamp, integer, integers, pairs
+from ptx_launch import hold, run
+from ptx_manual import clamp, integer, integers, pairs
 
 pytestmark = pytest.mark.tools
 KINDS = ("u16", "u32", "u64", "s16", "s32", "s64")

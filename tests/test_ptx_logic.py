@@ -4,9 +4,8 @@ import operator
 
 import numpy as np
 import pytest
-
-from tests.ptx_launch import hold, run
-from tests.ptx_manual import integer, integers, pairs
+from ptx_launch import hold, run
+from ptx_manual import integer, integers, pairs
 
 pytestmark = pytest.mark.tools
 SHIFTS = [0, 1, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 0x80000000, 0xFFFFFFFF]

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from ptx_launch import HEADER, module
 
-from tests.ptx_launch import HEADER, module
 from tools import ptx
 
 pytestmark = pytest.mark.tools

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from ptx_launch import line_of, module, names
 
-from tests.ptx_launch import line_of, module, names
 from tools import ptx
 
 pytestmark = pytest.mark.tools

@@ -1,10 +1,13 @@
 """What `tools.ptx.run` takes and gives: entries, launches, counts, a trace, and bad arguments."""
 
+import doctest
+
 import numpy as np
 import pytest
+from ptx_launch import HEADER, line_of
 
-from tests.ptx_launch import HEADER, line_of
 from tools import ptx
+from tools.ptx import running
 
 pytestmark = pytest.mark.tools
 ENTRY = """.visible .entry {name}(
@@ -143,3 +146,8 @@ def test_errors_have_one_base():
     for error in (ptx.UnsupportedError, ptx.AccessError, ptx.RaceError, ptx.DeadlockError):
         assert issubclass(error, ptx.Error)
     assert issubclass(ptx.Error, Exception)
+
+
+def test_the_example_of_run_runs():
+    done = doctest.testmod(running)
+    assert (done.failed, done.attempted > 0) == (0, True)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from ptx_launch import line_of, module, names
 
-from tests.ptx_launch import line_of, module, names
 from tests.test_ptx_control import DECLARED, STORE, THREAD, threads
 from tools import ptx
 

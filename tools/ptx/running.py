@@ -58,7 +58,7 @@ def run(
         ... }'''
         >>> x = np.arange(4, dtype=np.uint32)
         >>> done = run(module, x, grid=(1,), block=(4,))
-        >>> x.tolist(), done.lengths["shl.b32"]
+        >>> x.tolist(), done.counts["shl.b32"]
         ([0, 2, 4, 6], 4)
     """
     module = parse(text)
