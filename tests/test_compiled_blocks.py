@@ -23,7 +23,7 @@ pytestmark = pytest.mark.ptx
 KEY = (0x243F6A88, 0x85A308D3)
 FIRST = 8 * ((1 << 32) - 64)  # the number of the first element: the numbers of blocks of eight pass 2**32
 ALL = [case for platform in ("cuda", "jax_triton") for case in cases(platform)]
-# Noise of jax.random, and chains, are in test_compiled_xla.py; large blocks of float16 that draw noise are among `H200`.
+# Noise of jax.random and chains are in test_compiled_xla.py; large blocks of float16 that draw noise are in `H200`.
 ELSEWHERE = ("JaxUniform", "chain", "float16 with Philox", "float16 -> int8 with Philox")
 KERNELS = [
     case
