@@ -5,6 +5,7 @@ import pytest
 from ptx_launch import line_of, module, names
 
 from tools import ptx
+from tools.ptx import machine
 
 pytestmark = pytest.mark.tools
 DECLARED = "\t.reg .pred %p;\n\t.reg .b16 %h<4>;\n\t.reg .b32 %t, %c, %r<8>;\n\t.reg .b64 %x, %y, %z, %d<4>;"
@@ -265,3 +266,11 @@ def test_a_place_in_a_later_block_is_named_by_its_own_numbers():
     refuses(ptx.AccessError, body, "st.global.b32", blocks=4, block=2, thread=5)
     body = "\tsetp.ne.s32 %p, %c, 3;\n\t@%p mov.b32 %r0, 1;\n\tsetp.eq.s32 %p, %r0, 1;\n\t@%p mov.b32 %r1, 1;"
     refuses(ptx.AccessError, body, "@%p mov.b32 %r1", blocks=4, block=3, thread=0)
+
+
+def test_a_loop_that_never_ends(monkeypatch):
+    monkeypatch.setattr(machine, "LIMIT", 1000)
+    body = "\tmov.b32 %r0, 0;\n$LOOP:\n\tadd.s32 %r0, %r0, 1;\n\tsetp.lt.s32 %p, %r0, {};\n\t@%p bra $LOOP;"
+    launch(body.format(300))
+    with pytest.raises(ptx.DeadlockError, match=r"thread 0, line \d+ .*1000 instructions"):
+        launch(body.format(400))

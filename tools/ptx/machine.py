@@ -19,6 +19,8 @@ from .kinds import SIGNED, UNSIGNED, Kind
 from .memory import WARP, Memory, Region, where
 from .parser import Address, Entry, Operand
 
+LIMIT = 1 << 20  # instructions: a loop that executes more is taken for one that never ends
+
 
 class Step(NamedTuple):
     """An instruction that the traced thread executed, and the bits that it wrote to registers."""
@@ -72,6 +74,7 @@ class Blocks:
         self.position = np.stack([block, thread], axis=-1)  # of each thread: its block, and where it is in that
         self.pc = np.zeros(self.threads.size, np.int64)
         self.waits = np.zeros(self.threads.size, bool)  # at a barrier
+        self.steps = 0  # how many instructions were executed
         self.phase = 0  # how many barriers it has passed
         self.warp_phases = np.zeros(self.threads.size, np.int64)  # how many of a warp each thread has passed
         self.registers: dict[str, np.ndarray] = {}
@@ -120,6 +123,9 @@ class Blocks:
         self.written: dict[str, np.ndarray] = {}
         self.doubt: dict[str, np.ndarray] = {}  # the registers that were read and which threads did not write
         opcode, jumped = self.instruction.opcode, None
+        self.steps += 1
+        if self.steps > LIMIT:
+            raise DeadlockError(f"{self.here()}: {LIMIT} instructions, and no end")
         try:
             if self.instruction.guard is not None:
                 self.active = together & self.certain(self.read(self.instruction.guard, PRED))

@@ -91,10 +91,8 @@ class Memory:
         place.refuse(~np.isin(spans, [*self.regions]), "address {:#x} is in no buffer", addresses)
         for span in np.unique(spans):
             region, which = self.regions[int(span)], np.flatnonzero(spans == span)
-            here, starts = (
-                Place(place.instruction, place.threads[which]),
-                addresses[which].astype(np.int64) - region.base,
-            )
+            here = Place(place.instruction, place.threads[which])
+            starts = addresses[which].astype(np.int64) - region.base
             outside = (starts < 0) | (starts + width > region.data.size)
             here.refuse(outside, f"{width} bytes at byte {{}} of {region.name}, which has {region.data.size}", starts)
             yield region, which, starts[:, None] + np.arange(width), here

@@ -73,9 +73,7 @@ def run(
     if len(buffers) != len(kernel.parameters):
         raise ValueError(f"{len(buffers)} buffers, and {kernel.name} has {len(kernel.parameters)} parameters")
     if shared < 0 or not all(0 <= i < len(buffers) for i in outputs) or 0 < len(alignments) < len(buffers):
-        raise ValueError(
-            f"shared is {shared}, outputs {outputs}, alignments {alignments}: a size, positions of buffers"
-        )
+        raise ValueError(f"shared {shared}, outputs {outputs} or alignments {alignments} do not fit the buffers")
     chosen = [*range(math.prod(grid))] if blocks is None else list(blocks)
     if wrong := [i for i in chosen if not 0 <= i < math.prod(grid)]:
         raise ValueError(f"blocks has {wrong}, of {math.prod(grid)}")
