@@ -20,7 +20,10 @@ OPERATIONS = ("quantize", "clip_gradient_from_mask", "clip_gradient_from_x")
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """A row of the table and the device that it runs on; on a CPU a kernel is interpreted, for "h100" its PTX."""
+    """A row of the table, and where it runs: on a device, where "cpu" interprets kernels; or compiled for an "h100".
+
+    What is compiled for an "h100" runs on a CPU, in the interpreter of PTX.
+    """
 
     name: str
     platform: str | None
@@ -28,7 +31,7 @@ class Where:
 
     @property
     def keeps_subnormal(self) -> bool:
-        """Whether no subnormal number counts as 0: so on a GPU, as we call its compilers."""
+        """Whether subnormal numbers keep their values, as they do on a GPU."""
         return self.device in ("gpu", "h100")
 
     def operations(self) -> Any:

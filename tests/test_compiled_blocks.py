@@ -13,6 +13,7 @@ import oracle
 import pytest
 import streams
 from oracle import assert_same_bits
+from test_stream_kernels import KEY
 
 from bench.aot.cases import SIZE, Case, cases
 from intnumerics.kernels.gpu import tuning
@@ -20,7 +21,6 @@ from tools import ptx
 
 pytestmark = pytest.mark.ptx
 
-KEY = (0x243F6A88, 0x85A308D3)
 FIRST = 8 * ((1 << 32) - 64)  # the number of the first element: the numbers of blocks of eight pass 2**32
 ALL = [case for platform in ("cuda", "jax_triton") for case in cases(platform)]
 # Noise of jax.random and chains are in test_compiled_xla.py; large blocks of float16 that draw noise are in `H200`.

@@ -16,12 +16,12 @@ import streams
 from implementations import COMPILED, Where, assert_is_formula
 from oracle import assert_same_bits
 from test_kernels import all_values
+from test_stream_kernels import KEY
 
 from intnumerics.kernels import Draw, QuantSpec
 
 pytestmark = pytest.mark.ptx
 
-KEY = (0x243F6A88, 0x85A308D3)
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even", with_mask=True)
 HALVES = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
 TO_INT8 = dataclasses.replace(NEAREST, integer_dtype=np.dtype(np.int8), draw=Draw("philox", (3, 1032)))

@@ -36,7 +36,7 @@ def minimum_forms() -> list[tuple[str, str, bool, bool]]:
 
 
 @pytest.mark.parametrize(("operation", "kind", "nan", "ftz"), minimum_forms())
-def test_min_and_max_drop_a_nan_unless_told_otherwise(operation, kind, nan, ftz):
+def test_min_and_max_drop_a_nan_unless_told_otherwise(operation: str, kind: str, nan: bool, ftz: bool) -> None:
     # 9.7.3.11 min: "If .NaN modifier is specified, then the result is canonical NaN if any of the inputs is NaN"; "If
     # values of both inputs are 0.0, then +0.0 > -0.0".
     form = FORMATS[kind]
@@ -56,7 +56,7 @@ def test_min_and_max_drop_a_nan_unless_told_otherwise(operation, kind, nan, ftz)
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
 @pytest.mark.parametrize("operation", ["min", "max"])
-def test_the_canonical_nan_is_positive_with_every_bit_of_the_mantissa_set(operation, kind):
+def test_the_canonical_nan_is_positive_with_every_bit_of_the_mantissa_set(operation: str, kind: str) -> None:
     # The manual writes no bits beside "canonical NaN" here; CUDA's headers do: CUDART_NAN_F is 0x7fffffff,
     # CUDART_NAN_FP16 and CUDART_NAN_BF16 are 0x7FFF.
     form = FORMATS[kind]
@@ -67,7 +67,7 @@ def test_the_canonical_nan_is_positive_with_every_bit_of_the_mantissa_set(operat
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("operation", ["abs", "neg"])
-def test_abs_and_neg_change_only_the_sign(operation, kind):
+def test_abs_and_neg_change_only_the_sign(operation: str, kind: str) -> None:
     # 9.7.3.9 abs: "d = |a|"; 9.7.3.10 neg: "d = -a"; "NaN inputs yield an unspecified NaN"; "abs.ftz.f32 flushes
     # subnormal inputs and results to sign-preserving zero".
     form = FORMATS[kind]
@@ -99,7 +99,7 @@ def compared(form: Format, comparison: str, a: int, b: int) -> bool:
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("comparison", COMPARISONS)
-def test_setp_orders_numbers_and_knows_nan(comparison, kind):
+def test_setp_orders_numbers_and_knows_nan(comparison: str, kind: str) -> None:
     # 9.7.6.2 setp: "If either operand is NaN, the result is False" (ordered), "True" (unordered); "setp.ftz flushes
     # subnormal inputs to sign-preserving zero". 9.7.7.2: of .f16x2 p is the lower half's, q the upper's.
     form = FORMATS[kind]
@@ -123,7 +123,7 @@ def test_setp_orders_numbers_and_knows_nan(comparison, kind):
 
 
 @pytest.mark.parametrize("form", [F16, BF16], ids=lambda form: form.name)
-def test_setp_of_halves_combines_each_with_the_predicate(form):
+def test_setp_of_halves_combines_each_with_the_predicate(form: Format) -> None:
     """9.7.7.2: "p = BoolOp(t[0], c); q = BoolOp(t[1], c)", with "{!}c"."""
     few = [0, form.sign, form.bias << form.mantissa, form.infinity, form.infinity | 1]
     lower, upper, b, c = pairs(few, few, few, [0, 1])

@@ -23,14 +23,14 @@ def threads(body: str, count: int, declarations: str = "") -> np.ndarray:
     return out
 
 
-def test_guards_leave_the_other_threads_as_they_were():
+def test_guards_leave_the_other_threads_as_they_were() -> None:
     """9.3: "@{!}p instruction", which executes where the predicate is True (with `!`, False)."""
     (a,) = pairs([0, 1])
     body = "setp.ne.u32 %p, %a, 0;\nmov.b32 %o, 7;\n@%p add.s32 %o, %o, 1;\n@!%p add.s32 %o, %o, 10;"
     hold("@p and @!p", run(body, [a], [32], 32), [17, 8], [a])
 
 
-def test_threads_that_part_come_together_again():
+def test_threads_that_part_come_together_again() -> None:
     # 9.5: "If threads execute down different control flow paths, the threads are called divergent"; each does its own.
     body = """
     setp.lt.u32 %p, %t, 10;
@@ -51,7 +51,7 @@ $JOIN:
     np.testing.assert_array_equal(threads(body, 64), np.where(t < 10, 1, np.where(t < 20, 2, 3)) | t << 4)
 
 
-def test_a_loop_runs_as_often_as_each_thread_says():
+def test_a_loop_runs_as_often_as_each_thread_says() -> None:
     body = """
     mov.b32 %o, 0;
     mov.b32 %i, 0;
@@ -69,14 +69,14 @@ $DONE:"""
     np.testing.assert_array_equal(threads(body, 70), [sum(i for i in range(t) if i % 2 == 0) for t in range(70)])
 
 
-def test_labels_in_an_inner_scope_and_branches_backward():
+def test_labels_in_an_inner_scope_and_branches_backward() -> None:
     body = "{\n\t.reg .b32 %inner;\n\tmov.u32 %inner, 5;\n$BACK:\n\tsub.s32 %inner, %inner, 1;\n"
     body += "\tsetp.ne.s32 %p, %inner, 0;\n\t@%p bra $BACK;\n\tadd.s32 %o, %inner, %t;\n}"
     np.testing.assert_array_equal(threads(body, 32), np.arange(32))
 
 
 @pytest.mark.parametrize("leave", ["ret", "exit"])
-def test_threads_that_leave_do_no_more(leave):
+def test_threads_that_leave_do_no_more(leave: str) -> None:
     # 9.7.12: "Ends execution of a thread"; "A return instruction executed in a top-level entry routine will terminate
     # thread execution".
     body = f"\tmov.b32 %o, 9;\n\tsetp.gt.u32 %p, %t, 3;\n\t@%p {leave};"
@@ -89,7 +89,7 @@ BARRIERS = ["bar.sync 0", "barrier.sync 0", "bar.sync 1", "barrier.sync.aligned 
 
 
 @pytest.mark.parametrize("barrier", BARRIERS)
-def test_shared_memory_behind_a_barrier_is_what_the_others_wrote(barrier):
+def test_shared_memory_behind_a_barrier_is_what_the_others_wrote(barrier: str) -> None:
     # 9.7.13.1 bar: "prior memory accesses requested by this thread are performed relative to all threads
     # participating".
     body = f"""
@@ -105,7 +105,7 @@ def test_shared_memory_behind_a_barrier_is_what_the_others_wrote(barrier):
     np.testing.assert_array_equal(threads(body, 96, "\n\t.shared .align 4 .b8 tile[384];"), np.arange(96)[::-1])
 
 
-def test_threads_that_exited_count_as_arrived():
+def test_threads_that_exited_count_as_arrived() -> None:
     """9.7.12 exit: "If the exiting threads are holding up the barrier, the barrier is released"."""
     body = "\tmov.b32 %o, 1;\n\tsetp.ge.u32 %p, %t, 40;\n\t@%p exit;\n\tbar.sync 0;"
     out = np.zeros(64, np.uint32)
@@ -113,7 +113,7 @@ def test_threads_that_exited_count_as_arrived():
     np.testing.assert_array_equal(out, [1] * 40 + [0] * 24)
 
 
-def test_threads_at_a_barrier_stay_there_while_others_pass_behind_it():
+def test_threads_at_a_barrier_stay_there_while_others_pass_behind_it() -> None:
     """9.7.13.1: the threads that wait go on behind the barrier, with the first instruction there."""
     body = """
     mov.b32 %o, 1;
@@ -128,7 +128,7 @@ $END:"""
     np.testing.assert_array_equal(threads(body, 64), [1] * 64)
 
 
-def test_blocks_part_and_loop_each_on_its_own():
+def test_blocks_part_and_loop_each_on_its_own() -> None:
     body = """
     mov.u32 %n, %ctaid.x;
     mad.lo.s32 %i, %n, 32, %t;
@@ -148,7 +148,7 @@ $END:"""
     np.testing.assert_array_equal(out.reshape(5, 32), np.arange(1, 6)[:, None] * np.arange(32))
 
 
-def test_barriers_that_never_meet_are_a_deadlock():
+def test_barriers_that_never_meet_are_a_deadlock() -> None:
     """9.7.13.1: "wait for non-exited threads of all other warps participating in the barrier to arrive"."""
     apart = "\tmov.b32 %o, 0;\n\tsetp.lt.u32 %p, %t, 32;\n\t@%p bra $A;\n\tbar.sync 1;\n\tbra $END;\n$A:\n"
     apart += "\tbar.sync 2;\n$END:"
@@ -157,7 +157,7 @@ def test_barriers_that_never_meet_are_a_deadlock():
         ptx.run(module(f"{THREAD}{apart}\n{STORE}", ["p_o"], DECLARED), out, grid=(1, 1, 1), block=(64, 1, 1))
 
 
-def test_grids_depend_on_none_here():
+def test_grids_depend_on_none_here() -> None:
     # 9.7.12 griddepcontrol: ".wait causes the executing thread to wait until all prerequisite grids in flight have
     # completed": there are none.
     body = "\tgriddepcontrol.wait;\n\tgriddepcontrol.launch_dependents;\n\tmov.b32 %o, %t;"

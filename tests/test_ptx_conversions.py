@@ -26,7 +26,7 @@ def extended(value: int, kind: str, width: int) -> int:
 
 
 @pytest.mark.parametrize("source", INTEGERS)
-def test_integers_are_chopped_or_extended_by_their_own_sign(source):
+def test_integers_are_chopped_or_extended_by_their_own_sign(source: str) -> None:
     # 9.4.1: "the source data is truncated (chopped)"; sign extension to a wider type is by the sign of the source, to a
     # wider register by the sign of the destination's type.
     for register in sorted({held(source), 32, 64}):
@@ -48,7 +48,7 @@ def narrows(destination: str, source: str) -> bool:
 
 
 @pytest.mark.parametrize("source", INTEGERS)
-def test_sat_limits_integers_to_the_destination(source):
+def test_sat_limits_integers_to_the_destination(source: str) -> None:
     """9.7.9.21: ".sat limits the result to MININT..MAXINT for the size of the operation", signed and unsigned."""
     (a,) = pairs([*integers(held(source)), *integers(int(source[1:]))])
     for destination in (d for d in INTEGERS if narrows(d, source)):
@@ -59,7 +59,7 @@ def test_sat_limits_integers_to_the_destination(source):
 
 
 @pytest.mark.parametrize("source", INTEGERS)
-def test_integers_become_floats_with_one_rounding(source):
+def test_integers_become_floats_with_one_rounding(source: str) -> None:
     # 9.7.9.21: "Floating-point rounding is required for ... integer-to-float conversions"; .rn is "to nearest, with
     # ties to even".
     width = int(source[1:])
@@ -101,7 +101,7 @@ def float_to_integer(form: Format, bits: int, mode: str, kind: str) -> int:
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("mode", INTEGRAL)
-def test_floats_become_integers_by_the_rounding_asked_for_and_clamp(mode, kind):
+def test_floats_become_integers_by_the_rounding_asked_for_and_clamp(mode: str, kind: str) -> None:
     # 9.7.9.21: ".rni round to nearest integer, choosing even integer if source is equidistant"; .rzi "in the direction
     # of zero"; .rmi "of negative infinity"; .rpi "of positive infinity"; "cvt.ftz.dtype.f32: subnormal inputs are
     # flushed".
@@ -118,7 +118,7 @@ def test_floats_become_integers_by_the_rounding_asked_for_and_clamp(mode, kind):
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("mode", INTEGRAL)
-def test_floats_round_to_integral_floats(mode, kind):
+def test_floats_round_to_integral_floats(mode: str, kind: str) -> None:
     # 9.7.9.21: "The result is an integral value, stored in floating-point format" (-0.3 to -0.0: IEEE 754, 6.3);
     # "cvt.ftz.f32.f32 ... with integer rounding, subnormal inputs are flushed to sign-preserving zero"; with .sat it is
     # then in [0.0, 1.0] (the sign of a clamped -0.0 is open).
@@ -182,7 +182,7 @@ def float_pairs() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("destination", "source"), float_pairs())
-def test_floats_become_other_floats_with_one_rounding(destination, source):
+def test_floats_become_other_floats_with_one_rounding(destination: str, source: str) -> None:
     # 9.7.9.21: "Floating-point rounding is required for float-to-float conversions that result in loss of precision";
     # .sat "limits the result to the range [0.0, 1.0]. NaN results are flushed to positive zero" (.f16, .f32, .f64).
     d, s = FORMATS[destination], FORMATS[source]
@@ -214,7 +214,7 @@ def packed(form: Format, mode: str, relu: bool, bits: int) -> int | None:
 
 @pytest.mark.parametrize("kind", ["f16", "bf16"])
 @pytest.mark.parametrize("mode", ["rn", "rz"])
-def test_pairs_of_floats_are_packed_with_the_first_in_the_upper_half(mode, kind):
+def test_pairs_of_floats_are_packed_with_the_first_in_the_upper_half(mode: str, kind: str) -> None:
     # 9.7.9.21: "the value converted from input a is stored in the upper half of d and the value converted from input b
     # is stored in the lower half of d".
     form = FORMATS[kind]
@@ -235,7 +235,7 @@ def test_pairs_of_floats_are_packed_with_the_first_in_the_upper_half(mode, kind)
             assert nans == {form.canonical}
 
 
-def test_every_half_becomes_its_float_and_comes_back():
+def test_every_half_becomes_its_float_and_comes_back() -> None:
     """9.7.9.21: a conversion without loss takes no rounding; all 65,536 bit patterns of f16 and bf16."""
     a = np.arange(65536, dtype=np.uint64)
     for kind in ("f16", "bf16"):

@@ -53,7 +53,7 @@ def lower_then_upper(got: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("operation", ["add", "sub", "mul"])
-def test_arithmetic_rounds_the_exact_result_once(operation, kind):
+def test_arithmetic_rounds_the_exact_result_once(operation: str, kind: str) -> None:
     # 9.7.3.3 add: ".rn mantissa LSB rounds to nearest even", ".rz towards zero", ".rm towards negative infinity", ".rp
     # towards positive infinity"; "An add instruction with no rounding modifier defaults to round-to-nearest-even";
     # "add.sat.f32 clamps the result to [0.0, 1.0]. NaN results are flushed to +0.0f."
@@ -125,7 +125,7 @@ def random_triples(form: Format, count: int) -> list[tuple[int, int, int]]:
 
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
-def test_fma_rounds_once(kind):
+def test_fma_rounds_once(kind: str) -> None:
     # 9.7.3.6 fma: "computes the product of a and b to infinite precision and then adds c to this product, again in
     # infinite precision. The resulting value is then rounded"; 9.7.4.4: "with no loss of precision".
     form = FORMATS[kind]
@@ -145,7 +145,7 @@ def test_fma_rounds_once(kind):
             hold(body, got, want * 2, [np.tile(o, 2) for o in (a, b, c)], kind)
 
 
-def test_the_triples_of_fma_tell_one_rounding_from_two():
+def test_the_triples_of_fma_tell_one_rounding_from_two() -> None:
     """The test of the test: rounding the product first, or the sum to float64 first, is seen."""
     for form in (F32, F16, BF16):
         first = second = 0
@@ -161,7 +161,7 @@ def test_the_triples_of_fma_tell_one_rounding_from_two():
 
 
 @pytest.mark.parametrize("mode", ROUNDINGS)
-def test_div_rounds_the_quotient(mode):
+def test_div_rounds_the_quotient(mode: str) -> None:
     """9.7.3.8 div: "div.rnd.f32 // IEEE 754 compliant rounding"; "div.ftz.f32 flushes subnormal inputs and results"."""
     a, b = pairs(F32.values(), F32.values())
     rng = random.Random(8)
@@ -173,7 +173,7 @@ def test_div_rounds_the_quotient(mode):
 
 
 @pytest.mark.parametrize("kind", ["f32", "f64"])
-def test_copysign_takes_the_sign_of_its_first_operand(kind):
+def test_copysign_takes_the_sign_of_its_first_operand(kind: str) -> None:
     """9.7.3.2 copysign: "Copy sign bit of a into value of b, and return the result as d"."""
     form = FORMATS[kind]
     a, b = pairs(form.values(), form.values())

@@ -71,14 +71,14 @@ JUDGED = [
 ]
 
 
-def test_every_form_that_computes_has_a_judge():
+def test_every_form_that_computes_has_a_judge() -> None:
     """A form in the table that no pattern here matches was not held to the manual: add it to the tests first."""
     assert len(FORMS) > 500
     without = [form for form in FORMS if not any(re.fullmatch(pattern, form) for pattern in JUDGED)]
     assert not without, without
 
 
-def test_every_judge_has_a_form():
+def test_every_judge_has_a_form() -> None:
     assert not [pattern for pattern in JUDGED if not any(re.fullmatch(pattern, form) for form in FORMS)]
 
 
@@ -133,7 +133,7 @@ APPROXIMATE += ["sin.approx.f32 %r0, %t", "cos.approx.f32 %r0, %t"]
 
 
 @pytest.mark.parametrize("instruction", [*LEFT_OUT, *APPROXIMATE])
-def test_what_ptx_has_and_this_does_not_is_named_with_its_line(instruction):
+def test_what_ptx_has_and_this_does_not_is_named_with_its_line(instruction: str) -> None:
     """Approximations among them: their bits are a device's."""
     refused(instruction)
 
@@ -199,12 +199,12 @@ NOT_PTX = [
 
 
 @pytest.mark.parametrize("instruction", NOT_PTX)
-def test_what_ptx_does_not_have_is_named_with_its_line(instruction):
+def test_what_ptx_does_not_have_is_named_with_its_line(instruction: str) -> None:
     refused(instruction)
 
 
 @pytest.mark.parametrize("instruction", ["mov.f32 %r0, 0.5", "mov.b32 %r0, (1+2)", "mov.u32 %r0, WARP_SZ"])
-def test_an_operand_of_another_form_is_refused_with_its_line(instruction):
+def test_an_operand_of_another_form_is_refused_with_its_line(instruction: str) -> None:
     """4.5.2 and 4.5.3 have decimal floats and constant expressions; compilers write neither."""
     text = module(f"{START}\t{instruction};", ["p_in", "p_out"], DECLARED)
     with pytest.raises(ptx.UnsupportedError) as caught:
@@ -213,7 +213,7 @@ def test_an_operand_of_another_form_is_refused_with_its_line(instruction):
 
 
 @pytest.mark.parametrize("directive", [".weird 3", '.pragma "nounroll"; .weird 3', ".local .align 4 .b8 depot[8]"])
-def test_an_unknown_directive_in_a_kernel_is_named_with_its_line(directive):
+def test_an_unknown_directive_in_a_kernel_is_named_with_its_line(directive: str) -> None:
     text = module(f"{START}\t{directive};", ["p_in", "p_out"], DECLARED)
     with pytest.raises(
         ptx.UnsupportedError, match=directive.split()[-2 if "weird" in directive else 0].replace(".", "[.]")
@@ -230,13 +230,13 @@ def test_an_unknown_directive_in_a_kernel_is_named_with_its_line(directive):
         (".shared .b8 tile[4];\n.shared .b8 tile[8];", "tile"),
     ],
 )
-def test_a_name_that_is_declared_twice_is_refused(twice, name):
+def test_a_name_that_is_declared_twice_is_refused(twice: str, name: str) -> None:
     """Names that are declared in inner braces are those of the kernel here."""
     with pytest.raises(ptx.UnsupportedError, match=f"[{name[0]}]{name[1:]} for the second time"):
         launch(twice)
 
 
-def test_a_text_that_ends_too_early_is_refused():
+def test_a_text_that_ends_too_early_is_refused() -> None:
     text = module(f"{START}\tret;", ["p_in", "p_out"], DECLARED)
     for end in (text.rindex("}"), text.rindex("ret;") + 2):
         with pytest.raises(ptx.UnsupportedError):
@@ -244,7 +244,7 @@ def test_a_text_that_ends_too_early_is_refused():
 
 
 @pytest.mark.parametrize("directive", [".weird;", ".func helper()\n{\n\tret;\n}", ".alias a, b;"])
-def test_an_unknown_directive_of_a_module_is_named_with_its_line(directive):
+def test_an_unknown_directive_of_a_module_is_named_with_its_line(directive: str) -> None:
     word = directive.split()[0].rstrip(";")
     with pytest.raises(ptx.UnsupportedError, match=word.replace(".", "[.]")) as caught:
         ptx.run(f"{HEADER}{directive}\n.visible .entry main()\n{{\n\tret;\n}}\n", grid=(1, 1, 1), block=(1, 1, 1))

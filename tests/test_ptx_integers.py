@@ -22,7 +22,7 @@ BINARY = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("operation", BINARY)
-def test_binary_arithmetic_is_that_of_integers_in_the_width_and_sign_of_the_type(operation, kind):
+def test_binary_arithmetic_is_that_of_integers_in_the_width_and_sign_of_the_type(operation: str, kind: str) -> None:
     width = int(kind[1:])
     a, b = pairs(integers(width), integers(width))
     want = [BINARY[operation](integer(int(x), kind), integer(int(y), kind), width) for x, y in zip(a, b, strict=True)]
@@ -32,7 +32,7 @@ def test_binary_arithmetic_is_that_of_integers_in_the_width_and_sign_of_the_type
 
 
 @pytest.mark.parametrize("operation", ["add", "sub"])
-def test_saturation_limits_a_sum_to_the_extremes_of_s32(operation):
+def test_saturation_limits_a_sum_to_the_extremes_of_s32(operation: str) -> None:
     """9.7.1.1 add: ".sat limits result to MININT..MAXINT (no overflow) for the size of the operation"."""
     a, b = pairs(integers(32), integers(32))
     want = []
@@ -44,7 +44,7 @@ def test_saturation_limits_a_sum_to_the_extremes_of_s32(operation):
 
 
 @pytest.mark.parametrize("kind", ["u16", "u32", "s16", "s32"])
-def test_wide_products_are_whole(kind):
+def test_wide_products_are_whole(kind: str) -> None:
     """9.7.1.3: "If .wide is specified, then d is twice as wide as a and b to receive the full result"."""
     width = int(kind[1:])
     a, b = pairs(integers(width), integers(width))
@@ -57,7 +57,7 @@ def test_wide_products_are_whole(kind):
     ("mode", "kind"),
     [(m, k) for m in ("lo", "hi", "wide") for k in KINDS if not (m == "wide" and k[1:] == "64")],
 )
-def test_mad_adds_to_the_half_of_the_product_or_to_all_of_it(mode, kind):
+def test_mad_adds_to_the_half_of_the_product_or_to_all_of_it(mode: str, kind: str) -> None:
     """9.7.1.4 mad: "d = t + c; // for .wide", "d = t<2n-1..n> + c; // for .hi", "d = t<n-1..0> + c; // for .lo"."""
     width = int(kind[1:])
     wide = width * (1 + (mode == "wide"))
@@ -72,7 +72,7 @@ def test_mad_adds_to_the_half_of_the_product_or_to_all_of_it(mode, kind):
 
 @pytest.mark.parametrize("kind", ["s16", "s32", "s64"])
 @pytest.mark.parametrize("operation", ["abs", "neg"])
-def test_abs_and_neg_stay_in_the_width(operation, kind):
+def test_abs_and_neg_stay_in_the_width(operation: str, kind: str) -> None:
     """9.7.1.10 abs: "d = |a|"; 9.7.1.11 neg: "d = -a". Of MININT that is MININT again, modulo the width."""
     width = int(kind[1:])
     (a,) = pairs(integers(width))
@@ -86,7 +86,7 @@ FIELD = [0, 1, 5, 8, 16, 31, 32, 33, 63, 64, 65, 255, 256, 0xFFFFFFFF]  # positi
 
 
 @pytest.mark.parametrize("kind", ["u32", "u64", "s32", "s64"])
-def test_bfe_takes_a_field_and_extends_its_sign(kind):
+def test_bfe_takes_a_field_and_extends_its_sign(kind: str) -> None:
     """9.7.1.19 bfe: "d[i] = (i<len && pos+i<=msb) ? a[pos+i] : sbit", "pos = b & 0xff", "len = c & 0xff"."""
     width = int(kind[1:])
     msb = width - 1
@@ -103,7 +103,7 @@ def test_bfe_takes_a_field_and_extends_its_sign(kind):
     hold(body, run(body, [a, b, c], [width, 32, 32], width), want, [a, b, c])
 
 
-def test_prmt_copies_bytes_or_their_signs():
+def test_prmt_copies_bytes_or_their_signs() -> None:
     # 9.7.1.21 prmt: "The 3 lsbs of the selection value specify which of the 8 source bytes", {b, a} from b7 to b0;
     # "msb=0 means copy the literal value; msb=1 means replicate the sign".
     selections = [
@@ -136,7 +136,7 @@ def test_prmt_copies_bytes_or_their_signs():
     hold("prmt", run("prmt.b32 %o, %a, %b, %c;", [a, b, c], [32, 32, 32], 32), want, [a, b, c])
 
 
-def test_immediates_are_read_in_every_base_and_sign():
+def test_immediates_are_read_in_every_base_and_sign() -> None:
     """4.5.1: integers in hexadecimal, octal, decimal and binary; 4.5.2: 0f and 8 digits are the bits of a float."""
     (a,) = pairs([5, 0xFFFFFFFF])
     literals = {

@@ -14,7 +14,7 @@ LOGIC = {"and": operator.and_, "or": operator.or_, "xor": operator.xor}
 
 @pytest.mark.parametrize("width", [16, 32, 64])
 @pytest.mark.parametrize("operation", LOGIC)
-def test_logic_is_bit_by_bit(operation, width):
+def test_logic_is_bit_by_bit(operation: str, width: int) -> None:
     """9.7.8.1 and: "Compute the bit-wise and operation for the bits in a and b"; so or, xor."""
     a, b = pairs(integers(width), integers(width))
     body = f"{operation}.b{width} %o, %a, %b;"
@@ -23,7 +23,7 @@ def test_logic_is_bit_by_bit(operation, width):
 
 
 @pytest.mark.parametrize("width", [16, 32, 64])
-def test_not_inverts(width):
+def test_not_inverts(width: int) -> None:
     """9.7.8.4 not: "d = ~a"."""
     (a,) = pairs(integers(width))
     body = f"not.b{width} %o, %a;"
@@ -31,7 +31,7 @@ def test_not_inverts(width):
 
 
 @pytest.mark.parametrize("kind", ["b16", "b32", "b64"])
-def test_shl_fills_with_zeros_and_clamps_its_amount(kind):
+def test_shl_fills_with_zeros_and_clamps_its_amount(kind: str) -> None:
     """9.7.8.8 shl: "Shift amounts greater than the register width N are clamped to N"; b is unsigned, of 32 bits."""
     width = int(kind[1:])
     a, b = pairs(integers(width), SHIFTS)
@@ -41,7 +41,7 @@ def test_shl_fills_with_zeros_and_clamps_its_amount(kind):
 
 
 @pytest.mark.parametrize("kind", [f"{letter}{width}" for letter in "bus" for width in (16, 32, 64)])
-def test_shr_fills_with_the_sign_only_if_signed_and_clamps_its_amount(kind):
+def test_shr_fills_with_the_sign_only_if_signed_and_clamps_its_amount(kind: str) -> None:
     """9.7.8.9 shr: "Signed shifts fill with the sign bit, unsigned and untyped shifts fill with 0"; clamped as shl."""
     width = int(kind[1:])
     a, b = pairs(integers(width), SHIFTS)
@@ -52,7 +52,7 @@ def test_shr_fills_with_the_sign_only_if_signed_and_clamps_its_amount(kind):
 
 @pytest.mark.parametrize("mode", ["wrap", "clamp"])
 @pytest.mark.parametrize("direction", ["l", "r"])
-def test_shf_shifts_the_pair_of_its_operands(direction, mode):
+def test_shf_shifts_the_pair_of_its_operands(direction: str, mode: str) -> None:
     # 9.7.8.7 shf: "n = (.mode == .clamp) ? min(c, 32) : c & 0x1f"; "Operand b holds bits 63:32 and operand a holds bits
     # 31:0"; .l gives "the most-significant 32-bits of the result", .r the least.
     values = [0, 1, 0x80000000, 0xFFFFFFFF, 0x01234567, 0x89ABCDEF]
@@ -74,7 +74,7 @@ INTEGER_COMPARISONS += [(c, k) for c in ("eq", "ne") for k in ("b16", "b32", "b6
 
 
 @pytest.mark.parametrize(("comparison", "kind"), INTEGER_COMPARISONS)
-def test_setp_compares_integers_in_the_width_and_sign_of_the_type(comparison, kind):
+def test_setp_compares_integers_in_the_width_and_sign_of_the_type(comparison: str, kind: str) -> None:
     """9.7.6.2 setp: "lo, ls, hi, and hs for lower, lower-or-same, higher, and higher-or-same"; "q = BoolOp(!t, c)"."""
     width = int(kind[1:])
     a, b = pairs(integers(width), integers(width))
@@ -89,7 +89,7 @@ def test_setp_compares_integers_in_the_width_and_sign_of_the_type(comparison, ki
 
 @pytest.mark.parametrize("negated", ["", "!"])
 @pytest.mark.parametrize("operation", LOGIC)
-def test_setp_combines_its_comparison_with_a_predicate(operation, negated):
+def test_setp_combines_its_comparison_with_a_predicate(operation: str, negated: str) -> None:
     """9.7.6.2: "p = BoolOp(t, c); q = BoolOp(!t, c)", with "{!}c"."""
     a, b, c = pairs([1, 2], [1, 2], [0, 1])
     want = []
@@ -108,7 +108,7 @@ COMBINED = [f"{letter}{width}" for letter in "bus" for width in (16, 32, 64)] + 
 
 
 @pytest.mark.parametrize("kind", COMBINED)
-def test_setp_combines_comparisons_of_every_type(kind):
+def test_setp_combines_comparisons_of_every_type(kind: str) -> None:
     """9.7.6.2: "p = BoolOp(t, c)"; the bits 1 are a subnormal of a float type, not 0."""
     width = int(kind.lstrip("busf"))
     a, b, c = pairs([0, 1], [0, 1], [0, 1])
@@ -119,7 +119,7 @@ def test_setp_combines_comparisons_of_every_type(kind):
 
 
 @pytest.mark.parametrize("operation", LOGIC)
-def test_logic_of_predicates(operation):
+def test_logic_of_predicates(operation: str) -> None:
     """9.7.8.1: ".type = { .pred, .b16, .b32, .b64 }"; 9.7.8.4 not.pred, and mov.pred copies."""
     a, b = pairs([0, 1], [0, 1])
     want = [LOGIC[operation](int(x), int(y)) + 2 * (1 - int(x)) for x, y in zip(a, b, strict=True)]
@@ -135,7 +135,7 @@ def test_logic_of_predicates(operation):
 
 
 @pytest.mark.parametrize("kind", [f"{letter}{width}" for letter in "bus" for width in (16, 32, 64)] + ["f32", "f64"])
-def test_selp_takes_the_first_where_true(kind):
+def test_selp_takes_the_first_where_true(kind: str) -> None:
     """9.7.6.3 selp: "d = (c == 1) ? a : b", whole bits, NaN and all."""
     width = int(kind[1:])
     some = integers(width)[::3]
@@ -145,7 +145,7 @@ def test_selp_takes_the_first_where_true(kind):
     hold(body, run(body, [a, b, c], [width, width, 32], width), want, [a, b, c])
 
 
-def test_mov_packs_and_unpacks_with_the_first_element_lowest():
+def test_mov_packs_and_unpacks_with_the_first_element_lowest() -> None:
     """9.7.9.4 mov: "d = a.x | (a.y << 16)" of two .b16 into .b32; "{r, _}" leaves a part out."""
     a, b = pairs(integers(16), integers(16))
     want = [int(x) | int(y) << 16 for x, y in zip(a, b, strict=True)]

@@ -24,7 +24,7 @@ def once(body: str, source: np.ndarray, size: int, more: str = "", outside: str 
 
 
 @pytest.mark.parametrize("kind", [f"{letter}{width}" for letter in "bus" for width in (8, 16, 32, 64)])
-def test_a_load_extends_to_its_register_by_the_sign_of_its_type(kind):
+def test_a_load_extends_to_its_register_by_the_sign_of_its_type(kind: str) -> None:
     # 9.4.1: "If the corresponding instruction type is signed integer, the data is sign-extended; otherwise, the data is
     # zero-extended." So ld.s8 into a .b32 register, ld.b8 into a .b16 register.
     size = int(kind[1:]) // 8
@@ -41,7 +41,7 @@ def test_a_load_extends_to_its_register_by_the_sign_of_its_type(kind):
 @pytest.mark.parametrize(
     ("width", "register", "from_width"), [(8, "%h0", 16), (8, "%r0", 32), (16, "%r0", 32), (32, "%d0", 64)]
 )
-def test_a_store_chops_its_register(width, register, from_width):
+def test_a_store_chops_its_register(width: int, register: str, from_width: int) -> None:
     """9.4.1: "the source data is truncated (chopped) to the appropriate number of bits"; the bytes beside it stay."""
     body = f"\tld.global.b{from_width} {register}, [%x];\n\tmov.b64 %d1, -1;\n\tst.global.b64 [%y], %d1;\n"
     body += f"\tst.global.b{width} [%y], {register};"
@@ -53,7 +53,7 @@ VECTORS = [(n, w, r) for w, r in ((8, "%h"), (16, "%h"), (32, "%r"), (64, "%d"))
 
 
 @pytest.mark.parametrize(("count", "width", "register"), VECTORS)
-def test_vectors_are_loaded_and_stored_in_order(count, width, register):
+def test_vectors_are_loaded_and_stored_in_order(count: int, width: int, register: str) -> None:
     """9.7.9.8 ld: ".vec = { .v2, .v4 }"; 5.4.2: the first element has the lowest address."""
     names = ", ".join(f"{register}{i}" for i in range(count))
     back = ", ".join(f"{register}{i}" for i in reversed(range(count)))
@@ -69,7 +69,7 @@ HINTS += ["ld.global.cg.b32", "ld.global.f32", "ld.global.u32", "ld.volatile.glo
 
 
 @pytest.mark.parametrize("form", HINTS)
-def test_hints_of_a_load_change_nothing(form):
+def test_hints_of_a_load_change_nothing(form: str) -> None:
     """9.7.9.8: "treated as a performance hint only"."""
     body = f"\t{form} %r0, [%x+4];\n\tst.global.b32 [%y], %r0;"
     assert once(body, BYTES, 4) == BYTES[4:8].tobytes()
@@ -78,11 +78,11 @@ def test_hints_of_a_load_change_nothing(form):
 @pytest.mark.parametrize(
     "form", ["st.global.cs.b32", "st.global.L1::evict_first.b32", "st.global.wb.b32", "st.global.f32"]
 )
-def test_hints_of_a_store_change_nothing(form):
+def test_hints_of_a_store_change_nothing(form: str) -> None:
     assert once(f"\tld.global.b32 %r0, [%x];\n\t{form} [%y], %r0;", BYTES, 4) == BYTES[:4].tobytes()
 
 
-def test_registers_may_be_typed():
+def test_registers_may_be_typed() -> None:
     """6.4: ".reg .f32", ".reg .u32": what the type of a register is changes no bits."""
     more = "\n\t.reg .u32 %u;\n\t.reg .s32 %s;\n\t.reg .f64 %w;\n\t.reg .u16 %v;"
     body = "\tld.global.f32 %f0, [%x];\n\tmov.b32 %u, %f0;\n\tmov.s32 %s, %u;\n\tst.global.u32 [%y], %s;\n"
@@ -93,7 +93,7 @@ def test_registers_may_be_typed():
     assert once(body, BYTES, 16, more) == want
 
 
-def test_addresses_have_offsets_of_both_signs():
+def test_addresses_have_offsets_of_both_signs() -> None:
     """6.4.1: "[reg+imm]", and "ld.local.b32 x,[p+-8]; // negative offset" (9.7.9.8)."""
     body = "\tadd.s64 %z, %x, 16;\n\tld.global.b32 %r0, [%z+-8];\n\tld.global.b32 %r1, [%z+4];\n"
     body += "\tld.global.b32 %r2, [%z];\n"
@@ -101,7 +101,7 @@ def test_addresses_have_offsets_of_both_signs():
     assert once(body, BYTES, 12) == BYTES[8:12].tobytes() + BYTES[20:24].tobytes() + BYTES[16:20].tobytes()
 
 
-def test_shared_memory_is_reached_by_name_and_by_address():
+def test_shared_memory_is_reached_by_name_and_by_address() -> None:
     """9.7.9.4 mov: "mov places the non-generic address of the variable", with an offset or without."""
     more = "\n\t.shared .align 8 .b8 tile[64];"
     body = """
@@ -120,7 +120,7 @@ def test_shared_memory_is_reached_by_name_and_by_address():
     assert once(body, BYTES, 16, more) == BYTES[:8].tobytes() + bytes([77, 0, 0, 0]) + BYTES[4:8].tobytes()
 
 
-def test_dynamic_shared_memory_is_as_large_as_the_launch_says():
+def test_dynamic_shared_memory_is_as_large_as_the_launch_says() -> None:
     """5.1.8 and 10.3: ".extern .shared .b8 name[]" takes its size from the launch."""
     outside = ".extern .shared .align 16 .b8 dynamic[];"
     body = "\tld.global.b32 %r0, [%x];\n\tmov.b32 %r1, dynamic;\n\tst.shared.b32 [%r1+28], %r0;\n"
@@ -130,7 +130,7 @@ def test_dynamic_shared_memory_is_as_large_as_the_launch_says():
         once(body, BYTES, 4, outside=outside, shared=28)
 
 
-def test_constants_and_global_variables_have_their_initial_values():
+def test_constants_and_global_variables_have_their_initial_values() -> None:
     """5.4.4: .const and .global variables have initial values, and zeros behind them."""
     outside = ".const .align 4 .b32 table[3] = {5, 0xFFFFFFFF, 7};\n.global .align 4 .b8 text[8] = {95, 67, 85};"
     body = "\tld.const.b32 %r0, [table+4];\n\tst.global.b32 [%y], %r0;\n\tld.global.b32 %r1, [text];\n"
@@ -139,7 +139,7 @@ def test_constants_and_global_variables_have_their_initial_values():
     assert once(body, BYTES, 12, outside=outside) == b"\xff" * 4 + bytes([95, 67, 85, 0]) + bytes([7, 0, 0, 0])
 
 
-def test_parameters_of_every_width_are_read_by_value():
+def test_parameters_of_every_width_are_read_by_value() -> None:
     """5.1.6.1: parameters of a kernel are read with ld.param."""
     kinds = ["u64", "s64", "f64", "u32", "s32", "f32", "u16", "s16", "u8", "s8"]  # so that each is aligned
     values = [np.uint64(2**64 - 2), np.int64(-(2**40)), np.float64(1.5), np.uint32(2**32 - 1), np.int32(-70000)]
@@ -159,7 +159,7 @@ def test_parameters_of_every_width_are_read_by_value():
     assert out.tobytes() == b"".join(value.tobytes() for value in values)
 
 
-def test_special_registers_count_threads_and_blocks_with_x_fastest():
+def test_special_registers_count_threads_and_blocks_with_x_fastest() -> None:
     # 10.1 to 10.4: %tid, %ntid, %ctaid, %nctaid; 10.3 %laneid; a warp is of threads in the order of x, then y, then z.
     block, grid = (5, 4, 3), (2, 3, 2)
     registers = [f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"] + ["%laneid"]
@@ -182,7 +182,7 @@ def test_special_registers_count_threads_and_blocks_with_x_fastest():
 
 
 @pytest.mark.parametrize("align", [4, 8, 16, 128, 256])
-def test_a_buffer_is_aligned_as_its_parameter_promises_and_no_more(align):
+def test_a_buffer_is_aligned_as_its_parameter_promises_and_no_more(align: int) -> None:
     """Not of the manual: an access that needs more than the promise is to fail here, as it may on a device."""
     body = POINTERS + f"\tand.b64 %z, %y, {2 * align - 1};\n\tst.global.b32 [%y], %z;"
     out = np.zeros(1, np.uint32)
@@ -191,7 +191,7 @@ def test_a_buffer_is_aligned_as_its_parameter_promises_and_no_more(align):
     assert out[0] == align
 
 
-def test_a_pointer_without_a_promise_is_aligned_to_four_bytes():
+def test_a_pointer_without_a_promise_is_aligned_to_four_bytes() -> None:
     """5.1.6.3: "If no alignment is specified, the memory pointed to is assumed to be aligned to a 4 byte boundary"."""
     for parameter in (".param .u64 .ptr .global p_out", ".param .u64 .ptr p_out"):
         body = f"{DECLARED}\n\tld.param.u64 %y, [p_out];\n\tand.b64 %z, %y, 7;\n\tst.global.b32 [%y], %z;\n\tret;"

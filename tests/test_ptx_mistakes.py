@@ -46,20 +46,20 @@ def refuses(error: type[Exception], body: str, at: str, **launched: object) -> N
 
 @pytest.mark.parametrize("offset", [-4, 128, 4096, 1 << 40])
 @pytest.mark.parametrize("access", ["ld.global.b32 %r0, [%d2]", "st.global.b32 [%d2], %t"])
-def test_outside_of_a_buffer(access, offset):
+def test_outside_of_a_buffer(access: str, offset: int) -> None:
     """Before it, behind it, far away."""
     body = f"\tsetp.eq.s32 %p, %t, 7;\n\tselp.b64 %z, {offset}, 0, %p;\n\tadd.s64 %d2, %x, %z;\n"
     body += "\t@!%p mul.wide.u32 %z, %t, 4;\n\t@!%p add.s64 %d2, %x, %z;\n"
     refuses(ptx.AccessError, f"{body}\t{access};", access, thread=7, block=0)
 
 
-def test_half_outside_of_a_buffer():
+def test_half_outside_of_a_buffer() -> None:
     body = "\tld.global.v2.b32 {%r0, %r1}, [%x+24];"
     launch(body, count=1, size=8)
     refuses(ptx.AccessError, body, "ld.global.v2", count=1, size=7, thread=0, block=0)
 
 
-def test_between_buffers_no_address_leads_from_one_to_the_next():
+def test_between_buffers_no_address_leads_from_one_to_the_next() -> None:
     """Whatever is next to a buffer is not another buffer."""
     for step in (-1, 1):
         body = f"\tadd.s64 %z, %y, {step * 128};\n\tld.global.b32 %r0, [%z];"
@@ -78,7 +78,7 @@ def test_between_buffers_no_address_leads_from_one_to_the_next():
         ("ld.shared.b32 %r0", 2),
     ],
 )
-def test_misaligned_for_its_width(access, offset):
+def test_misaligned_for_its_width(access: str, offset: int) -> None:
     # 6.4.1: "The address must be naturally aligned to a multiple of the access size": "the total number of bytes
     # accessed", so "the access size of ld.v4.b32 is 16 bytes".
     base = "tile" if "shared" in access else "%x"
@@ -87,7 +87,7 @@ def test_misaligned_for_its_width(access, offset):
 
 
 @pytest.mark.parametrize(("align", "fits"), [(4, False), (8, False), (16, True), (256, True)])
-def test_alignment_that_the_parameter_does_not_promise(align, fits):
+def test_alignment_that_the_parameter_does_not_promise(align: int, fits: bool) -> None:
     body = "\tld.global.v4.b32 {%r0, %r1, %r2, %r3}, [%x];"
     if fits:
         launch(body, count=1, align=align)
@@ -96,7 +96,7 @@ def test_alignment_that_the_parameter_does_not_promise(align, fits):
 
 
 @pytest.mark.parametrize(("align", "fits"), [(4, False), (8, False), (16, True)])
-def test_alignment_that_a_variable_does_not_promise(align, fits):
+def test_alignment_that_a_variable_does_not_promise(align: int, fits: bool) -> None:
     """Nor are variables aligned by more than they ask for."""
     outside = f".shared .align {align} .b8 pad[1];\n.shared .align {align} .b8 mine[64];\n"
     outside += f".const .align {align} .b8 table[16] = {{1}};\n"
@@ -112,18 +112,18 @@ def test_alignment_that_a_variable_does_not_promise(align, fits):
 
 
 @pytest.mark.parametrize("access", ["ld.const.b32 %r0, [%x]", "ld.param.b32 %r0, [%x]", "ld.global.b32 %r0, [p_in]"])
-def test_an_address_of_another_state_space(access):
+def test_an_address_of_another_state_space(access: str) -> None:
     refuses(ptx.AccessError, f"\t{access};", access, count=1, thread=0, block=0)
 
 
-def test_a_null_pointer():
+def test_a_null_pointer() -> None:
     body = kernel("\tld.global.b32 %r0, [%x];")
     with pytest.raises(ptx.AccessError) as caught:
         ptx.run(body, None, np.zeros(4, np.uint32), grid=(1, 1, 1), block=(1, 1, 1))
     names(caught.value, line=line_of(body, "ld.global.b32"), thread=0, block=0)
 
 
-def test_an_output_that_nobody_wrote():
+def test_an_output_that_nobody_wrote() -> None:
     body = "\tsetp.ne.s32 %p, %c, 1;\n\t@%p exit;\n" + MINE + "\tld.global.b32 %r0, [%d1];"
     refuses(ptx.AccessError, body, "ld.global.b32", blocks=2, thread=0, block=1)
     launch(body, blocks=2, outputs=())
@@ -132,18 +132,18 @@ def test_an_output_that_nobody_wrote():
     refuses(ptx.AccessError, partly, "ld.global.b32", count=1, thread=0)
 
 
-def test_shared_memory_that_nobody_wrote():
+def test_shared_memory_that_nobody_wrote() -> None:
     body = "\tst.shared.b32 [tile], 1;\n\tld.shared.b32 %r0, [tile+4];"
     refuses(ptx.AccessError, body, "ld.shared.b32", count=1, thread=0, block=0)
 
 
-def test_shared_memory_does_not_outlive_its_block():
+def test_shared_memory_does_not_outlive_its_block() -> None:
     body = "\tsetp.ne.s32 %p, %c, 0;\n\t@%p bra $READ;\n\tst.shared.b32 [tile], 1;\n\tret;\n$READ:\n"
     body += "\tld.shared.b32 %r0, [tile];"
     refuses(ptx.AccessError, body, "ld.shared.b32", count=1, blocks=2, block=1, thread=0)
 
 
-def test_shared_memory_ends_with_its_variable():
+def test_shared_memory_ends_with_its_variable() -> None:
     refuses(ptx.AccessError, "\tst.shared.b32 [tile+512], %t;", "st.shared.b32", count=1, thread=0)
 
 
@@ -163,7 +163,7 @@ DEPENDS = {
 
 
 @pytest.mark.parametrize("case", DEPENDS)
-def test_what_a_thread_does_may_not_depend_on_a_register_that_was_not_written(case):
+def test_what_a_thread_does_may_not_depend_on_a_register_that_was_not_written(case: str) -> None:
     body, at = DEPENDS[case]
     parts = "\tmov.b16 %h0, 1;\n\tcvt.u16.u32 %h1, %r1;\n"
     refuses(ptx.AccessError, UNWRITTEN + parts + body, at, thread=5, block=0)
@@ -172,13 +172,13 @@ def test_what_a_thread_does_may_not_depend_on_a_register_that_was_not_written(ca
         launch(written)
 
 
-def test_a_shuffle_brings_along_that_a_register_was_not_written():
+def test_a_shuffle_brings_along_that_a_register_was_not_written() -> None:
     body = UNWRITTEN + "\tshfl.sync.idx.b32 %r2, %r1, {}, 31, -1;\n" + MINE + "\tst.global.b32 [%d1], %r2;"
     launch(body.format(4))
     refuses(ptx.AccessError, body.format(5), "st.global", thread=0)
 
 
-def test_a_register_that_was_not_written_may_be_moved_about_and_guarded():
+def test_a_register_that_was_not_written_may_be_moved_about_and_guarded() -> None:
     """Compilers do so where a value does not matter."""
     launch(UNWRITTEN + MINE + "\tsetp.lt.u32 %p, %t, 5;\n\tmov.b32 %r2, %r1;\n\t@%p st.global.b32 [%d1], %r2;")
     launch(UNWRITTEN + MINE + "\tmov.b32 %r1, 1;\n\tst.global.b32 [%d1], %r1;")
@@ -188,7 +188,7 @@ RACES = {"global": "\tst.global.b32 [%y], {};", "shared": "\tst.shared.b32 [tile
 
 
 @pytest.mark.parametrize("space", RACES)
-def test_two_threads_of_a_block_write_different_values_to_one_place(space):
+def test_two_threads_of_a_block_write_different_values_to_one_place(space: str) -> None:
     # 8.7.1: "Two conflicting memory operations are said to be in a data-race if they are not related in causality order
     # and they are not morally strong." That the same value is no race is the choice of this tool.
     refuses(ptx.RaceError, RACES[space].format("%t"), f"st.{space}.b32", block=0)
@@ -200,7 +200,7 @@ def test_two_threads_of_a_block_write_different_values_to_one_place(space):
 
 
 @pytest.mark.parametrize("space", RACES)
-def test_a_barrier_between_two_writes_orders_them(space):
+def test_a_barrier_between_two_writes_orders_them(space: str) -> None:
     store = RACES[space].format("%t")
     body = (
         "\tsetp.eq.u32 %p, %t, 3;\n\t@%p"
@@ -214,19 +214,19 @@ def test_a_barrier_between_two_writes_orders_them(space):
         launch("\tmov.b32 %r0, 99;\n" + without, count=64)
 
 
-def test_two_blocks_write_different_values_to_one_place():
+def test_two_blocks_write_different_values_to_one_place() -> None:
     refuses(ptx.RaceError, "\tst.global.b32 [%y], %c;", "st.global.b32", blocks=2, count=1, block=1)
     assert launch("\tst.global.b32 [%y], 6;", blocks=2)[0] == 6
 
 
-def test_overlapping_writes_of_different_widths_are_one_place():
+def test_overlapping_writes_of_different_widths_are_one_place() -> None:
     body = "\tsetp.eq.u32 %p, %t, 0;\n\t@%p st.global.b32 [%y], 258;\n\t@!%p st.global.b8 [%y+1], 9;"
     with pytest.raises(ptx.RaceError):
         launch(body, count=2)
     launch(body.replace(", 9;", ", 1;"), count=2)
 
 
-def test_a_read_of_what_another_thread_wrote_without_a_barrier():
+def test_a_read_of_what_another_thread_wrote_without_a_barrier() -> None:
     # 9.7.9.8 ld: "The effects of this instruction become visible to other threads only when synchronization is
     # established by other means".
     body = "\tshl.b32 %r0, %t, 2;\n\tmov.b32 %r1, tile;\n\tadd.s32 %r0, %r0, %r1;\n\tst.shared.b32 [%r0], %t;\n{}"
@@ -237,7 +237,7 @@ def test_a_read_of_what_another_thread_wrote_without_a_barrier():
         launch(body.format("\tbar.warp.sync -1;\n"), count=64)
 
 
-def test_a_write_over_what_another_thread_read_without_a_barrier():
+def test_a_write_over_what_another_thread_read_without_a_barrier() -> None:
     body = "\tsetp.eq.u32 %p, %t, 0;\n\t@%p st.shared.b32 [tile], 5;\n\tbar.sync 0;\n\tld.shared.b32 %r0, [tile];\n{}"
     body += "\tsetp.eq.u32 %p, %t, 9;\n\t@%p st.shared.b32 [tile], 6;"
     launch(body.format("\tbar.sync 0;\n"))
@@ -245,7 +245,7 @@ def test_a_write_over_what_another_thread_read_without_a_barrier():
         launch(body.format(""))
 
 
-def test_a_barrier_of_a_warp_orders_only_its_members():
+def test_a_barrier_of_a_warp_orders_only_its_members() -> None:
     """9.7.13.2: "guarantee memory ordering among threads participating in barrier"."""
     body = "\tsetp.eq.u32 %p, %t, 0;\n\t@%p st.shared.b32 [tile], 5;\n\tsetp.ge.u32 %p, %t, 16;\n\t@%p bra $REST;\n"
     body += "\tbar.warp.sync {};\n$REST:\n\tsetp.eq.u32 %p, %t, {};\n\t@%p ld.shared.b32 %r0, [tile];"
@@ -254,21 +254,21 @@ def test_a_barrier_of_a_warp_orders_only_its_members():
         launch(body.format("0xffff", 20))
 
 
-def test_a_block_reads_what_another_block_wrote():
+def test_a_block_reads_what_another_block_wrote() -> None:
     # 2.2: "Multiple CTAs may execute concurrently and in parallel, or sequentially, depending on the platform."
     body = "\tsetp.eq.s32 %p, %c, 0;\n\t@%p st.global.b32 [%y], 5;\n\t@!%p ld.global.b32 %r0, [%y];"
     with pytest.raises(ptx.RaceError):
         launch(body, blocks=2, count=1)
 
 
-def test_a_place_in_a_later_block_is_named_by_its_own_numbers():
+def test_a_place_in_a_later_block_is_named_by_its_own_numbers() -> None:
     body = "\tsetp.eq.s32 %p, %c, 2;\n\tsetp.eq.and.s32 %p, %t, 5, %p;\n\t@%p st.global.b32 [%y+-8], %t;"
     refuses(ptx.AccessError, body, "st.global.b32", blocks=4, block=2, thread=5)
     body = "\tsetp.ne.s32 %p, %c, 3;\n\t@%p mov.b32 %r0, 1;\n\tsetp.eq.s32 %p, %r0, 1;\n\t@%p mov.b32 %r1, 1;"
     refuses(ptx.AccessError, body, "@%p mov.b32 %r1", blocks=4, block=3, thread=0)
 
 
-def test_a_loop_that_never_ends(monkeypatch):
+def test_a_loop_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "LIMIT", 1000)
     body = "\tmov.b32 %r0, 0;\n$LOOP:\n\tadd.s32 %r0, %r0, 1;\n\tsetp.lt.s32 %p, %r0, {};\n\t@%p bra $LOOP;"
     launch(body.format(300))

@@ -1,6 +1,7 @@
 """What `tools.ptx.run` takes and gives: entries, launches, counts, a trace, and bad arguments."""
 
 import doctest
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -46,12 +47,12 @@ def run(text: str, **more: object) -> tuple[np.ndarray, ptx.Execution]:
     return out, done
 
 
-def test_buffers_are_changed_in_place_and_guards_hold():
+def test_buffers_are_changed_in_place_and_guards_hold() -> None:
     out, _ = run(ONE)
     np.testing.assert_array_equal(out, [7] * 40 + [0] * 24)
 
 
-def test_an_entry_is_chosen_by_name():
+def test_an_entry_is_chosen_by_name() -> None:
     np.testing.assert_array_equal(run(TWO, entry="two")[0], [*range(40), *[0] * 24])
     np.testing.assert_array_equal(run(TWO, entry="one")[0], [7] * 40 + [0] * 24)
     with pytest.raises(ValueError, match="entry"):
@@ -63,11 +64,11 @@ def test_an_entry_is_chosen_by_name():
 @pytest.mark.parametrize(
     ("blocks", "want"), [((0,), [7] * 32 + [0] * 32), ((1,), [0] * 32 + [7] * 8 + [0] * 24), ((), [0] * 64)]
 )
-def test_some_blocks_only(blocks, want):
+def test_some_blocks_only(blocks: Sequence[int], want: list[int]) -> None:
     np.testing.assert_array_equal(run(ONE, blocks=blocks)[0], want)
 
 
-def test_counts_are_of_threads_that_executed_an_instruction():
+def test_counts_are_of_threads_that_executed_an_instruction() -> None:
     counts = run(ONE)[1].counts
     assert counts["mul.wide.u32"] == 64
     assert counts["st.global.b32"] == 40
@@ -75,7 +76,7 @@ def test_counts_are_of_threads_that_executed_an_instruction():
     assert counts["ret"] == 64
 
 
-def test_a_trace_is_what_one_thread_executed_in_order():
+def test_a_trace_is_what_one_thread_executed_in_order() -> None:
     done = run(ONE, trace=(1, 3))[1]
     lines = [step.line for step in done.trace]
     assert lines == sorted(lines)
@@ -88,7 +89,7 @@ def test_a_trace_is_what_one_thread_executed_in_order():
     assert not run(ONE)[1].trace
 
 
-def test_nothing_is_left_behind_by_a_launch_before():
+def test_nothing_is_left_behind_by_a_launch_before() -> None:
     text = ONE
     first, second = run(text)[0], run(text)[0]
     np.testing.assert_array_equal(first, second)
@@ -116,7 +117,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_bad_arguments_are_refused_before_anything_runs(case):
+def test_bad_arguments_are_refused_before_anything_runs(case: str) -> None:
     buffers, more, named = WRONG[case]
     out = np.zeros(64, np.uint32)
     given = buffers(out) if buffers else (out, np.uint32(1))
@@ -126,14 +127,14 @@ def test_bad_arguments_are_refused_before_anything_runs(case):
     assert not out.any()
 
 
-def test_a_read_only_array_may_be_read_and_not_written():
+def test_a_read_only_array_may_be_read_and_not_written() -> None:
     constant = np.broadcast_to(np.zeros(1, np.uint32), (64,)).copy()
     constant.flags.writeable = False
     with pytest.raises(ptx.AccessError):
         ptx.run(ONE, constant, np.uint32(7), grid=(2, 1, 1), block=(32, 1, 1))
 
 
-def test_a_block_larger_than_the_kernel_was_compiled_for():
+def test_a_block_larger_than_the_kernel_was_compiled_for() -> None:
     """11.3: .maxntid has the most threads that a block may have, .reqntid how many it has."""
     with pytest.raises(ValueError, match=r"maxntid|64"):
         ptx.run(ONE, np.zeros(128, np.uint32), np.uint32(1), grid=(1, 1, 1), block=(96, 1, 1))
@@ -142,12 +143,12 @@ def test_a_block_larger_than_the_kernel_was_compiled_for():
         ptx.run(required, np.zeros(64, np.uint32), np.uint32(1), grid=(1, 1, 1), block=(32, 1, 1))
 
 
-def test_errors_have_one_base():
+def test_errors_have_one_base() -> None:
     for error in (ptx.UnsupportedError, ptx.AccessError, ptx.RaceError, ptx.DeadlockError):
         assert issubclass(error, ptx.Error)
     assert issubclass(ptx.Error, Exception)
 
 
-def test_the_example_of_run_runs():
+def test_the_example_of_run_runs() -> None:
     done = doctest.testmod(running)
     assert (done.failed, done.attempted > 0) == (0, True)

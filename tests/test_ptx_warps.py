@@ -1,10 +1,12 @@
 """Shuffles, votes and barriers of the threads of a warp in `tools.ptx` (PTX ISA, 9.7.9.6, 9.7.13.2, 9.7.13.9)."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from ptx_launch import line_of, module, names
+from test_ptx_control import DECLARED, STORE, THREAD, threads
 
-from tests.test_ptx_control import DECLARED, STORE, THREAD, threads
 from tools import ptx
 
 pytestmark = pytest.mark.tools
@@ -20,7 +22,7 @@ def shuffled(mode: str, lane: int, b: int, c: int) -> tuple[int, bool]:
 
 
 @pytest.mark.parametrize("mode", ["up", "down", "bfly", "idx"])
-def test_shfl_reads_the_lane_of_the_manual_and_says_whether_it_is_in_range(mode):
+def test_shfl_reads_the_lane_of_the_manual_and_says_whether_it_is_in_range(mode: str) -> None:
     # 9.7.9.6 shfl.sync: "maxLane = (lane[4:0] & mask[4:0]) | (cval[4:0] & ~mask[4:0])"; ".up: j = lane - bval; pval =
     # (j >= maxLane)"; ".down: j = lane + bval; pval = (j <= maxLane)"; "if (!pval) j = lane; // copy from own lane".
     lanes = np.arange(32)
@@ -37,12 +39,12 @@ def test_shfl_reads_the_lane_of_the_manual_and_says_whether_it_is_in_range(mode)
     assert lanes.size == 32
 
 
-def test_shfl_takes_a_lane_for_each_thread_and_needs_no_predicate():
+def test_shfl_takes_a_lane_for_each_thread_and_needs_no_predicate() -> None:
     body = "\txor.b32 %b, %t, 21;\n\tshfl.sync.idx.b32 %o, %t, %b, 31, -1;"
     np.testing.assert_array_equal(threads(body, 32), np.arange(32) ^ 21)
 
 
-def test_shfl_exchanges_where_only_the_members_are():
+def test_shfl_exchanges_where_only_the_members_are() -> None:
     # 9.7.9.6: the executing thread waits until "all non-exited threads corresponding to membermask" have executed the
     # same instruction (the words of 9.7.13.9 vote.sync).
     body = """
@@ -56,7 +58,7 @@ $REST:"""
 
 
 @pytest.mark.parametrize(("mode", "formula"), [("all", all), ("any", any), ("uni", lambda v: len(set(v)) == 1)])
-def test_votes(mode, formula):
+def test_votes(mode: str, formula: Callable[..., bool]) -> None:
     # 9.7.13.9 vote.sync: ".all True if source predicate is True for all non-exited threads in membermask", .any for
     # some, ".uni True if source predicate has the same value in all non-exited threads in membermask".
     for limit in (0, 1, 17, 31, 32):
@@ -67,7 +69,7 @@ def test_votes(mode, formula):
             np.testing.assert_array_equal(threads(body, 32), [want] * 32, f"{limit} {negated}")
 
 
-def test_a_ballot_has_a_bit_for_each_lane():
+def test_a_ballot_has_a_bit_for_each_lane() -> None:
     # 9.7.13.9: "vote.sync.ballot.b32 simply copies the predicate from each thread in membermask into the corresponding
     # bit position of destination register d"; "A thread not specified in membermask will contribute a 0".
     body = "\tand.b32 %i, %t, 5;\n\tsetp.eq.u32 %p, %i, 1;\n\tvote.sync.ballot.b32 %o, %p, -1;"
@@ -79,7 +81,7 @@ def test_a_ballot_has_a_bit_for_each_lane():
 
 
 @pytest.mark.parametrize("count", [20, 32, 96])
-def test_warps_are_of_one_block(count):
+def test_warps_are_of_one_block(count: int) -> None:
     """10: a warp is of one block, the last one perhaps not full: lanes, votes and shuffles of blocks are apart."""
     body = f"""
     mov.u32 %n, %ctaid.x;
@@ -109,7 +111,7 @@ def test_warps_are_of_one_block(count):
     np.testing.assert_array_equal(out, want)
 
 
-def test_a_barrier_of_a_warp_orders_its_memory():
+def test_a_barrier_of_a_warp_orders_its_memory() -> None:
     """9.7.13.2: "can store to memory, execute bar.warp.sync, and then safely read values stored by other threads"."""
     body = """
     shl.b32 %a, %t, 2;
@@ -124,7 +126,7 @@ def test_a_barrier_of_a_warp_orders_its_memory():
     np.testing.assert_array_equal(threads(body, 64, "\n\t.shared .align 4 .b8 tile[256];"), np.arange(64) ^ 3)
 
 
-def test_a_shuffle_whose_members_are_elsewhere_is_a_deadlock():
+def test_a_shuffle_whose_members_are_elsewhere_is_a_deadlock() -> None:
     body = """
     mov.b32 %o, 0;
     setp.ge.u32 %p, %t, 16;
@@ -138,13 +140,13 @@ $WAIT:
     names(caught.value, line=line_of(text, "shfl.sync"), block=0, thread=0)
 
 
-def test_a_thread_that_is_not_among_the_members_may_not_shuffle():
+def test_a_thread_that_is_not_among_the_members_may_not_shuffle() -> None:
     """9.7.9.6, as of vote.sync: "undefined if the executing thread is not in the membermask"."""
     with pytest.raises(ptx.Error, match="thread 8"):
         threads("\tshfl.sync.bfly.b32 %o, %t, 1, 31, 0xff;", 32)
 
 
-def test_a_lane_that_does_not_execute_the_shuffle_has_no_value():
+def test_a_lane_that_does_not_execute_the_shuffle_has_no_value() -> None:
     # 9.7.9.5: "results are undefined in divergent control flow within a warp, if an active thread sources a register
     # from an inactive thread".
     with pytest.raises(ptx.Error, match="thread 9"):

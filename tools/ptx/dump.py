@@ -16,9 +16,9 @@ import ml_dtypes
 import numpy as np
 
 from .errors import UnsupportedError
+from .memory import WARP
 from .parser import parse
 
-WARP = 32
 SCRATCH = 2  # the most pointers to scratch memory that Triton adds to a kernel's parameters; jaxlib passes null
 DTYPES: dict[str, np.dtype[Any]] = {
     "pred": np.dtype(bool),

@@ -18,4 +18,4 @@ class RaceError(Error):
 
 
 class DeadlockError(Error):
-    """Threads that wait for others which will not come, or that come to no end."""
+    """Threads wait for others that will never arrive, or a loop does not end."""

@@ -40,7 +40,7 @@ def define(name: str, kind: Kind, sources: int, compute: Compute) -> None:
 
 
 def exactly(compute: Callable[..., np.ndarray], kind: Kind, clamps: bool = False) -> Compute:
-    """A function of Python's integers, which have no end, in arrays; the result wraps, or is clamped to the type."""
+    """An operation on Python's integers, which do not overflow; the result wraps or is clamped to the type."""
     low, high = int(np.iinfo(kind.dtype).min), int(np.iinfo(kind.dtype).max)
 
     def of_arrays(*numbers: np.ndarray) -> np.ndarray:

@@ -58,8 +58,8 @@ class Launch(NamedTuple):
 class Blocks:
     """Blocks that run together: registers by name, program counters, and which threads execute the instruction.
 
-    A register that a thread did not write may be read, and what is computed of it is as unknown; but no address, no
-    stored value and no decision may depend on it.
+    A thread may read a register that it did not write: the value is unknown, and so is what is computed from it. It is
+    an error if an address, a stored value or a decision depends on an unknown value.
 
     Threads are numbered through all the blocks. If blocks have barriers or shared memory, each runs alone.
     """
@@ -121,7 +121,7 @@ class Blocks:
         """Executes the instruction at a place; whether all these threads go on with the next one."""
         self.at, self.instruction, self.together, self.active = at, self.code[at], together, together
         self.written: dict[str, np.ndarray] = {}
-        self.doubt: dict[str, np.ndarray] = {}  # the registers that were read and which threads did not write
+        self.doubt: dict[str, np.ndarray] = {}  # of each register that was read: the threads that did not write it
         opcode, jumped = self.instruction.opcode, None
         self.steps += 1
         if self.steps > LIMIT:
@@ -189,7 +189,7 @@ class Blocks:
         return kind.of(bits if width == kind.bits else bits.astype(UNSIGNED[kind.bits]))
 
     def certain(self, numbers: np.ndarray) -> np.ndarray:
-        """The numbers, if they depend on nothing that nobody wrote: what a thread does must not."""
+        """Returns the numbers. Raises if those of an active thread depend on a register that it did not write."""
         for name, unknown in self.doubt.items():
             if (unknown & self.active).any():
                 raise AccessError(f"{self.here(unknown & self.active)}: depends on register {name}, which nobody wrote")
