@@ -15,10 +15,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from bench.aot import mosaic
+
 from .errors import UnsupportedError
 from .memory import WARP
 from .parser import parse
 
+ALIGNED = 16  # of an argument of a program XLA promises no more; Mosaic says 256 of every parameter
 SCRATCH = 2  # the most pointers to scratch memory that Triton adds to a kernel's parameters; jaxlib passes null
 DTYPES: dict[str, np.dtype[Any]] = {
     "pred": np.dtype(bool),
@@ -116,6 +119,7 @@ class Dump:
             return found[0].read_text()
 
         program = one("_gpu_after_optimizations.txt").partition("\nENTRY ")[2]
+        self.mosaic = mosaic.launches(program)
         self.instructions = [
             Instruction(name, kind, operation, inside, rest, bool(root))
             for root, name, kind, operation, inside, rest in LINE.findall(program)
@@ -139,6 +143,12 @@ class Dump:
         parameters = (*operands, *results)
         if kinds == "kCustomCall" and 'custom_call_target="triton_kernel_call"' in one.rest:
             kernel, most = _of_triton(one, len(parameters)), SCRATCH
+        elif kinds == "kCustomCall" and one.name in self.mosaic:
+            name, text, grid, block, shared, arrays = self.mosaic[one.name]
+            if missing := {*range(len(operands), len(parameters))} - {*arrays}:
+                raise one.unsupported(f"the kernel {name} is not given results {missing}")
+            parameters = tuple(parameters[i] for i in arrays)
+            kernel, most = Kernel(name, grid, block, shared, text, (ALIGNED,) * len(arrays)), 0
         elif kinds == "kCustomKernel" and (found := LAUNCH.match(thunks[0][1])) and found[1] in self.texts:
             grid, block = (tuple(map(int, numbers.split(","))) for numbers in found.groups()[1:3])
             kernel, most = Kernel(found[1], grid, block, int(found[4]), self.texts[found[1]]), 0
