@@ -6,28 +6,25 @@ which the host still launches the kernel says with which grid, and which of the 
 """
 
 import atexit
+import contextlib
 import functools
 import os
 import pathlib
 import re
 import shutil
 import tempfile
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from jax._src.lib import mosaic_gpu_dialect
 from jax.interpreters import mlir
 from jaxlib.mlir import ir, passmanager
+from jaxlib.mlir.dialects import gpu
 
-CALL = re.compile(r'%([\w.-]+) = .*custom_call_target="mosaic_gpu[^"]*".*[{ ]module = "((?:[^"\\]|\\.)*)"')
+NAME = re.compile(r"^\s*(?:ROOT )?%([\w.-]+) = ")
+CALL = re.compile(r'custom_call_target="mosaic_gpu[^"]*".*[{ ]module = "((?:[^"\\]|\\.)*)"')
 PASS = "// -----// IR Dump "  # what each pass was given begins with it
 LOG = ".mlir-passes.log"
-LAUNCH = re.compile(
-    r"gpu\.launch_func .*?@[\w$]+::@([\w$]+) blocks in \((.*?)\) threads in \((.*?)\) : i64 "
-    r"dynamic_shared_memory_size (%\w+) args\((.*?)\)"
-)
-CONSTANT = re.compile(r"(%\w+) = (?:llvm\.mlir|arith)\.constant\(?\s*(\d+) : ")
-ARRAY = re.compile(r"(%\w+) = llvm\.getelementptr (%arg\d+)\[(\d+)\]")
-LOAD = re.compile(r"(%\w+) = llvm\.load (%\w+) ")
 
 
 class Launch(NamedTuple):
@@ -51,54 +48,84 @@ def folder() -> pathlib.Path:
 
 
 def launches(program: str) -> dict[str, Launch]:
-    """The launch of each call in the text of a program that was compiled, by the name of the call's instruction.
+    """The launch of each call in the text of a compiled program, by the name of the call's instruction."""
+    return {name: launch(line) for line in program.splitlines() if CALL.search(line) for name in NAME.findall(line)}
+
+
+def launch(call: str) -> Launch:
+    """The launch of a call, which is a line of the text of a compiled program.
 
     Raises:
-        LookupError: The kernel of a call was not dumped.
-        ValueError: A kernel is launched in a way that is not known, such as with descriptors of TMA.
+        FileNotFoundError: The kernel was not dumped.
+        ValueError: It is launched in a way that is not known, such as with descriptors of TMA.
     """
-    found = {}
-    for name, quoted in CALL.findall(program):
-        text = _without_places(_unquoted(quoted), is_serialized=True)
-        if text not in _dumped():
-            raise LookupError(
-                f"Mosaic dumped nothing for {name}: it compiles a kernel once in a process, and did so before "
-                "bench.aot.mosaic.folder was called"
-            )
-        found[name] = _dumped()[text]
-    return found
+    [quoted] = CALL.findall(call)
+    text = _without_places(_unquoted(quoted), is_serialized=True)
+    if text not in _dumps():
+        raise FileNotFoundError(
+            "Mosaic dumped no such kernel: it compiles each once in a process, and did so before bench.aot.mosaic.folder "
+            "was called"
+        )
+    return _launch(*_dumps()[text])
 
 
-_launches: dict[str, Launch] = {}  # of all kernels of this process, by their MLIR
+_taken: dict[str, tuple[str, str]] = {}
 
 
-def _dumped() -> dict[str, Launch]:
-    """All launches, after taking in what was dumped since the last call; a dump has megabytes, and is removed."""
-    for log in sorted(folder().glob(f"*{LOG}")):
-        passes, base = log.read_text().split(PASS)[1:], log.name.removesuffix(LOG)
-        ptx = (folder() / f"{base}.ptx").read_text()
-        _launches[_without_places(passes[0].partition("\n")[2])] = _launch(ptx, passes)
-        for file in folder().glob(f"{base}.*"):
+def _dumps() -> dict[str, tuple[str, str]]:
+    """The PTX of each kernel and how the host launches it, by its MLIR; files have megabytes, so they are removed."""
+    for ptx in folder().glob("*.ptx"):
+        passes = [text.partition("\n")[2] for text in ptx.with_suffix(LOG).read_text().split(PASS)[1:]]
+        host = next(text for text in reversed(passes) if "gpu.launch_func" in text)
+        _taken[_without_places(passes[0])] = ptx.read_text(), host
+        for file in folder().glob(f"{ptx.stem}.*"):
             file.unlink()
-    return _launches
+    return _taken
 
 
-def _launch(ptx: str, passes: list[str]) -> Launch:
-    """Reads the host's function, whose second argument points to the pointers to the arrays."""
-    host = next(text for text in reversed(passes) if "gpu.launch_func" in text)
-    if (found := LAUNCH.search(host)) is None:
-        call = host[host.index("gpu.launch_func") :].partition("\n")[0]
-        raise ValueError(f"a launch of another form: {call[:300]}")
-    name, grid, block, shared, given = found.groups()
-    numbers = {name: int(value) for name, value in CONSTANT.findall(host)}
-    places = {"%arg1": 0} | {name: int(i) for name, base, i in ARRAY.findall(host) if base == "%arg1"}
-    arrays = {name: places[place] for name, place in LOAD.findall(host) if place in places}
-    try:
-        grid, block = (tuple(numbers[one] for one in group.split(", ")) for group in (grid, block))
-        parameters = tuple(arrays[one.partition(" ")[0]] for one in given.split(", "))
-    except KeyError as error:
-        raise ValueError(f"{name} is launched with {error}, which is not a constant or an array: {found[0]}") from None
-    return Launch(name, ptx, grid, block, numbers[shared], parameters)
+def _launch(ptx: str, host: str) -> Launch:
+    """Reads what the host does: its second argument points to the pointers to the arrays."""
+    calls = list[gpu.LaunchFuncOp]()
+
+    def look(operation: ir.Operation) -> ir.WalkResult:
+        if isinstance(operation.opview, gpu.LaunchFuncOp):
+            calls.append(operation.opview)
+        return ir.WalkResult.ADVANCE
+
+    with _module(host) as module:
+        module.operation.walk(look)
+        [call] = calls
+        if call.clusterSizeX is not None:
+            raise ValueError(f"it launches clusters of blocks: {call}")
+        grid = [_number(size) for size in (call.gridSizeX, call.gridSizeY, call.gridSizeZ)]
+        block = [_number(size) for size in (call.blockSizeX, call.blockSizeY, call.blockSizeZ)]
+        shared, arrays = _number(call.dynamicSharedMemorySize), tuple(map(_position, call.kernelOperands))
+        return Launch(ir.SymbolRefAttr(call.kernel).value[-1], ptx, tuple(grid), tuple(block), shared, arrays)
+
+
+def _number(value: Any) -> int:
+    if value.owner.name != "llvm.mlir.constant":
+        raise ValueError(f"it is launched with {value}, which is not a constant")
+    return value.owner.attributes["value"].value
+
+
+def _position(value: Any) -> int:
+    """Which of the arrays a kernel is given."""
+    if value.owner.name == "llvm.load":
+        pointer, index = value.owner.operands[0], 0
+        if isinstance(pointer, ir.OpResult) and pointer.owner.name == "llvm.getelementptr":
+            pointer, [index] = pointer.owner.operands[0], list(pointer.owner.attributes["rawConstantIndices"])
+        if isinstance(pointer, ir.BlockArgument) and pointer.arg_number == 1:
+            return index
+    raise ValueError(f"it is given {value}, which is not one of the call's arrays")
+
+
+@contextlib.contextmanager
+def _module(source: str | bytes) -> Iterator[ir.Module]:
+    with mlir.make_ir_context() as context, ir.Location.unknown():
+        mosaic_gpu_dialect.register_dialect(context)
+        context.allow_unregistered_dialects = True
+        yield ir.Module.parse(source)
 
 
 def _unquoted(text: str) -> bytes:
@@ -107,14 +134,11 @@ def _unquoted(text: str) -> bytes:
     return escape.sub(lambda m: bytes([int(m[1], 16)]) if len(m[1]) == 2 else m[1], text.encode())
 
 
-def _without_places(module: str | bytes, is_serialized: bool = False) -> str:
+def _without_places(source: str | bytes, is_serialized: bool = False) -> str:
     """A module as text, without what a call and a dump differ in: places in source files, and the dump's name."""
-    with mlir.make_ir_context() as context, ir.Location.unknown():
-        mosaic_gpu_dialect.register_dialect(context)
-        context.allow_unregistered_dialects = True
-        parsed = ir.Module.parse(module)
+    with _module(source) as module:
         if is_serialized:
-            passmanager.PassManager.parse("builtin.module(mosaic_gpu-serde{serialize=false})").run(parsed.operation)
-        if (name := "mosaic_gpu.dump_basename") in parsed.operation.attributes:
-            del parsed.operation.attributes[name]
-        return parsed.operation.get_asm(enable_debug_info=False)
+            passmanager.PassManager.parse("builtin.module(mosaic_gpu-serde{serialize=false})").run(module.operation)
+        if (name := "mosaic_gpu.dump_basename") in module.operation.attributes:
+            del module.operation.attributes[name]
+        return module.operation.get_asm(enable_debug_info=False)

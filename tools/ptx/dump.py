@@ -119,7 +119,6 @@ class Dump:
             return found[0].read_text()
 
         program = one("_gpu_after_optimizations.txt").partition("\nENTRY ")[2]
-        self.mosaic = mosaic.launches(program)
         self.instructions = [
             Instruction(name, kind, operation, inside, rest, bool(root))
             for root, name, kind, operation, inside, rest in LINE.findall(program)
@@ -143,12 +142,8 @@ class Dump:
         parameters = (*operands, *results)
         if kinds == "kCustomCall" and 'custom_call_target="triton_kernel_call"' in one.rest:
             kernel, most = _of_triton(one, len(parameters)), SCRATCH
-        elif kinds == "kCustomCall" and one.name in self.mosaic:
-            name, text, grid, block, shared, arrays = self.mosaic[one.name]
-            if missing := {*range(len(operands), len(parameters))} - {*arrays}:
-                raise one.unsupported(f"the kernel {name} is not given results {missing}")
-            parameters = tuple(parameters[i] for i in arrays)
-            kernel, most = Kernel(name, grid, block, shared, text, (ALIGNED,) * len(arrays)), 0
+        elif kinds == "kCustomCall" and mosaic.CALL.search(one.rest):
+            (kernel, parameters), most = _of_mosaic(one, parameters, len(results)), 0
         elif kinds == "kCustomKernel" and (found := LAUNCH.match(thunks[0][1])) and found[1] in self.texts:
             grid, block = (tuple(map(int, numbers.split(","))) for numbers in found.groups()[1:3])
             kernel, most = Kernel(found[1], grid, block, int(found[4]), self.texts[found[1]]), 0
@@ -181,6 +176,17 @@ def _of_triton(one: Instruction, arrays: int) -> Kernel:
     alignments = (*(pointer.get(2, 1) for pointer in pointers), *(1,) * SCRATCH)
     grid, block = (call[2], call[3], call[4]), (WARP * kernel[2], 1, 1)
     return Kernel(kernel[1].decode(), grid, block, kernel.get(3, 0), kernel[4].decode(), alignments)
+
+
+def _of_mosaic(one: Instruction, arrays: tuple[Place, ...], results: int) -> tuple[Kernel, tuple[Place, ...]]:
+    """The kernel of a call of Mosaic GPU, and its parameters, which have an order of their own."""
+    try:
+        name, text, grid, block, shared, given = mosaic.launch(one.rest)
+    except ValueError as error:
+        raise one.unsupported(str(error)) from None
+    if missing := {*range(len(arrays) - results, len(arrays))} - {*given}:
+        raise one.unsupported(f"the kernel {name} does not have its arrays {sorted(missing)}, which are results")
+    return Kernel(name, grid, block, shared, text, (ALIGNED,) * len(given)), tuple(arrays[i] for i in given)
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
