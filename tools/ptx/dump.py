@@ -15,10 +15,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from bench.aot import mosaic
+
 from .errors import UnsupportedError
 from .memory import WARP
 from .parser import parse
 
+ALIGNED = 16  # of an argument of a program XLA promises no more; Mosaic says 256 of every parameter
 SCRATCH = 2  # the most pointers to scratch memory that Triton adds to a kernel's parameters; jaxlib passes null
 DTYPES: dict[str, np.dtype[Any]] = {
     "pred": np.dtype(bool),
@@ -139,6 +142,8 @@ class Dump:
         parameters = (*operands, *results)
         if kinds == "kCustomCall" and 'custom_call_target="triton_kernel_call"' in one.rest:
             kernel, most = _of_triton(one, len(parameters)), SCRATCH
+        elif kinds == "kCustomCall" and mosaic.CALL.search(one.rest):
+            (kernel, parameters), most = _of_mosaic(one, parameters, len(results)), 0
         elif kinds == "kCustomKernel" and (found := LAUNCH.match(thunks[0][1])) and found[1] in self.texts:
             grid, block = (tuple(map(int, numbers.split(","))) for numbers in found.groups()[1:3])
             kernel, most = Kernel(found[1], grid, block, int(found[4]), self.texts[found[1]]), 0
@@ -171,6 +176,17 @@ def _of_triton(one: Instruction, arrays: int) -> Kernel:
     alignments = (*(pointer.get(2, 1) for pointer in pointers), *(1,) * SCRATCH)
     grid, block = (call[2], call[3], call[4]), (WARP * kernel[2], 1, 1)
     return Kernel(kernel[1].decode(), grid, block, kernel.get(3, 0), kernel[4].decode(), alignments)
+
+
+def _of_mosaic(one: Instruction, arrays: tuple[Place, ...], results: int) -> tuple[Kernel, tuple[Place, ...]]:
+    """The kernel of a call of Mosaic GPU, and its parameters, which have an order of their own."""
+    try:
+        name, text, grid, block, shared, given = mosaic.launch(one.rest)
+    except ValueError as error:
+        raise one.unsupported(str(error)) from None
+    if missing := {*range(len(arrays) - results, len(arrays))} - {*given}:
+        raise one.unsupported(f"the kernel {name} does not have its arrays {sorted(missing)}, which are results")
+    return Kernel(name, grid, block, shared, text, (ALIGNED,) * len(given)), tuple(arrays[i] for i in given)
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:

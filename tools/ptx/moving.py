@@ -112,6 +112,16 @@ def vote(block: Blocks) -> None:
     block.write(result, found, B32 if mode == "ballot" else PRED)
 
 
+def elect(block: Blocks) -> None:
+    """`elect.sync`: which of the members leads is left open by the manual; here it is the lowest."""
+    (name, predicate), mask = block.operands(2)
+    members(block, mask)
+    masks = block.certain(np.broadcast_to(block.read(mask, B32), block.active.shape))
+    leader = np.log2(np.maximum(masks & ~masks + 1, 1)).astype(np.uint32)
+    block.write(name, leader, B32)
+    block.write(predicate, leader == block.lanes, PRED)
+
+
 def barrier(block: Blocks) -> bool:
     """`bar.sync`: of a block."""
     if block.operands(1)[0] not in range(16):
@@ -131,6 +141,8 @@ for names, handler in {
     tuple(f"mov.{name}" for name in (*MOVED, "pred")): move,
     ("cvta.to.global.u64", "cvta.global.u64"): move,
     ("griddepcontrol.wait", "griddepcontrol.launch_dependents"): lambda _: None,  # for the scheduler
+    ("fence.mbarrier_init.release.cluster",): lambda _: None,  # orders what makes barriers in memory: nothing here does
+    ("elect.sync",): elect,
     tuple(f"shfl.sync.{mode}.b32" for mode in ("up", "down", "bfly", "idx")): shuffle,
     ("vote.sync.ballot.b32", *(f"vote.sync.{mode}.pred" for mode in ("all", "any", "uni"))): vote,
     ("bar.sync", "barrier.sync", "barrier.sync.aligned", "barrier.cta.sync", "barrier.cta.sync.aligned"): barrier,
