@@ -29,7 +29,8 @@ def test_a_generator_without_a_plain_form_is_refused_by_the_plain_implementation
 @pytest.mark.parametrize(
     ("room", "registered"),
     [
-        ("pallas_triton", "pallas_triton.noise.STREAMS"),
+        pytest.param("pallas_triton", "pallas_triton.noise.STREAMS", marks=pytest.mark.pallas_triton),
+        ("pallas_mosaic_gpu", "pallas_mosaic_gpu.noise.STREAMS"),
         ("pallas_tpu", "pallas_tpu.noise.IN_KERNEL"),
         ("jax_triton", "jax_triton.operations.GENERATORS"),
     ],

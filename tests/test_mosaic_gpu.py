@@ -1,0 +1,180 @@
+"""The kernels of Mosaic GPU: no races, no access beyond whole blocks, and what is left to XLA."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import oracle
+import pytest
+import streams
+from implementations import assert_is_formula
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from oracle import assert_same_bits
+
+from intnumerics.kernels import Draw, QuantSpec
+from intnumerics.kernels.gpu import pallas
+from intnumerics.kernels.gpu.tuning import Configuration
+from intnumerics.kernels.pallas_mosaic_gpu import formula, tiles
+from intnumerics.kernels.pallas_mosaic_gpu import operations as mosaic
+
+NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
+MASKED = dataclasses.replace(NEAREST, with_mask=True)
+TO_INT8 = dataclasses.replace(NEAREST, integer_dtype=np.dtype(np.int8))
+KEY = (3, 5)
+
+
+def numbers(shape: tuple[int, ...], dtype: Any = ml_dtypes.bfloat16) -> np.ndarray:
+    return (np.random.default_rng(0).standard_normal(shape, np.float32) * 90).astype(dtype)
+
+
+# --- Mosaic GPU's own interpreter, from JAX 0.11 on -------------------------------------------------------------------
+
+in_its_interpreter = pytest.mark.skipif(
+    jax.__version_info__ < pallas.FIRST_WITH_MOSAIC, reason="Mosaic GPU's interpreter came with JAX 0.11"
+)
+
+
+def interpreted() -> dict[str, Any]:
+    """Programs of two tiles each, whose races are written to standard output."""
+    return {"interpret": plgpu.InterpretGPUParams(detect_races=True), "configuration": Configuration(2048, 4)}
+
+
+@in_its_interpreter
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_mosaic_gpu_finds_no_race_and_has_the_formulas_bits(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Two programs, and a rest of three elements; two examples, each with a seed of its own."""
+    dtype = np.dtype(getattr(ml_dtypes, name, name))
+    x, examples = numbers((4099,), dtype), numbers((2, 4096), dtype)
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, x.shape).astype(np.float32)
+    assert_is_formula(jax.device_get(mosaic.quantize(x, None, MASKED, **interpreted())), x, None, MASKED)
+    assert_is_formula(np.asarray(mosaic.quantize(x, noise, TO_INT8, **interpreted())), x, noise, TO_INT8)
+    seeds = np.stack([streams.seed(KEY), streams.seed((7, 9))])
+    drawing = dataclasses.replace(TO_INT8, draw=Draw("philox", (4096,)))
+    drawn = np.stack([streams.uniform((4096,), key) for key in (KEY, (7, 9))])
+    assert_is_formula(np.asarray(mosaic.quantize(examples, seeds, drawing, **interpreted())), examples, drawn, TO_INT8)
+    g, packed = x[::-1].copy(), oracle.packed_mask(x, NEAREST)
+    expected = np.where(oracle.mask(x, NEAREST), g, np.zeros_like(g))
+    assert_same_bits(mosaic.clip_gradient_from_mask(g, packed, **interpreted()), expected)
+    assert_same_bits(mosaic.clip_gradient_from_x(g, x, NEAREST, **interpreted()), expected)
+    assert "RACE DETECTED" not in "".join(capfd.readouterr())
+
+
+@in_its_interpreter
+def test_a_race_would_be_found(capfd: pytest.CaptureFixture[str]) -> None:
+    def kernel(program: tiles.Program, x_ref: Any, y_ref: Any) -> None:
+        values = program.tiles[0].load(x_ref)
+        dataclasses.replace(program.tiles[0], origin=jnp.int32(0)).store(y_ref, values)  # two programs, one place
+
+    x = jnp.arange(2048.0)
+    interpret = plgpu.InterpretGPUParams(detect_races=True)
+    tiles.for_each_block(kernel, x.size, [x], [jax.typeof(x)], "race", interpret, 1024)
+    assert "RACE DETECTED" in "".join(capfd.readouterr())
+
+
+# --- what is left to XLA ----------------------------------------------------------------------------------------------
+
+HOW = {"interpret": True, "configuration": Configuration(1024, 4)}
+
+
+def grids(function: Any, *arrays: Any) -> list[tuple[int, ...]]:
+    """The grids of the kernels in a program."""
+    found = []
+
+    def look(jaxpr: Any) -> None:
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "pallas_call":
+                found.append(equation.params["grid_mapping"].grid)
+            for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda p: hasattr(p, "eqns")):
+                if (
+                    hasattr(inner := getattr(inner, "jaxpr", inner), "eqns")
+                    and equation.primitive.name != "pallas_call"
+                ):
+                    look(inner)
+
+    look(jax.make_jaxpr(function)(*arrays).jaxpr)
+    return found
+
+
+SEED = jax.ShapeDtypeStruct((4,), jnp.uint32)
+LEFT = {  # what XLA does by itself: the shape of x, that of noise or a seed, and the description
+    "less than a block": ((1023,), None, NEAREST),
+    "noise that rows share": ((8, 1024), (1, 1024), NEAREST),
+    "noise of threefry": ((8, 1024), "seed", dataclasses.replace(NEAREST, draw=Draw("threefry_23_bits", (8, 1024)))),
+    "noise that begins within eight": (
+        (8, 1024),
+        "seed",
+        dataclasses.replace(NEAREST, draw=Draw("philox", (8, 1024), aligned=False)),
+    ),
+    "a mask of rows that are not whole bytes": ((8, 1025), None, MASKED),
+    "examples that begin within eight": (
+        (2, 1025),
+        "seeds",
+        dataclasses.replace(NEAREST, draw=Draw("philox", (1025,))),
+    ),
+}
+
+
+@pytest.mark.parametrize(("shape", "noise", "spec"), LEFT.values(), ids=LEFT)
+def test_what_needs_another_array_for_a_kernel_is_left_to_xla(
+    shape: tuple[int, ...], noise: Any, spec: QuantSpec
+) -> None:
+    given = {"seed": SEED, "seeds": jax.ShapeDtypeStruct((2, 4), jnp.uint32), None: None}
+    second = given[noise] if noise in given else jax.ShapeDtypeStruct(noise, jnp.float32)
+    x = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+    assert grids(lambda x, second: mosaic.quantize(x, second, spec, **HOW), x, second) == []
+
+
+@pytest.mark.parametrize("n", [1024, 4096, 4099, 5119])
+def test_a_kernel_has_a_program_for_each_whole_block(n: int) -> None:
+    x = jax.ShapeDtypeStruct((n,), jnp.float32)
+    packed = jax.ShapeDtypeStruct((-(-n // 8),), jnp.uint8)
+    for function, *arrays in (
+        (lambda x: mosaic.quantize(x, None, MASKED, **HOW), x),
+        (lambda g, packed: mosaic.clip_gradient_from_mask(g, packed, **HOW), x, packed),
+        (lambda g, x: mosaic.clip_gradient_from_x(g, x, NEAREST, **HOW), x, x),
+    ):
+        assert grids(function, *arrays) == [(n // 1024,)]
+    drawing = dataclasses.replace(NEAREST, draw=Draw("philox", (n // 8 * 8,)))
+    x = jax.ShapeDtypeStruct((3, n // 8 * 8), jnp.float32)
+    seeds = jax.ShapeDtypeStruct((3, 4), jnp.uint32)
+    assert grids(lambda x, seeds: mosaic.quantize(x, seeds, drawing, **HOW), x, seeds) == [(3 * (n // 1024),)]
+
+
+# --- where the kernels look -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("examples", "n"), [(1, 1 << 20), (1, (1 << 33) + 7), (3, 1 << 13), ((1 << 20) + 1, 1 << 13)])
+def test_a_tile_begins_where_its_example_and_block_do_beyond_32_bits_too(examples: int, n: int) -> None:
+    size, found = 4096, []
+
+    def kernel(program: tiles.Program, *refs: Any) -> None:
+        found.extend((tile.index, tile.origin) for tile in program.tiles)
+
+    x = jax.ShapeDtypeStruct((examples * n,), jnp.int8)
+    blocks = n // size
+    last = examples * blocks - 1
+    with pytest.MonkeyPatch.context() as patch:  # runs the body of the kernel for the last program, and nothing else
+        patch.setattr(tiles.plgpu, "kernel", lambda body, **_: lambda *refs: body(*refs))
+        patch.setattr(tiles.lax, "axis_index", lambda name: jnp.int32(last))
+        tiles.for_each_block(kernel, n, [x], [x], "n", False, size, examples)
+    first = (blocks - 1) * size + np.arange(0, size, 1024, dtype=np.int64)
+    np.testing.assert_array_equal([int(index) * 8 for index, _ in found], first)
+    np.testing.assert_array_equal([int(origin) * 8 for _, origin in found], first + (examples - 1) * n)
+
+
+@pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
+@pytest.mark.parametrize("bound", [0.5, 1.0, 127.0, 127.5, 255.5, 32767.0, 65519.0, 65520.0, 1e9, np.inf])
+def test_the_mask_in_the_dtype_of_x_is_that_of_the_bound(dtype: np.dtype, bound: float) -> None:
+    x = np.arange(1 << 16, dtype=np.uint16).view(dtype) if dtype.itemsize == 2 else numbers((1 << 16,), dtype) * 400
+    largest = formula.largest_within(bound, dtype)
+    with np.errstate(invalid="ignore"):
+        expected = np.abs(x.astype(np.float64)) <= bound
+        np.testing.assert_array_equal(np.abs(x) <= np.asarray(largest, dtype), expected)
+
+
+def test_another_number_of_warps_is_refused() -> None:
+    with pytest.raises(ValueError, match="4 warps"):
+        mosaic.quantize(jnp.ones(4096), None, NEAREST, interpret=True, configuration=Configuration(4096, 8))
