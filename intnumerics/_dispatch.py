@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from jax.interpreters import mlir
 
 from ._error_values import shown
 from ._operation import Arrays, Operation, Typed
-from .kernels import TABLE, Implementation, Interpreted, Name
+from .kernels import TABLE, Implementation, Interpreted, Name, rows_of
 from .kernels.gpu.tuning import device_kind
 from .kernels.spec import is_static
 
@@ -43,21 +43,21 @@ def check(choice: Choice, *dtypes: np.dtype) -> None:
     implementation, interpret = cast("tuple[Any, Any]", choice)  # whatever the user wrote
     if implementation is None and interpret is None:
         return
-    rows = [row for row in TABLE if isinstance(implementation, str) and row.name == implementation]
+    rows = rows_of(implementation) if isinstance(implementation, str) else []
     if isinstance(implementation, str) and implementation == "triton":
         raise ValueError(
             "implementation='triton' is now called 'jax_triton', as elsewhere Triton means Pallas' lowering: "
             "use implementation='jax_triton', or None for the fastest on the platform"
         )
     if implementation is not None and not rows:
-        names = dict.fromkeys(repr(row.name) for row in TABLE)
+        names = ", ".join(map(repr, get_args(Name)))
         raise ValueError(
-            f"implementation={shown(implementation)} is not known: use one of {', '.join(names)}, "
+            f"implementation={shown(implementation)} is not known: use one of {names}, "
             "or None for the fastest on the platform"
         )
     platforms = [row.platform for row in rows if row.interpretable]
     if interpret is not None and not (isinstance(interpret, str) and interpret in platforms):
-        kernels = [(row.name, row.platform) for row in TABLE if row.interpretable]
+        kernels = [(name, row.platform) for name in get_args(Name) for row in rows_of(name) if row.interpretable]
         raise ValueError(
             f"interpret={shown(interpret)} with implementation={implementation!r} names no kernel: use "
             + " or ".join(f"implementation={name!r}, interpret={platform!r}" for name, platform in kernels)
@@ -155,7 +155,7 @@ def _fastest(
         not partitioned and is_static(*operation.sizes(*operands)) and not (platform == "cuda" and elsewhere)
     )
     name = operation.fastest(platform, operands, may_be_kernel)
-    first = next(row for row in rows if row.name == name)
+    [first, *_] = rows_of(name, platform)
     usable = (row for row in (first, *rows) if may_be_kernel or not row.is_kernel)
     return next(row for row in usable if has(row, operation))
 
@@ -166,7 +166,7 @@ def has(row: Implementation, operation: Operation) -> bool:
 
 
 def _named(call: Call, platform: str | None) -> Implementation:
-    rows = [row for row in TABLE if row.name == call.implementation]
+    rows = rows_of(cast(Name, call.implementation))
     for row in rows:
         if row.platform in (None, call.interpret or platform):
             if has(row, call.operation):
@@ -186,7 +186,7 @@ def _named(call: Call, platform: str | None) -> Implementation:
 
 
 def _kernels() -> str:
-    return " or ".join(dict.fromkeys(repr(row.name) for row in TABLE if row.is_kernel))
+    return " or ".join(repr(name) for name in get_args(Name) if rows_of(name)[0].is_kernel)
 
 
 def _check_unpartitioned(partitioned: bool) -> None:

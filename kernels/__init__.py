@@ -19,12 +19,14 @@ from typing import Any, Literal
 
 from .generators import PLAIN
 from .generators import Generator as Generator
+from .gpu import pallas
 from .spec import Draw as Draw
 from .spec import QuantSpec as QuantSpec
 from .spec import packed_shape as packed_shape
 
 Operation = Callable[..., Any]
-Name = Literal["reference", "xla", "pallas", "jax_triton"]  # what users write as `implementation=`
+# What users write as `implementation=`: the names of the table, and "pallas" for CUDA too, where it is one of two.
+Name = Literal["reference", "xla", "pallas", "pallas_triton", "pallas_mosaic_gpu", "jax_triton"]
 Interpreted = Literal["cuda", "tpu"]  # and as `interpret=`
 
 
@@ -84,7 +86,15 @@ TABLE = (
     Implementation("xla", "cuda", "xla", ALL_DTYPES, by_platform=("quantize",)),
     Implementation("xla", "tpu", "xla", ALL_DTYPES, by_platform=("quantize",)),
     Implementation("xla", None, "xla", ALL_DTYPES),
-    _kernel("pallas", "cuda", "pallas_triton", extra="cuda13", interpretable=True, in_pass=("philox",)),
+    _kernel("pallas_triton", "cuda", "pallas_triton", extra="cuda13", interpretable=True, in_pass=("philox",)),
+    _kernel("pallas_mosaic_gpu", "cuda", "pallas_mosaic_gpu", extra="cuda13", interpretable=True, in_pass=("philox",)),
     _kernel("pallas", "tpu", "pallas_tpu", extra="tpu", interpretable=True, in_pass=("philox", "hardware")),
     _kernel("jax_triton", "cuda", "jax_triton", extra="triton", in_pass=("philox",)),
 )
+
+
+def rows_of(name: str, platform: str | None = None) -> list[Implementation]:
+    """The rows of a name that users write, those for one platform or all; for CUDA `"pallas"` is one of two rows."""
+    on_cuda = pallas.compiler() if name == "pallas" else name
+    names = {row: on_cuda if row.platform == "cuda" else name for row in TABLE}
+    return [row for row in TABLE if row.name == names[row] and (platform is None or row.platform in (None, platform))]

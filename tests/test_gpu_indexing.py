@@ -73,7 +73,7 @@ def test_the_noise_of_an_element_is_found_along_its_unshared_axes(
     along = [np.where(size == 1, 0, at) for size, at in zip(noise_shape, np.unravel_index(flat, shape), strict=True)]
     dtype = shapes.index_dtype(n)
     with jax.enable_x64(dtype == np.int64):
-        found = noise.broadcast_index(jax.numpy.asarray(flat, dtype), shapes.Sharing.of(shape, strides_of(noise_shape)))
+        found = shapes.Sharing.of(shape, strides_of(noise_shape)).index(jax.numpy.asarray(flat, dtype))
     np.testing.assert_array_equal(found, np.ravel_multi_index(along, noise_shape))
 
 

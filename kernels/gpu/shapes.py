@@ -3,13 +3,16 @@
 Nothing here imports Pallas, so `jax_triton` works without it.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Container
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ..generators import Generator
 from ..generators.philox_blocks import DRAWS
@@ -25,6 +28,11 @@ FLIP, UNIT = 0x80008000, 2.0**-32
 def index_dtype(n: int) -> np.dtype:
     """The dtype of indices into an array of `n` elements: int64 only if int32 does not reach."""
     return np.dtype(np.int32 if n < INT32_END else np.int64)
+
+
+def indices(dtype: np.dtype) -> contextlib.AbstractContextManager[Any]:
+    """The context for arithmetic on indices of `dtype`: JAX has 64-bit integers only under `enable_x64`."""
+    return jax.enable_x64(True) if np.dtype(dtype).itemsize == 8 else contextlib.nullcontext()
 
 
 def missing_columns(shape: tuple[int, ...]) -> int:
@@ -94,3 +102,14 @@ class Sharing:
     def is_wide(self) -> bool:
         """Whether indices of the other array take 64 bits."""
         return index_dtype(1 + sum((size - 1) * step for _, size, step in self.groups)).itemsize == 8
+
+    def index(self, i: jax.Array) -> jax.Array:
+        """Where element `i` of the first array stands in the other array."""
+        with indices(i.dtype):
+            index = jnp.zeros_like(i)
+            for stride, size, other_stride in self.groups:
+                along = lax.div(i, jnp.full_like(i, stride)) if stride > 1 else i
+                if stride * size < self.n:
+                    along = lax.rem(along, jnp.full_like(i, size))
+                index = index + along * jnp.full_like(i, other_stride)
+            return index

@@ -4,7 +4,6 @@ Kernels address blocks themselves (`pl.ANY` and `pl.ds`), and mask the last bloc
 the blocks do not divide the array, JAX up to 0.11.2 stores out of bounds.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
-from ..gpu.shapes import INT32_END, index_dtype
+from ..gpu.shapes import INT32_END, index_dtype, indices
 from ..gpu.tuning import Configuration
 
 
@@ -151,11 +150,6 @@ def for_each_block(
         name=name,
         interpret=interpret,
     )(*inputs)
-
-
-def indices(dtype: np.dtype) -> contextlib.AbstractContextManager[Any]:
-    """The context for arithmetic on indices of `dtype`: JAX has 64-bit integers only under `enable_x64`."""
-    return jax.enable_x64(True) if dtype == np.int64 else contextlib.nullcontext()
 
 
 def block_start(i: jax.Array, size: int, n: int) -> jax.Array:

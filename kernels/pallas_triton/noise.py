@@ -14,7 +14,7 @@ from ..generators import Generator, philox
 from ..generators.philox_blocks import DRAWS
 from ..gpu.shapes import FLIP, UNIT, Sharing
 from ..spec import Draw, strides_of
-from .blocks import Block, indices
+from .blocks import Block
 
 
 class Stream(Protocol):
@@ -69,7 +69,7 @@ class PhiloxStream:
                 sharing, place = self.part
                 place = place + jnp.full((), turn * self.rows, place.dtype)
                 place = place.astype(jnp.int64) if sharing.is_wide else place
-                number = self.number + broadcast_index(place, sharing).astype(jnp.uint64)
+                number = self.number + sharing.index(place).astype(jnp.uint64)
                 low = number.astype(jnp.uint32)
             return low, (number >> jnp.asarray(32, jnp.uint64)).astype(jnp.uint32)
 
@@ -86,7 +86,7 @@ def seed_of(block: Block, seeds: Any, batch: tuple[int, ...], seed_batch: tuple[
     """The seed of the example that a block belongs to, from the flattened seeds of the batch `seed_batch`."""
     at = jnp.int32(0)
     if block.example is not None:
-        at = 4 * broadcast_index(block.example, Sharing.of(batch, strides_of(seed_batch)))
+        at = 4 * Sharing.of(batch, strides_of(seed_batch)).index(block.example)
     k0, k1, low, high = (seeds[at + i] for i in range(4))
     return k0, k1, low, high
 
@@ -106,15 +106,3 @@ def split(x: jax.Array) -> list[jax.Array]:
         return [x.reshape(rows)]
     even, odd = jnp.unstack(x.reshape(rows, n // 2, 2), axis=-1)
     return [column for pair in zip(split(even), split(odd), strict=True) for column in pair]
-
-
-def broadcast_index(i: jax.Array, sharing: Sharing) -> jax.Array:
-    """Where element `i` of a flattened array stands in the array that it shares."""
-    with indices(i.dtype):
-        index = jnp.zeros_like(i)
-        for stride, size, other_stride in sharing.groups:
-            along = lax.div(i, jnp.full_like(i, stride)) if stride > 1 else i
-            if stride * size < sharing.n:
-                along = lax.rem(along, jnp.full_like(i, size))
-            index = index + along * jnp.full_like(i, other_stride)
-        return index

@@ -13,7 +13,7 @@ from ..gpu.shapes import Sharing
 from ..gpu.tuning import Configuration
 from ..spec import Draw, QuantSpec, strides_of
 from .blocks import Block, Columns, Kernel, columns, for_each_block
-from .noise import STREAMS, broadcast_index, join, seed_of, split
+from .noise import STREAMS, join, seed_of, split
 
 # --- the mask, eight elements per byte -------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ def _reading(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> Kernel:
         noise_ref, (y_ref, *mask_ref) = (None, refs) if noise is None else (refs[0], refs[1:])
         values, added = block.load(x_ref), None
         if noise_ref is not None:
-            at = None if sharing is None else broadcast_index(block.index(), sharing)
+            at = None if sharing is None else sharing.index(block.index())
             added = elementwise.widen(block.load(noise_ref, at))
         block.store(y_ref, elementwise.quantize(values, added, spec, _unknown_zero(block)))
         if mask_ref:

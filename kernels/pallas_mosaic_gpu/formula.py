@@ -1,0 +1,79 @@
+"""What the Mosaic GPU kernels compute on a tile: the formula, and the packed mask.
+
+The formula differs from that of `elementwise.py` because this compiler has other operations: it rounds to even, has
+`min` and `max` that propagate NaN, and does pairs of 16-bit floats at once; but it has no floor.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ..elementwise import SIGNED_WHOLE, SIGNED_WHOLE_BITS
+from ..spec import QuantSpec
+from .tiles import Tile
+
+
+def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.Array) -> jax.Array:
+    """Adds noise, clips and rounds a tile; the result is in `spec.result_dtype(x.dtype)`.
+
+    `noise` is None or float32. `zero` is a number that rounds to 0, and replaces NaN before the cast to integers.
+    """
+    y = x.astype(spec.compute_dtype(x.dtype))
+    if noise is not None:
+        y = (x.astype(jnp.float32) + noise).astype(y.dtype)
+    is_number = y == y  # before the clip: the compiler then needs fewer instructions for it
+    if spec.clip:
+        bound = spec.bound_in(x.dtype)
+        y = jnp.minimum(jnp.maximum(y, -bound), bound)
+    wide = y.astype(jnp.float32)
+    if spec.integer_dtype is not None:
+        return _to_integers(jnp.where(is_number, wide, zero), spec.integer_dtype, spec)
+    if spec.rounding == "half_to_even":
+        wide = lax.round(wide, lax.RoundingMethod.TO_NEAREST_EVEN)
+    elif spec.rounding == "floor_plus_half":
+        wide = floor(wide) + 0.5
+    return wide.astype(x.dtype)
+
+
+def _to_integers(y: jax.Array, dtype: np.dtype, spec: QuantSpec) -> jax.Array:
+    """Rounds clipped numbers: the integer is the low bits of the sum with `SIGNED_WHOLE`."""
+    if spec.rounding == "floor_plus_half":
+        y = floor(y)
+    bits = lax.bitcast_convert_type(y + SIGNED_WHOLE, jnp.int32)
+    return (bits - SIGNED_WHOLE_BITS if dtype == jnp.int32 else bits).astype(dtype)
+
+
+def floor(x: jax.Array) -> jax.Array:
+    """The largest whole number that is not above x."""
+    nearest = lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN)
+    return jnp.where(nearest > x, nearest - 1, nearest)
+
+
+def inside(x: jax.Array, spec: QuantSpec) -> jax.Array:
+    """The clip mask of a tile, compared in the dtype of x; False for NaN."""
+    return jnp.abs(x) <= largest_within(spec.bound_in(x.dtype), x.dtype)
+
+
+def largest_within(bound: float, dtype: np.dtype) -> float:
+    """The largest number of a float dtype that is not above a bound, which is not negative.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> largest_within(255.5, jnp.bfloat16), largest_within(1e9, jnp.float16), largest_within(np.inf, jnp.float16)
+        (255.0, 65504.0, inf)
+    """
+    if bound == np.inf:
+        return bound
+    nearest = np.asarray(min(bound, float(jnp.finfo(dtype).max)), dtype)
+    return float(nearest if float(nearest) <= bound else np.nextafter(nearest, np.asarray(0, dtype)))
+
+
+def pack(tile: Tile, mask: jax.Array) -> jax.Array:
+    """The eight elements of each thread in one byte, low bit first."""
+    return jnp.sum(jnp.where(mask, jnp.int32(1) << tile.columns(), 0), axis=1).astype(jnp.uint8)
+
+
+def unpack(tile: Tile, packed: jax.Array) -> jax.Array:
+    """The inverse of `pack`."""
+    return (tile.spread(packed.astype(jnp.int32)) >> tile.columns()) & 1 == 1

@@ -1,0 +1,166 @@
+"""The operations in Pallas' Mosaic GPU: each is one pass over the flattened arrays.
+
+XLA does what these kernels are not for: the elements after the last whole block, so all of an array that is smaller
+than a block; noise from an array of another shape than x, and noise that no `STREAMS` draw; and masks of rows that are
+not whole bytes. There XLA makes one pass as well, and a kernel would need an array of padding or of noise.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import xla
+from ..gpu import tuning
+from ..gpu.shapes import draws_in_kernel, missing_columns
+from ..gpu.tuning import Configuration
+from ..spec import Draw, QuantSpec
+from . import formula, rest
+from .noise import STREAMS, seed_of
+from .tiles import Interpret, Kernel, Program, Tile, for_each_block
+
+
+def quantize(
+    x: jax.Array,
+    noise: jax.Array | None,
+    spec: QuantSpec,
+    *,
+    interpret: Interpret = False,
+    configuration: Configuration | None = None,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """`reference.quantize`; the array is divided into blocks by `configuration`, or by default as `tuning` says."""
+    rank = 0 if noise is None or spec.draw is None else noise.ndim - 1
+    n, examples = math.prod(x.shape[rank:]), math.prod(x.shape[:rank])
+    operation = tuning.quantization(spec, with_noise=noise is not None)
+    size = _block(x, operation, interpret, configuration, n, examples)
+    if n < size or not _is_for_a_kernel(x, noise, spec, examples):
+        return xla.quantize(x, noise, spec, platform="cuda")
+    results = [jax.ShapeDtypeStruct((x.size,), spec.result_dtype(x.dtype))]
+    if spec.with_mask:
+        results.append(jax.ShapeDtypeStruct((-(-x.size // 8),), jnp.uint8))
+    if noise is None or spec.draw is None:
+        kernel, name = _reading(spec, noise is not None), "intnumerics_quantize"
+    else:
+        kernel, name = _drawing(x, noise, spec, spec.draw), "intnumerics_quantize_with_noise"
+    inputs = [x.reshape(-1)] if noise is None else [x.reshape(-1), noise.reshape(-1)]
+    found = for_each_block(kernel, n, inputs, results, name, interpret, size, examples)
+    y, *packed = rest.quantize(x, noise, spec, examples, n // size * size, found)
+    y = y.reshape(x.shape)
+    return (y, packed[0].reshape((*x.shape[:-1], -1))) if packed else y
+
+
+def _is_for_a_kernel(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, examples: int) -> bool:
+    """Whether a kernel can do a quantization: XLA does it otherwise, see above."""
+    if spec.with_mask and missing_columns(x.shape):
+        return False
+    if noise is None or spec.draw is None:
+        return noise is None or noise.shape == x.shape
+    starts_at_eights = examples == 1 or math.prod(x.shape) // examples % 8 == 0
+    return starts_at_eights and draws_in_kernel(x, noise, spec, STREAMS)
+
+
+def _block(
+    x: jax.Array,
+    operation: str,
+    interpret: Interpret,
+    configuration: Configuration | None,
+    n: int,
+    examples: int = 1,
+) -> int:
+    """How many elements a program handles."""
+    return (configuration or tuning.here(x.dtype, operation, interpret, n, examples)).block
+
+
+def _reading(spec: QuantSpec, with_noise: bool) -> Kernel:
+    """The kernel that reads noise, if there is any."""
+
+    def kernel(program: Program, x_ref: Any, *refs: Any) -> None:
+        for tile, values in program.each(x_ref):
+            noise = tile.load(refs[0]).astype(jnp.float32) if with_noise else None
+            _quantize(program, tile, values, noise, spec, *refs[with_noise:])
+
+    return kernel
+
+
+def _drawing(x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw) -> Kernel:
+    """The kernel that draws noise."""
+    rank = seed.ndim - 1
+
+    def kernel(program: Program, x_ref: Any, seed_ref: Any, *refs: Any) -> None:
+        stream = STREAMS[draw.generator](seed_of(program, seed_ref, x.shape[:rank], seed.shape[:rank]), draw)
+        for tile in program.tiles:
+            values = tile.load(x_ref)  # first, so that drawing hides its latency
+            _quantize(program, tile, values, stream.uniform(tile), spec, *refs)
+
+    return kernel
+
+
+def _quantize(
+    program: Program,
+    tile: Tile,
+    x: jax.Array,
+    noise: jax.Array | None,
+    spec: QuantSpec,
+    y_ref: Any,
+    *mask_ref: Any,
+) -> None:
+    """Quantizes a tile."""
+    tile.store(y_ref, formula.quantize(x, noise, spec, program.unknown_zero()))
+    if mask_ref:
+        tile.store_bytes(mask_ref[0], formula.pack(tile, formula.inside(x, spec)))
+
+
+def clip_gradient_from_mask(
+    g: jax.Array, packed: jax.Array, *, interpret: Interpret = False, configuration: Configuration | None = None
+) -> jax.Array:
+    """`reference.clip_gradient_from_mask`; `configuration` as in `quantize`."""
+    size = _block(g, tuning.FROM_MASK, interpret, configuration, g.size)
+    if g.size < size or missing_columns(g.shape):
+        return xla.clip_gradient_from_mask(g, packed)
+
+    def mask_of(tile: Tile, ref: Any) -> jax.Array:
+        return formula.unpack(tile, tile.load_bytes(ref))
+
+    found = _clip_gradient(g, packed, mask_of, tuning.FROM_MASK, interpret, size)
+    return rest.clip_gradient_from_mask(g, packed, g.size // size * size, found).reshape(g.shape)
+
+
+def clip_gradient_from_x(
+    g: jax.Array,
+    x: jax.Array,
+    spec: QuantSpec,
+    *,
+    interpret: Interpret = False,
+    configuration: Configuration | None = None,
+) -> jax.Array:
+    """`reference.clip_gradient_from_x`; `configuration` as in `quantize`."""
+    size = _block(g, tuning.FROM_X, interpret, configuration, g.size)
+    if g.size < size:
+        return xla.clip_gradient_from_x(g, x, spec)
+
+    def mask_of(tile: Tile, ref: Any) -> jax.Array:
+        return formula.inside(tile.load(ref), spec)
+
+    found = _clip_gradient(g, x, mask_of, tuning.FROM_X, interpret, size)
+    return rest.clip_gradient_from_x(g, x, spec, g.size // size * size, found).reshape(g.shape)
+
+
+def _clip_gradient(
+    g: jax.Array,
+    kept: jax.Array,
+    mask_of: Callable[[Tile, Any], jax.Array],
+    operation: str,
+    interpret: Interpret,
+    size: int,
+) -> jax.Array:
+    """`where(mask, g, 0)`, with the mask that `mask_of` makes from a tile of what was kept for the backward."""
+
+    def kernel(program: Program, g_ref: Any, kept_ref: Any, out_ref: Any) -> None:
+        for tile, values in program.each(g_ref):
+            tile.store(out_ref, jnp.where(mask_of(tile, kept_ref), values, jnp.zeros_like(values)))
+
+    name, inputs = f"intnumerics_{operation.replace(' ', '_')}", [g.reshape(-1), kept.reshape(-1)]
+    [result] = for_each_block(kernel, g.size, inputs, [jax.ShapeDtypeStruct((g.size,), g.dtype)], name, interpret, size)
+    return result

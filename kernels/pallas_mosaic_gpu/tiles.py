@@ -1,0 +1,195 @@
+"""Tiles of flattened arrays for the Mosaic GPU kernels: the elements that a warpgroup handles at a time.
+
+Mosaic GPU has no masked loads and stores, so a kernel handles whole blocks only, and XLA the elements after them: see
+`rest.py`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from ..gpu.shapes import index_dtype, indices
+from ..gpu.tuning import PER_THREAD, WARP
+
+THREADS = 4 * WARP  # of a warpgroup
+TILE = THREADS * PER_THREAD  # elements
+
+# A tile is [THREADS, PER_THREAD]: each thread has eight consecutive elements, which it moves 128 bits at a time, which
+# share a Philox block, and whose mask is one byte.
+ELEMENTS = plgpu.Layout.TILED(
+    plgpu.Tiling(((THREADS, PER_THREAD), (WARP, PER_THREAD))), warp_dims=(-4,), lane_dims=(-2,), vector_dim=-1
+)
+ROWS = ELEMENTS.reduce((1,))  # one number per thread
+
+
+# False, True for Pallas' interpreter in plain jnp, or `plgpu.InterpretGPUParams()` for that of Mosaic GPU, which finds
+# races. The latter has side effects in an order, so it runs by itself only, not in a program with this package's rules.
+Interpret = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """The elements that the threads of a program handle at a time, as arrays [THREADS, PER_THREAD] or [THREADS]."""
+
+    index: jax.Array  # of the first eight elements, counted in eights, within the example
+    origin: jax.Array  # the same in the flattened arrays
+    interpret: Interpret
+
+    def load(self, ref: Any) -> jax.Array:
+        """The elements of `ref`."""
+        part = ref.at[pl.ds(_eights(self.origin), TILE)]
+        if self.interpret:  # no interpreter has reshaped references
+            return self._in_layout(part[...].reshape(THREADS, PER_THREAD), ELEMENTS)
+        return _load(part.reshape(THREADS, PER_THREAD), ELEMENTS)
+
+    def store(self, ref: Any, value: jax.Array) -> None:
+        """Writes the elements of `ref`."""
+        part = ref.at[pl.ds(_eights(self.origin), TILE)]
+        if self.interpret:
+            part[...] = value.reshape(TILE)
+        else:
+            _store(part.reshape(THREADS, PER_THREAD), value)
+
+    def load_bytes(self, ref: Any) -> jax.Array:
+        """The bytes of a packed mask, one per thread."""
+        part = ref.at[pl.ds(self.origin, THREADS)]
+        return self._in_layout(part[...], ROWS) if self.interpret else _load(part, ROWS)
+
+    def store_bytes(self, ref: Any, value: jax.Array) -> None:
+        """Writes the bytes of a packed mask."""
+        part = ref.at[pl.ds(self.origin, THREADS)]
+        if self.interpret:
+            part[...] = value
+        else:
+            _store(part, value)
+
+    def threads(self, dtype: np.dtype) -> jax.Array:
+        """The number of each thread."""
+        with indices(dtype):
+            return self._in_layout(lax.iota(dtype, THREADS), ROWS)
+
+    def columns(self) -> jax.Array:
+        """Each element's place among the eight of its thread, int32."""
+        return self._in_layout(lax.broadcasted_iota(jnp.int32, (THREADS, PER_THREAD), 1), ELEMENTS)
+
+    def spread(self, rows: jax.Array) -> jax.Array:
+        """One number per thread, for each of its elements."""
+        return self._in_layout(lax.broadcast_in_dim(rows, (THREADS, PER_THREAD), (0,)), ELEMENTS)
+
+    def _in_layout(self, x: jax.Array, layout: Any) -> jax.Array:
+        return x if self.interpret is True else plgpu.layout_cast(x, layout)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One program of a grid, which handles a block of an example."""
+
+    i: jax.Array  # its number
+    example: jax.Array | None  # the number of the example, or None if there is only one
+    tiles: tuple[Tile, ...]  # of the block
+
+    def each(self, ref: Any) -> Iterator[tuple[Tile, jax.Array]]:
+        """Each tile, and its elements of `ref`, which are loaded before the tile that precedes it is handled."""
+        ahead = [self.tiles[0].load(ref)]
+        for tile, after in zip(self.tiles, (*self.tiles[1:], None), strict=True):
+            values = ahead.pop()
+            if after is not None:
+                ahead.append(after.load(ref))
+            yield tile, values
+
+    def unknown_zero(self) -> jax.Array:
+        """A float that rounds to 0, and that the compiler does not know: it replaces NaN before the cast to integers.
+
+        With a constant 0, the compiler would select between bytes after the cast, which takes one more instruction.
+        The number of a program, read as the bits of a float, is far below 1/2 for every array that fits in memory.
+        """
+        return lax.bitcast_convert_type(self.i, jnp.float32)
+
+
+def _load(ref: Any, layout: Any) -> jax.Array:
+    # Mosaic GPU calls a transfer "optimized" if it is one of shared memory without bank conflicts.
+    index = () if hasattr(plgpu, "store") else ((),)  # before JAX 0.12
+    load: Any = plgpu.load
+    return load(ref, *index, layout=layout, optimized=False)
+
+
+def _store(ref: Any, value: jax.Array) -> None:
+    store: Any = getattr(plgpu, "store", None)
+    if store is None:
+        ref[...] = value
+    else:
+        store(ref, value, optimized=False)
+
+
+Kernel = Callable[..., None]
+
+
+def for_each_block(
+    kernel: Kernel,
+    n: int,
+    inputs: Sequence[jax.Array],
+    outputs: Sequence[Any],
+    name: str,
+    interpret: Interpret,
+    size: int,
+    examples: int = 1,
+) -> list[jax.Array]:
+    """Runs `kernel(program, *refs)` for every whole block of `size` elements.
+
+    The flattened arrays have `examples` times `n` elements. If there are several examples, n is a multiple of 8.
+    """
+    blocks, dtype = n // size, index_dtype(n * examples)
+
+    def body(i: jax.Array, *refs: Any) -> None:
+        block, example = i, None
+        if examples > 1:
+            example, block = lax.div(i, jnp.full((), blocks, i.dtype)), lax.rem(i, jnp.full((), blocks, i.dtype))
+        with indices(dtype):
+            number = lambda value: jnp.full((), value, dtype)  # noqa: E731
+            first = block.astype(dtype) * number(size // PER_THREAD)
+            before = number(0) if example is None else example.astype(dtype) * number(n // PER_THREAD)
+            turns = [first + number(turn * THREADS) for turn in range(size // TILE)]
+            tiles = [Tile(index, before + index if examples > 1 else index, interpret) for index in turns]
+        kernel(Program(i, example, tuple(tiles)), *refs)
+
+    axes = jax.typeof(inputs[0]).manual_axis_type  # inside `shard_map`, results vary along the same axes
+    types = [jax.ShapeDtypeStruct(a.shape, a.dtype, manual_axis_type=axes) for a in outputs]
+    grid = (examples * blocks,)
+    if interpret is True:
+        anywhere = pl.BlockSpec(memory_space=pl.ANY)
+        run = pl.pallas_call(
+            lambda *refs: body(pl.program_id(0), *refs),
+            grid=grid,
+            in_specs=[anywhere] * len(inputs),
+            out_specs=[anywhere] * len(outputs),
+            out_shape=types,
+            name=name,
+            interpret=True,
+        )
+        return run(*inputs)
+    run = plgpu.kernel(
+        lambda *refs: body(lax.axis_index("block"), *refs),
+        out_type=types,
+        grid=grid,
+        grid_names=("block",),
+        # Lane semantics compile to the same machine code as Warpgroup semantics, in an eighth of the time.
+        compiler_params=plgpu.CompilerParams(
+            lowering_semantics=plgpu.LoweringSemantics.Lane, unsafe_no_auto_barriers=True
+        ),
+        interpret=interpret or None,
+        kernel_name=name,
+    )
+    return run(*inputs)
+
+
+def _eights(number: jax.Array) -> jax.Array:
+    """The index of the first of eight elements."""
+    with indices(number.dtype):
+        return number * jnp.full((), PER_THREAD, number.dtype)
