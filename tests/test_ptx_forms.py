@@ -113,8 +113,8 @@ LEFT_OUT += [
 ]
 LEFT_OUT += ["atom.global.add.u32 %r0, [%y], 1", "cvt.rn.satfinite.e4m3x2.f32 %h0, %t, %t", "mov.u32 %r0, %clock"]
 LEFT_OUT += [
-    "ld.b32 %r0, [%x]",
-    "st.b32 [%y], %t",
+    "ld.local.b32 %r0, [%x]",
+    "st.async.b32 [%y], %t",
     "cvta.shared.u64 %d0, %d0",
     "bar.sync 0, 64",  # of more threads than the block has
     "bar.sync 0, %t",

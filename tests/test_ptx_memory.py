@@ -120,6 +120,22 @@ def test_shared_memory_is_reached_by_name_and_by_address() -> None:
     assert once(body, BYTES, 16, more) == BYTES[:8].tobytes() + bytes([77, 0, 0, 0]) + BYTES[4:8].tobytes()
 
 
+@pytest.mark.parametrize(
+    ("load", "store"), [("ld.b32", "st.global.b32"), ("ld.global.b32", "st.b32"), ("ld.b32", "st.b32")]
+)
+def test_generic_addresses_reach_global_memory(load: str, store: str) -> None:
+    """9.7.9.8 ld: "If no state space is given, perform the load using Generic Addressing"; 9.7.9.11 st likewise."""
+    body = f"\t{load} %r0, [%x+4];\n\t{store} [%y], %r0;"
+    assert once(body, BYTES, 4) == BYTES[4:8].tobytes()
+
+
+def test_a_generic_address_does_not_reach_shared_memory_here() -> None:
+    """It would be one in a window that only the device knows; `cvta.shared`, which gives it, is refused."""
+    body = "\tmov.u64 %d0, tile;\n\tst.shared.b32 [tile], 1;\n\tld.b32 %r0, [%d0];\n\tst.global.b32 [%y], %r0;"
+    with pytest.raises(ptx.AccessError, match="in no buffer"):
+        once(body, BYTES, 4, "\n\t.shared .align 4 .b8 tile[4];")
+
+
 def test_dynamic_shared_memory_is_as_large_as_the_launch_says() -> None:
     """5.1.8 and 10.3: ".extern .shared .b8 name[]" takes its size from the launch."""
     outside = ".extern .shared .align 16 .b8 dynamic[];"
