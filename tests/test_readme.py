@@ -8,6 +8,7 @@ import functools
 import pathlib
 import re
 from collections.abc import Callable
+from typing import get_args
 
 import prose
 import pytest
@@ -251,10 +252,7 @@ def test_the_support_table_lists_every_implementation() -> None:
 
 def test_the_readme_names_every_implementation_and_its_platforms() -> None:
     shown = re.findall(r'^\| `"(\w+)"` \| ([\w, ]+) \| ', prose.section(README, "Implementations"), re.MULTILINE)
-    platforms = {
-        name: [PLATFORMS[row.platform] for row in kernels.TABLE if row.name == name]
-        for name in dict.fromkeys(row.name for row in kernels.TABLE)
-    }
+    platforms = {name: [PLATFORMS[row.platform] for row in kernels.rows_of(name)] for name in get_args(kernels.Name)}
     assert shown == [(name, "any" if "any" in on else ", ".join(on)) for name, on in platforms.items()]
 
 
