@@ -249,9 +249,9 @@ import re
 from bench.aot import cases, cuda
 from intnumerics.kernels.gpu import tuning
 names = {
-    "pallas: quantize bfloat16 -> int8": "quantize to int8",
-    "pallas: quantize bfloat16 -> int8 with Philox": "quantize to int8, noise drawn",
-    "pallas: clip gradient from mask, bfloat16": "clip gradient from mask",
+    "pallas_triton: quantize bfloat16 -> int8": "quantize to int8",
+    "pallas_triton: quantize bfloat16 -> int8 with Philox": "quantize to int8, noise drawn",
+    "pallas_triton: clip gradient from mask, bfloat16": "clip gradient from mask",
 }
 for case in cases.cases("cuda"):
     if case.name in names:

@@ -24,12 +24,16 @@ CASES = (
 )
 FORMS = {
     "kernel": "pallas: {}",
+    "kernel, Triton": "pallas_triton: {}",
+    "kernel, Mosaic GPU": "pallas_mosaic_gpu: {}",
     "kernel, jax-triton": "jax_triton: {}",
     "XLA's fusion": "xla: {}",
     "formula": "formula: {}",
 }
 NOISY_FORMS = {
     "kernel, Philox": "pallas: {} with Philox",
+    "kernel, Triton, Philox": "pallas_triton: {} with Philox",
+    "kernel, Mosaic GPU, Philox": "pallas_mosaic_gpu: {} with Philox",
     "kernel, jax-triton, Philox": "jax_triton: {} with Philox",
     "kernel, the chip's generator": "pallas: {} with hardware noise",
     "XLA's fusion, Philox": "xla: {} with Philox",
@@ -51,7 +55,7 @@ def assumed() -> str:
 
 def allows(chip: str) -> float:
     """The count that takes as long as memory for bfloat16 to int8."""
-    return CHIPS[chip].allows(counts()[f"pallas: {INT8}", chip]["least_bytes_per_element"])
+    return CHIPS[chip].allows(counts()[f"xla: {INT8}", chip]["least_bytes_per_element"])
 
 
 def share(chip: Chip, row: dict[str, Any]) -> float:
@@ -83,7 +87,7 @@ def section(name: str) -> str:
 def page() -> str:
     compilers = "; ".join(f"{stored['compiler']} with JAX {stored['jax']}" for stored in reports().values())
     sources = "\n".join(f"- {chip.title}: {chip.source}." for chip in CHIPS.values())
-    least = counts()[f"pallas: {INT8}", "h100"]["least_bytes_per_element"]
+    least = counts()[f"xla: {INT8}", "h100"]["least_bytes_per_element"]
     head = TEXT.format(compilers=compilers, chips=assumed(), sources=sources, least=f"{least:g}")
     return "\n".join([head, *map(section, CHIPS)])
 
