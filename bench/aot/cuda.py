@@ -81,8 +81,7 @@ def kernels_in(compiled: Any, case: Case, dump: pathlib.Path) -> Iterator[dict[s
 def jax_triton_blocks(case: Case) -> int:
     """How many blocks of threads jax-triton launches, which XLA's thunks do not say."""
     equations = jax.make_jaxpr(case.function)(*case.avals).eqns
-    [call] = [e for e in equations if e.primitive.name == "triton_kernel_call"]
-    return math.prod(call.params["grid"])
+    return math.prod(*(e.params["grid"] for e in equations if e.primitive.name == "triton_kernel_call"))
 
 
 def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:

@@ -22,19 +22,15 @@ CASES = (
     "clip gradient from mask, bfloat16",
     "clip gradient from x, bfloat16",
 )
-FORMS = {
-    "kernel": "pallas: {}",
-    "kernel, Triton": "pallas_triton: {}",
-    "kernel, Mosaic GPU": "pallas_mosaic_gpu: {}",
-    "kernel, jax-triton": "jax_triton: {}",
-    "XLA's fusion": "xla: {}",
-    "formula": "formula: {}",
+KERNELS = {
+    "kernel": "pallas",
+    "kernel, Triton": "pallas_triton",
+    "kernel, Mosaic GPU": "pallas_mosaic_gpu",
+    "kernel, jax-triton": "jax_triton",
 }
+FORMS = {form: f"{who}: {{}}" for form, who in (KERNELS | {"XLA's fusion": "xla", "formula": "formula"}).items()}
 NOISY_FORMS = {
-    "kernel, Philox": "pallas: {} with Philox",
-    "kernel, Triton, Philox": "pallas_triton: {} with Philox",
-    "kernel, Mosaic GPU, Philox": "pallas_mosaic_gpu: {} with Philox",
-    "kernel, jax-triton, Philox": "jax_triton: {} with Philox",
+    **{f"{form}, Philox": f"{who}: {{}} with Philox" for form, who in KERNELS.items()},
     "kernel, the chip's generator": "pallas: {} with hardware noise",
     "XLA's fusion, Philox": "xla: {} with Philox",
     **{f"formula, {name}": f"formula: {{}} with {name}" for name in GENERATORS},

@@ -3,27 +3,14 @@
 import collections
 import math
 import re
-from typing import NamedTuple
 
-COMPUTATION = re.compile(r"^(ENTRY )?%([\w.-]+) \(.*?^\}", re.MULTILINE | re.DOTALL)
+COMPUTATION = re.compile(r"^(ENTRY )?%([\w.-]+) (\(.*?^\})", re.MULTILINE | re.DOTALL)
+# An instruction's name, type, operation and operands, and the computation that it calls if it is a fusion.
 LINE = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)(?:.* calls=%([\w.-]+))?", re.MULTILINE)
+NAME = re.compile(r"%([\w.-]+)")
 ARRAY = re.compile(r"([a-z]+)(\d*)\w*\[([\d,]*)\]")
 FREE = {"parameter", "constant", "bitcast", "get-tuple-element", "tuple"}  # move nothing
-SLICES = {"slice", "dynamic-slice"}
-
-
-class Instruction(NamedTuple):
-    """An instruction as HLO writes it, with what is in its parentheses, and the computation that a fusion calls."""
-
-    name: str
-    kind: str
-    operation: str
-    inside: str
-    calls: str
-
-    @property
-    def operands(self) -> list[str]:
-        return re.findall(r"%([\w.-]+)", self.inside)
+PARTS = {"slice", "dynamic-slice", "dynamic-update-slice"}  # move a part of their first operand
 
 
 def size_of(kind: str) -> int:
@@ -40,34 +27,29 @@ def traffic(program: str) -> dict[str, tuple[int, int]]:
     Each array is counted once, for what is read twice is in a cache. Of a slice, and of an array that is updated in
     place, only the part counts.
     """
-    computations, main = dict[str, dict[str, Instruction]](), dict[str, Instruction]()
-    for found in COMPUTATION.finditer(program):
-        computations[found[2]] = {line[0]: Instruction(*line) for line in LINE.findall(found[0])}
-        main = computations[found[2]] if found[1] else main
+    computations = {main or name: LINE.findall(text) for main, name, text in COMPUTATION.findall(program)}
+    given = {name: (name, kind, "parameter", "", "") for name, kind, *_ in computations["ENTRY "]}
     moved = dict[str, tuple[int, int]]()
-    for one in main.values():
-        if one.operation not in FREE:
-            alone = (*(main[name]._replace(operation="parameter", inside="") for name in one.operands), one)
-            moved[one.name] = _moved(tuple(computations[one.calls].values()) if one.calls else alone)
+    for one in computations["ENTRY "]:
+        name, _, operation, operands, calls = one
+        if operation not in FREE:
+            moved[name] = _moved(computations[calls] if calls else [*map(given.get, NAME.findall(operands)), one])
     return moved
 
 
-def _moved(body: tuple[Instruction, ...]) -> tuple[int, int]:
+def _moved(body: list[tuple[str, ...]]) -> tuple[int, int]:
     """What is read of the parameters of a computation, and what is written of its result, which is the last."""
-    view_of, read = dict[str, str](), collections.Counter[str]()
-    sizes = {one.name: size_of(one.kind) for one in body}
-    written = dict(sizes)
-    for one in body:
-        operands = [view_of.get(name, name) for name in one.operands]
-        if one.operation == "bitcast":
-            view_of[one.name], written[one.name] = operands[0], written[operands[0]]
-            continue
-        if one.operation == "tuple":
-            written[one.name] = sum(written[name] for name in operands)
-        elif one.operation == "dynamic-update-slice":
-            written[one.name] = sizes[operands[1]]
-        for place, name in enumerate(operands):
-            is_part = place == 0 and one.operation in (*SLICES, "dynamic-update-slice")
-            read[name] += (sizes[one.name] if one.operation in SLICES else 0) if is_part else sizes[name]
-    parameters = {one.name for one in body if one.operation == "parameter"}
-    return sum(min(read[name], sizes[name]) for name in parameters), written[body[-1].name]
+    sizes = {name: size_of(kind) for name, kind, *_ in body}
+    whole, read, written = {name: name for name in sizes}, collections.Counter[str](), dict(sizes)
+    for name, _, operation, inside, _ in body:
+        operands = [whole[operand] for operand in NAME.findall(inside)]
+        if operation == "bitcast":
+            whole[name] = operands.pop()
+        elif operation == "tuple":
+            written[name] = sum(written[operand] for operand in operands)
+        elif operation in PARTS:
+            written[name] = sizes[operands[1]] if "update" in operation else sizes[name]
+            read[operands.pop(0)] += 0 if "update" in operation else sizes[name]
+        read.update({operand: sizes[operand] for operand in operands})
+    parameters = {name for name, _, operation, *_ in body if operation == "parameter"}
+    return sum(min(read[name], sizes[name]) for name in parameters), written[whole[body[-1][0]]]
