@@ -80,6 +80,7 @@ def run(
     if trace is not None and not (trace[0] in chosen and 0 <= trace[1] < math.prod(block)):
         raise ValueError(f"trace is {trace}: a block that runs, and a thread below {math.prod(block)}")
     spaces = {space: Memory() for space in ("global", "const", "param")}
+    spaces[""] = spaces["global"]  # of a generic address, which is one in global memory: see `moving.move`
     symbols, total = place(spaces, module.variables.values(), shared)
     for i, (parameter, buffer) in enumerate(zip(kernel.parameters, buffers, strict=True)):
         align = alignments[i] if alignments else parameter.align or 4
