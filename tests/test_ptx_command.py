@@ -29,8 +29,8 @@ def test_the_command_shows_what_a_case_executes_and_what_one_thread_does() -> No
     ("arguments", "says"),
     [
         ([], "--list"),
-        (["pallas: quantise"], "'pallas: quantise'; --list"),
-        (["pallas: quantize float32", "--elements", "0"], "--elements is 0"),
+        (["pallas_triton: quantise"], "'pallas_triton: quantise'; --list"),
+        (["pallas_triton: quantize float32", "--elements", "0"], "--elements is 0"),
     ],
     ids=["no case", "an unknown case", "no elements"],
 )
