@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,11 +11,17 @@ from collections.abc import Iterator
 # Several CPU devices, for tests of sharding: read when JAX starts.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 
+# As in a JAX that has removed what it deprecates: `"pallas"` is then Mosaic GPU on CUDA, from JAX 0.11 on.
+if os.environ.get("TEST_WITHOUT_PALLAS_TRITON"):
+    sys.modules["jax.experimental.pallas.triton"] = None  # type: ignore[assignment]
+
 import compilers
 import jax
 import numpy as np
 import pytest
 import triton_interpreter
+
+from intnumerics.kernels.gpu import pallas
 
 FEW = 4  # points of a grid
 
@@ -44,6 +51,8 @@ def reason_to_skip(item: pytest.Item) -> str | None:
             return reason
     if item.get_closest_marker("interpreted") and (reason := triton_interpreter.reason_to_skip()):
         return reason
+    if item.get_closest_marker("pallas_triton") and not pallas.has_triton():
+        return "needs the Triton lowering of Pallas, which this JAX does not have"
     if item.get_closest_marker("jax_triton") and importlib.util.find_spec("jax_triton") is None:
         return "needs jax-triton: pip install 'intnumerics[triton]'"
     if item.get_closest_marker("ptx"):

@@ -62,18 +62,21 @@ class Where:
 
 
 COMPILED = {  # for a device that is not there: an interpreter of PTX runs what the compiler made
-    f"{name}'s compiled code": Where(name, "cuda", "h100") for name in ("xla", "pallas", "jax_triton")
+    f"{name}'s compiled code": Where(name, "cuda", "h100")
+    for name in ("xla", "pallas_triton", "pallas_mosaic_gpu", "jax_triton")
 }
 ON_CPU = {
     "reference": Where("reference", None, "cpu"),
     "xla": Where("xla", None, "cpu"),
-    "pallas-gpu": Where("pallas", "cuda", "cpu"),
+    "pallas_triton": Where("pallas_triton", "cuda", "cpu"),
+    "pallas_mosaic_gpu": Where("pallas_mosaic_gpu", "cuda", "cpu"),
     "pallas-tpu": Where("pallas", "tpu", "cpu"),
 }
 ON_DEVICE = {
     "reference on a GPU": Where("reference", None, "gpu"),
     "xla on a GPU": Where("xla", None, "gpu"),
-    "pallas on a GPU": Where("pallas", "cuda", "gpu"),
+    "pallas_triton on a GPU": Where("pallas_triton", "cuda", "gpu"),
+    "pallas_mosaic_gpu on a GPU": Where("pallas_mosaic_gpu", "cuda", "gpu"),
     "jax_triton on a GPU": Where("jax_triton", "cuda", "gpu"),
     "reference on a TPU": Where("reference", None, "tpu"),
     "xla on a TPU": Where("xla", "tpu", "tpu"),
@@ -87,6 +90,8 @@ def marks(where: Where) -> list[pytest.MarkDecorator]:
     needed = [getattr(pytest.mark, mark)] if mark else []
     if where.name == "jax_triton":
         needed.append(pytest.mark.interpreted if where.device == "cpu" else pytest.mark.jax_triton)
+    if where.name == "pallas_triton":
+        needed.append(pytest.mark.pallas_triton)
     return needed
 
 

@@ -75,6 +75,24 @@ def test_labels_in_an_inner_scope_and_branches_backward() -> None:
     np.testing.assert_array_equal(threads(body, 32), np.arange(32))
 
 
+def test_a_register_of_inner_braces_is_another_one() -> None:
+    """NVIDIA's "Inline PTX Assembly in CUDA": braces make the names of an `asm` unique, however often it is there."""
+    body = "\tmov.b32 %o, 1;\n\tmov.b32 %a, 2;\n"
+    for number in (10, 20):
+        body += f"\t{{\n\t.reg .b32 %a, s<2>;\n\t.reg .pred q;\n\tmov.b32 %a, {number};\n\tadd.s32 s1, %a, %t;\n"
+        body += "\tsetp.lt.u32 q, %t, 16;\n\t@!q mov.b32 s1, 0;\n\t{\n\t.reg .b32 s1;\n\tmov.b32 s1, 7;\n\t}\n"
+        body += "\tadd.s32 %o, %o, s1;\n\t}\n"
+    body += "\tadd.s32 %o, %o, %a;"
+    t = np.arange(32)
+    np.testing.assert_array_equal(threads(body, 32), np.where(t < 16, 3 + 30 + 2 * t, 3))
+
+
+def test_what_inner_braces_declare_holds_nothing_at_first() -> None:
+    body = "\t{\n\t.reg .b32 s;\n\tmov.b32 s, 1;\n\t}\n\t{\n\t.reg .b32 s;\n\tmov.b32 %o, s;\n\t}"
+    with pytest.raises(ptx.AccessError, match="nobody wrote"):
+        threads(body, 32)
+
+
 @pytest.mark.parametrize("leave", ["ret", "exit"])
 def test_threads_that_leave_do_no_more(leave: str) -> None:
     # 9.7.12: "Ends execution of a thread"; "A return instruction executed in a top-level entry routine will terminate
@@ -85,13 +103,15 @@ def test_threads_that_leave_do_no_more(leave: str) -> None:
     np.testing.assert_array_equal(out, np.where(np.arange(64) > 3, 5, 9))
 
 
-BARRIERS = ["bar.sync 0", "barrier.sync 0", "bar.sync 1", "barrier.sync.aligned 3"]
+BARRIERS = ["bar.sync 0", "barrier.sync 0", "bar.sync 1", "barrier.sync.aligned 3", "bar.sync 2, 96"]
+BARRIERS += ["mov.b32 %n, 5; bar.sync %n, 96", "mov.b32 %n, 96; bar.sync 5, %n"]
 
 
 @pytest.mark.parametrize("barrier", BARRIERS)
 def test_shared_memory_behind_a_barrier_is_what_the_others_wrote(barrier: str) -> None:
     # 9.7.13.1 bar: "prior memory accesses requested by this thread are performed relative to all threads
-    # participating".
+    # participating"; "a specifies a logical barrier resource as an immediate constant or register with value 0 through
+    # 15. Operand b specifies the number of threads participating in the barrier."
     body = f"""
     shl.b32 %a, %t, 2;
     mov.b32 %b, tile;
@@ -155,6 +175,48 @@ def test_barriers_that_never_meet_are_a_deadlock() -> None:
     out = np.zeros(64, np.uint32)
     with pytest.raises(ptx.DeadlockError):
         ptx.run(module(f"{THREAD}{apart}\n{STORE}", ["p_o"], DECLARED), out, grid=(1, 1, 1), block=(64, 1, 1))
+
+
+def test_blocks_pass_their_barriers_each_on_its_own() -> None:
+    """9.7.13.1: "Each CTA instance has sixteen barriers": block n loops over n + 1 of them, then its threads store."""
+    body = """
+    mov.u32 %n, %ctaid.x;
+    mad.lo.s32 %i, %n, 64, %t;
+    mul.wide.u32 %y, %i, 4;
+    add.s64 %g, %x, %y;
+    mov.b32 %o, 0;
+$LOOP:
+    bar.sync %n;
+    add.s32 %o, %o, 1;
+    setp.le.u32 %p, %o, %n;
+    @%p bra $LOOP;"""
+    out = np.zeros(5 * 64, np.uint32)
+    ptx.run(module(f"{THREAD}{body}\n{STORE}", ["p_o"], DECLARED), out, grid=(5, 1, 1), block=(64, 1, 1), outputs=(0,))
+    np.testing.assert_array_equal(out.reshape(5, 64), np.arange(1, 6)[:, None] * np.ones(64))
+
+
+def test_a_barrier_orders_what_a_block_does_to_global_memory_and_not_what_others_do() -> None:
+    body = """
+    mov.u32 %n, %ctaid.x;
+    mad.lo.s32 %i, %n, {stride}, %t;
+    mul.wide.u32 %y, %i, 4;
+    add.s64 %g, %x, %y;
+    st.global.b32 [%g], %t;
+    bar.sync 0;
+    mad.lo.s32 %i, %n, {stride}, 63;
+    sub.s32 %i, %i, %t;
+    mul.wide.u32 %y, %i, 4;
+    add.s64 %y, %x, %y;
+    ld.global.b32 %o, [%y];
+    bar.sync 0;"""
+    out = np.zeros(3 * 64, np.uint32)
+    launch = {"grid": (3, 1, 1), "block": (64, 1, 1)}
+    text = module(f"{THREAD}{body.format(stride=64)}\n{STORE}", ["p_o"], DECLARED)
+    ptx.run(text, out, **launch)
+    np.testing.assert_array_equal(out.reshape(3, 64), np.tile(np.arange(64)[::-1], (3, 1)))
+    text = module(f"{THREAD}{body.format(stride=32)}\n{STORE}", ["p_o"], DECLARED)
+    with pytest.raises(ptx.RaceError):
+        ptx.run(text, out, **launch)
 
 
 def test_grids_depend_on_none_here() -> None:

@@ -21,6 +21,7 @@ JUDGED = [
     # test_ptx_integers.py
     rf"(add|sub|min|max|(mul|mad)\.(lo|hi))\.{INTEGER}",
     r"(mul|mad)\.wide\.[us](16|32)",
+    r"(add|min|max)\.[us]16x2",
     r"(abs|neg)\.s(16|32|64)",
     r"bfe\.[us](32|64)",
     r"prmt\.b32",
@@ -107,14 +108,18 @@ LEFT_OUT += ["set.lt.u32.s32 %r0, %t, %t", "rcp.rn.f32 %r0, %t", "sqrt.rn.f32 %r
 LEFT_OUT += [
     "max.relu.s32 %r0, %t, %t",
     "mad.rn.f32 %r0, %t, %t, %t",
-    "add.u16x2 %r0, %t, %t",
+    "sub.u16x2 %r0, %t, %t",  # 9.7.1.2: of 16, 32 or 64 bits
+    "add.sat.u16x2 %r0, %t, %t",
 ]
 LEFT_OUT += ["atom.global.add.u32 %r0, [%y], 1", "cvt.rn.satfinite.e4m3x2.f32 %h0, %t, %t", "mov.u32 %r0, %clock"]
 LEFT_OUT += [
     "ld.b32 %r0, [%x]",
     "st.b32 [%y], %t",
     "cvta.shared.u64 %d0, %d0",
-    "bar.sync 0, 32",
+    "bar.sync 0, 64",  # of more threads than the block has
+    "bar.sync 0, %t",
+    "elect.sync %r0, -1",
+    "fence.acq_rel.gpu",
     "bar.red.popc.u32 %r0, 0, %q",
 ]
 APPROXIMATE = [
@@ -226,12 +231,12 @@ def test_an_unknown_directive_in_a_kernel_is_named_with_its_line(directive: str)
     ("twice", "name"),
     [
         ("$HERE:\n\tmov.b32 %r0, 1;\n$HERE:", "$HERE"),
-        ("{\n\t.reg .b32 %t;\n}", "%t"),
+        (".reg .b32 %t;", "%t"),
+        ("{\n\t.reg .b32 %u;\n\t.reg .b64 %u;\n}", "%u"),
         (".shared .b8 tile[4];\n.shared .b8 tile[8];", "tile"),
     ],
 )
 def test_a_name_that_is_declared_twice_is_refused(twice: str, name: str) -> None:
-    """Names that are declared in inner braces are those of the kernel here."""
     with pytest.raises(ptx.UnsupportedError, match=f"[{name[0]}]{name[1:]} for the second time"):
         launch(twice)
 

@@ -31,6 +31,21 @@ def test_binary_arithmetic_is_that_of_integers_in_the_width_and_sign_of_the_type
     hold(body, got, [w & (1 << width) - 1 for w in want], [a, b])
 
 
+@pytest.mark.parametrize("kind", ["u16", "s16"])
+@pytest.mark.parametrize("operation", ["add", "min", "max"])
+def test_packed_arithmetic_is_that_of_each_half(operation: str, kind: str) -> None:
+    """9.7.1.1 add: ".type = { .u16, .u32, .u64, .s16, .s32, .s64, .u16x2, .s16x2 }"; 9.7.1.12 min, 9.7.1.13 max."""
+    a, b = pairs(integers(16), integers(16))
+    a, b = (np.concatenate([(x << 16) | x[::-1], (x[::-1] << 16) | x]) for x in (a, b))
+
+    def half(x: int, y: int) -> int:
+        return BINARY[operation](integer(x, kind), integer(y, kind), 16) & 0xFFFF
+
+    want = [half(x >> 16, y >> 16) << 16 | half(x, y) for x, y in zip(map(int, a), map(int, b), strict=True)]
+    body = f"{operation}.{kind}x2 %o, %a, %b;"
+    hold(body, run(body, [a, b], [32, 32], 32), want, [a, b])
+
+
 @pytest.mark.parametrize("operation", ["add", "sub"])
 def test_saturation_limits_a_sum_to_the_extremes_of_s32(operation: str) -> None:
     """9.7.1.1 add: ".sat limits result to MININT..MAXINT (no overflow) for the size of the operation"."""

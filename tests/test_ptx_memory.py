@@ -159,6 +159,27 @@ def test_parameters_of_every_width_are_read_by_value() -> None:
     assert out.tobytes() == b"".join(value.tobytes() for value in values)
 
 
+HALF = "mov.b16 %h0, 9; mov.b32 %r0, {%h0, %h1}; shfl.sync.idx.b32 %r1, %r0, 0, 31, -1; mov.b32 {%h2, %h3}, %r1; "
+KNOWN = ["st.global.b16 [%y], %h2", "st.global.b16 [%y], %r1", "mov.b32 {%h3, _}, %r1; st.global.b16 [%y], %h3"]
+KNOWN += [f"cvt.u16.{kind} %h3, %r1; st.global.b16 [%y], %h3" for kind in ("u32", "s32")]
+UNKNOWN = ["st.global.b16 [%y], %h3", "st.global.b32 [%y], %r1", "mov.b32 {_, %h2}, %r1; st.global.b16 [%y], %h2"]
+UNKNOWN += ["cvt.sat.u16.u32 %h2, %r1; st.global.b16 [%y], %h2", "add.s32 %r1, %r1, 1; st.global.b16 [%y], %r1"]
+UNKNOWN += ["cvt.u64.u32 %d0, %r1; st.global.b16 [%y], %d0", "mov.b32 %r2, %r1; st.global.b32 [%y], %r2"]
+
+
+@pytest.mark.parametrize(
+    ("case", "is_known"), [*((case, True) for case in KNOWN), *((case, False) for case in UNKNOWN)]
+)
+def test_a_register_may_hold_something_in_one_half_only(case: str, is_known: bool) -> None:
+    """Not of the manual: compilers exchange 16 bits in a register whose other half, like %h1 here, nobody wrote."""
+    body = f"\t{HALF}{case};".replace("; ", ";\n\t")
+    if is_known:
+        assert once(body, BYTES, 2) == bytes([9, 0])
+    else:
+        with pytest.raises(ptx.AccessError, match="nobody wrote"):
+            once(body, BYTES, 4)
+
+
 def test_special_registers_count_threads_and_blocks_with_x_fastest() -> None:
     # 10.1 to 10.4: %tid, %ntid, %ctaid, %nctaid; 10.3 %laneid; a warp is of threads in the order of x, then y, then z.
     block, grid = (5, 4, 3), (2, 3, 2)

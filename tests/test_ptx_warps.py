@@ -80,6 +80,38 @@ def test_a_ballot_has_a_bit_for_each_lane() -> None:
     np.testing.assert_array_equal(threads(body, 32), [15] * 4 + [0] * 28)
 
 
+def test_one_member_is_elected_the_same_one_for_a_mask() -> None:
+    # 9.7.13.15 elect.sync: "elects one predicated active leader thread from among a set of threads specified by
+    # membermask. laneid of the elected thread is returned"; "p is set to True for the leader thread, and False for all
+    # other threads"; "the same leader thread is elected for the same membermask every time". Which one is left open.
+    leaders = {}
+    for result in ("%s", "_"):
+        for mask in (0xFFFFFFFF, 0xFFFFFF00, 0x80000001, 0x80000000, 0x00F00000):
+            body = f"\tmov.b32 %o, 0;\n\tmov.b32 %s, 0;\n\tmov.b32 %i, {mask};\n\tshr.u32 %i, %i, %t;\n"
+            body += "\tand.b32 %i, %i, 1;\n\tsetp.eq.u32 %q, %i, 0;\n\t@%q bra $END;\n"
+            body += f"\telect.sync {result}|%p, {mask};\n\tselp.b32 %o, 256, 128, %p;\n\tor.b32 %o, %o, %s;\n$END:"
+            found = threads(body, 32)
+            members = np.flatnonzero(mask >> np.arange(32) & 1)
+            assert (np.delete(found, members) == 0).all()
+            [leader] = np.flatnonzero(found & 256)
+            assert leader == leaders.setdefault(mask, leader)
+            assert leader in members
+            lane = leader if result == "%s" else 0
+            np.testing.assert_array_equal(found[members], np.where(members == leader, 256, 128) | lane)
+
+
+def test_an_election_is_of_each_warp_and_its_members_are_there() -> None:
+    # 9.7.13.15: "wait until all threads in the membermask execute the elect instruction"; "The behavior of elect.sync
+    # is undefined if the executing thread is not in membermask."
+    found = threads("\telect.sync %s|%p, -1;\n\tselp.b32 %o, 1, 0, %p;", 96)
+    assert found.reshape(3, 32).sum(axis=1).tolist() == [1, 1, 1]
+    for mask, active in ((-1, 4), (7, 4)):
+        body = f"\tmov.b32 %o, 0;\n\tsetp.ge.u32 %q, %t, {active};\n\t@%q bra $END;\n"
+        body += f"\telect.sync %s|%p, {mask};\n$END:"
+        with pytest.raises(ptx.DeadlockError):
+            threads(body, 32)
+
+
 @pytest.mark.parametrize("count", [20, 32, 96])
 def test_warps_are_of_one_block(count: int) -> None:
     """10: a warp is of one block, the last one perhaps not full: lanes, votes and shuffles of blocks are apart."""

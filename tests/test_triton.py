@@ -1,9 +1,12 @@
 """The kernels of jax-triton: versions that work together, blocks and numbers of every kind, programs around them."""
 
 import dataclasses
+import itertools
 import os
 import pathlib
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from importlib import metadata
@@ -22,6 +25,7 @@ import triton_interpreter
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from oracle import assert_same_bits
+from packaging.requirements import Requirement  # of pytest
 from test_kernels import assert_is_formula
 
 from intnumerics import IntNumerics, quantize, quantize_to_int
@@ -126,12 +130,20 @@ def test_a_missing_package_is_named_with_how_to_install_it(found: dict[str, str]
         lower(by_name, jax.ShapeDtypeStruct((16,), jnp.float32))
 
 
-def test_what_the_extra_installs_works_with_every_line_of_jax_that_is_tested(found: dict[str, str]) -> None:
+RELEASES = {"jax-triton": ("0.3.0", "0.3.1", "0.4.0", "0.4.1"), "triton": ("3.5.1", "3.6.0", "3.7.0", "3.7.1", "3.9.0")}
+
+
+@pytest.mark.parametrize("jax_version", ["0.10.2", "0.11.2", "0.12.0.1"])
+def test_what_the_extra_installs_works_with_every_line_of_jax_that_is_tested(
+    found: dict[str, str], jax_version: str
+) -> None:
     project = tomllib.loads((pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-    lowest = dict(requirement.split(",")[0].split(">=") for requirement in project["optional-dependencies"]["triton"])
-    assert set(lowest) == {"jax-triton", "triton"}
-    for jax_version in ("0.10.2", "0.11.2", "0.12.0.1"):
-        found.update(lowest | {"jax": jax_version})
+    extra = [Requirement(requirement) for requirement in project["optional-dependencies"]["triton"]]
+    installed = [[v for v in RELEASES[package.name] if v in package.specifier] for package in extra]
+    assert [package.name for package in extra] == ["jax-triton", "triton"]
+    assert all(installed)
+    for jax_triton_version, triton_version in itertools.product(*installed):
+        found.update({"jax": jax_version, "jax-triton": jax_triton_version, "triton": triton_version})
         supported_versions.check()
 
 
@@ -266,3 +278,59 @@ def test_a_program_calls_the_kernels(program: Callable[..., Any], kernels: int) 
     calls = [name for name in re.findall(r"custom_call @([\w.$]+)\(", text) if "triton" in name]
     assert len(calls) == kernels
     assert not [name for name in calls if name.startswith("__gpu$xla")], "Pallas' kernels"
+
+
+# What JAX 0.11 and later deprecate: the module that Pallas' kernels import, and the code behind it.
+PALLAS_TRITON = ("jax.experimental.pallas.triton", "jax._src.pallas.triton")
+
+# Compiles every operation for an H100, and prints the programs, machine code of the kernels included.
+COMPILES = """
+import sys
+
+sys.modules |= dict.fromkeys(sys.argv[1].split(), None)  # so that an import of these modules fails
+
+import jax
+import jax.numpy as jnp
+
+from bench.aot.cuda import h100
+from intnumerics import IntNumerics, quantize, quantize_to_int
+from intnumerics.stochastic_rounding import PhiloxUniform
+
+NUMERICS = IntNumerics(8, True, True, True, True, True, None).replace(noise_fn=PhiloxUniform())
+
+
+def quantized(x, residual):
+    y = quantize(x, NUMERICS, key=jax.random.key(0), implementation="jax_triton", residual=residual)
+    return y.astype(jnp.float32).sum()
+
+
+programs = (
+    lambda x: quantize_to_int(x, NUMERICS, key=jax.random.key(0), implementation="jax_triton"),
+    jax.grad(lambda x: quantized(x, "mask")),
+    jax.grad(lambda x: quantized(x, "x")),
+)
+x = jax.ShapeDtypeStruct((64, 1024), jnp.bfloat16, sharding=jax.NamedSharding(h100(), jax.P()))
+for program in programs:
+    with jax.set_mesh(h100()):
+        print(jax.jit(program).lower(x).compile().as_text())
+"""
+
+
+@pytest.mark.aot
+@pytest.mark.jax_triton
+def test_the_kernels_compile_to_the_same_programs_without_pallas_lowering_to_triton() -> None:
+    root = pathlib.Path(__file__).parent.parent
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
+
+    def compiled_without(*modules: str) -> str:
+        command = [sys.executable, "-c", COMPILES, " ".join(modules)]
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    found = compiled_without(*PALLAS_TRITON)
+    # To integers; forward with the mask, and backward from it; backward from x, for which the forward is not needed.
+    assert found.count('custom_call_target="triton_kernel_call"') == 1 + 2 + 1
+    assert found == compiled_without()

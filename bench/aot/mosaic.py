@@ -63,8 +63,8 @@ def launch(call: str) -> Launch:
     text = _without_places(_unquoted(quoted), is_serialized=True)
     if text not in _dumps():
         raise FileNotFoundError(
-            "Mosaic dumped no such kernel: it compiles each once in a process, and did so before bench.aot.mosaic.folder "
-            "was called"
+            "Mosaic did not dump this kernel: it compiles each once in a process, and did so before "
+            "bench.aot.mosaic.folder was called"
         )
     return _launch(*_dumps()[text])
 

@@ -28,11 +28,9 @@ def quantize(
     if noise is not None:
         noise = _after(jnp.broadcast_to(noise, x.shape), examples, done)
     rest = xla.quantize(_after(x, examples, done), noise, spec, platform="cuda")
-    y, *packed = rest if isinstance(rest, tuple) else (rest,)
-    return [
-        _written(result, part, at)
-        for result, part, at in zip(results, (y, *packed), (done, done // 8)[: len(results)], strict=True)
-    ]
+    parts = rest if isinstance(rest, tuple) else (rest,)
+    starts = (done, done // 8)[: len(parts)]
+    return [_written(result, part, at) for result, part, at in zip(results, parts, starts, strict=True)]
 
 
 def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, done: int, result: jax.Array) -> jax.Array:

@@ -55,13 +55,13 @@ def of_floats(
     return lambda high, low: np.stack(np.broadcast_arrays(convert(low), convert(high)), axis=-1)
 
 
-def define(modifiers: str, result: Kind, source: Kind, compute: Compute) -> None:
-    form = Form((result,), (source,) * result.lanes, compute, is_relaxed=not result.letter == source.letter == "f")
+def define(modifiers: str, result: Kind, source: Kind, compute: Compute, low: int = 64) -> None:
+    form = Form((result,), (source,) * result.lanes, compute, not result.letter == source.letter == "f", low)
     FORMS[f"cvt{modifiers}.{result.name}.{source.name}"] = form
 
 
 for source, result in itertools.product(INTEGERS, INTEGERS):
-    define("", result, source, np.positive)  # which wraps when it is stored
+    define("", result, source, np.positive, low=result.bits)  # which wraps when it is stored
     if not np.can_cast(source.dtype, result.dtype):
         define(".sat", result, source, exactly(operator.pos, result, clamps=True))
 for integer, number in itertools.product(INTEGERS, FLOATS):

@@ -36,6 +36,8 @@ THUNK = re.compile(r"^ *(\d+): (\w+) +\[.*?\] +(.*)$", re.MULTILINE)
 LAUNCH = re.compile(r"(\S+) grid: \[([\d, ]+)\] threads: \[([\d, ]+)\] +shared_memory: (\d+) bytes")
 INFO = re.compile(r'profile_annotation: "(.*?)"\s+thunk_id: (\d+)')
 VALUE = re.compile(r"^allocation (\d+):|^ value: <\d+ ([\w.-]+)(?:\{(\d+)\})? @\d+> \(size=(\d+),offset=(\d+)\)", re.M)
+OFFSET = re.compile(r'"byte_offset":"(\d+)","byte_stride":"0"')
+IN_UPDATE = {"parameter", "bitcast", "copy", "constant", "dynamic-update-slice"}
 ENTRY = re.compile(r"\.entry ([\w$]+)")
 
 
@@ -118,7 +120,7 @@ class Dump:
                 raise FileNotFoundError(f"XLA dumped {len(found)} files *{ending}, not one: was a cached program used?")
             return found[0].read_text()
 
-        program = one("_gpu_after_optimizations.txt").partition("\nENTRY ")[2]
+        self.computations, _, program = one("_gpu_after_optimizations.txt").partition("\nENTRY ")
         self.instructions = [
             Instruction(name, kind, operation, inside, rest, bool(root))
             for root, name, kind, operation, inside, rest in LINE.findall(program)
@@ -134,6 +136,18 @@ class Dump:
             allocation = int(number) if number else allocation
             if name:
                 self.places[f"{name}/{index or 0}"] = Place(allocation, int(size), int(offset))
+
+    def copied_to(self, one: Instruction) -> int | None:
+        """The byte from which a fusion copies its second operand into the first, in place; None if it is a kernel."""
+        if [kind for kind, _ in self.thunks.get(one.name, [])] != ["kDynamicSliceFusion"]:
+            return None
+        name = one.rest.partition("calls=")[2].partition(",")[0]
+        lines = LINE.findall(self.computations.partition(f"\n{name} ")[2].partition("\n}")[0])
+        *_, (_, _, _, operation, _, rest) = lines
+        found = OFFSET.search(rest)
+        if operation != "dynamic-update-slice" or not found or {line[3] for line in lines} - IN_UPDATE:
+            raise one.unsupported("it became kDynamicSliceFusion, and does more than copy to a place that is known")
+        return int(found[1])
 
     def kernel(self, one: Instruction, operands: tuple[Place, ...], results: tuple[Place, ...]) -> Kernel:
         """The one kernel that an instruction became. Its parameters are the operands, then the results."""

@@ -22,13 +22,15 @@ MODES = {"": "n", ".rn": "n", ".rz": "z", ".rm": "m", ".rp": "p"}
 class Form(NamedTuple):
     """The types of the results and the sources of an instruction, and how the former follow from the latter.
 
-    Registers have the widths of these types; if `is_relaxed`, they may be wider, as the manual allows for `cvt`.
+    Registers have the widths of these types; if `is_relaxed`, they may be wider, as the manual allows for `cvt`. The
+    result depends on so many of the lowest bits of a source: `low`.
     """
 
     results: tuple[Kind, ...]
     sources: tuple[Kind, ...]
     compute: Compute
     is_relaxed: bool = False
+    low: int = 64
 
 
 FORMS: dict[str, Form] = {}
@@ -89,6 +91,9 @@ for kind in INTEGERS:
     if kind.letter == "s":
         define("abs", kind, 1, np.abs)
         define("neg", kind, 1, np.negative)
+for kind in (KINDS["u16x2"], KINDS["s16x2"]):
+    for name, operation in (("add", np.add), ("min", np.minimum), ("max", np.maximum)):
+        define(name, kind, 2, operation)
 for name, operation in (("add", operator.add), ("sub", operator.sub)):
     define(f"{name}.sat", KINDS["s32"], 2, exactly(operation, KINDS["s32"], clamps=True))
 for kind, (name, sources) in itertools.product(FLOATS, (("add", 2), ("sub", 2), ("mul", 2), ("fma", 3))):

@@ -33,4 +33,4 @@ KINDS = {"pred": Kind("pred", "p", 1, np.bool_)}
 KINDS |= {f"{letter}{n}": Kind(f"{letter}{n}", letter, n, UNSIGNED[n]) for letter in "bu" for n in SIGNED}
 KINDS |= {f"s{n}": Kind(f"s{n}", "s", n, SIGNED[n]) for n in SIGNED}
 KINDS |= {name: Kind(name, "f", np.dtype(dtype).itemsize * 8, dtype) for name, dtype in FLOATS.items()}
-KINDS |= {f"{name}x2": Kind(f"{name}x2", "f", 32, FLOATS[name], 2) for name in ("f16", "bf16")}
+KINDS |= {f"{n}x2": KINDS[n]._replace(name=f"{n}x2", bits=32, lanes=2) for n in ("u16", "s16", "f16", "bf16")}

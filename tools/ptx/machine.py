@@ -59,9 +59,10 @@ class Blocks:
     """Blocks that run together: registers by name, program counters, and which threads execute the instruction.
 
     A thread may read a register that it did not write: the value is unknown, and so is what is computed from it. It is
-    an error if an address, a stored value or a decision depends on an unknown value.
+    an error if an address, a stored value or a decision depends on an unknown value. A register may be known in part:
+    instructions that move bits keep track of each.
 
-    Threads are numbered through all the blocks. If blocks have barriers or shared memory, each runs alone.
+    Threads are numbered through all the blocks. If blocks have shared memory, each runs alone.
     """
 
     def __init__(self, launch: Launch, numbers: Sequence[int], execution: Execution) -> None:
@@ -73,12 +74,12 @@ class Blocks:
         self.lanes, self.warps = thread % WARP, self.threads // WARP
         self.position = np.stack([block, thread], axis=-1)  # of each thread: its block, and where it is in that
         self.pc = np.zeros(self.threads.size, np.int64)
-        self.waits = np.zeros(self.threads.size, bool)  # at a barrier
+        self.waits = np.full(self.threads.size, -1)  # the barrier at which a thread is
         self.steps = 0  # how many instructions were executed
-        self.phase = 0  # how many barriers it has passed
+        self.phase = 0  # how many barriers have been passed
         self.warp_phases = np.zeros(self.threads.size, np.int64)  # how many of a warp each thread has passed
         self.registers: dict[str, np.ndarray] = {}
-        self.known: dict[str, np.ndarray] = {}  # which threads wrote a register, if not all did
+        self.unset: dict[str, np.ndarray] = {}  # of each register the bits that are unknown, if any are
         shared = Region("shared memory", 0, np.zeros(launch.shared, np.uint8), np.zeros(launch.shared, bool))
         self.spaces = {**launch.spaces, "shared": Memory(shared)}
         self.special = {"%laneid": self.lanes, "%warpid": thread // WARP}
@@ -93,7 +94,7 @@ class Blocks:
     def run(self) -> None:
         """Runs all threads to their end."""
         while (self.pc < self.end).any():
-            ready = (self.pc < self.end) & ~self.waits
+            ready = (self.pc < self.end) & (self.waits < 0)
             if not ready.any():  # the threads that have not exited are all at a barrier
                 self.release()
                 continue
@@ -110,18 +111,20 @@ class Blocks:
 
     def release(self) -> None:
         """Lets all threads behind the barrier at which they wait."""
-        places = sorted({int(at) - 1 for at in self.pc[self.waits]})
-        if len({self.code[at].operands for at in places}) > 1:
-            block, lines = self.position[0, 0], [self.code[at].line for at in places]
+        waiting = self.waits >= 0
+        blocks = np.unique(np.stack([self.position[waiting, 0], self.waits[waiting]]), axis=1)[0]
+        for block in blocks[1:][blocks[1:] == blocks[:-1]]:
+            places = np.unique(self.pc[waiting & (self.position[:, 0] == block)] - 1)
+            lines = [self.code[at].line for at in places]
             raise DeadlockError(f"block {block}: threads wait at different barriers, on lines {lines}")
-        self.waits[:] = False
+        self.waits[:] = -1
         self.phase += 1
 
     def execute(self, at: int, together: np.ndarray) -> bool:
         """Executes the instruction at a place; whether all these threads go on with the next one."""
         self.at, self.instruction, self.together, self.active = at, self.code[at], together, together
         self.written: dict[str, np.ndarray] = {}
-        self.doubt: dict[str, np.ndarray] = {}  # of each register that was read: the threads that did not write it
+        self.doubt: dict[str, np.ndarray] = {}  # of registers that were read: the threads for which it is unknown
         opcode, jumped = self.instruction.opcode, None
         self.steps += 1
         if self.steps > LIMIT:
@@ -165,8 +168,14 @@ class Blocks:
             raise UnsupportedError(f"{name} is not a register")
         return kind
 
-    def read(self, operand: Operand, kind: Kind, is_relaxed: bool = False) -> np.ndarray:
-        """The numbers of an operand, one for each thread or one for all."""
+    def unset_bits(self, operand: Operand, kind: Kind) -> np.ndarray:
+        """The bits of an operand that are unknown, one number for each thread or one for all."""
+        if operand not in self.launch.entry.registers or operand in self.registers:
+            return self.unset.get(str(operand), np.zeros(1)).astype(UNSIGNED[kind.bits])
+        return ~np.zeros(1, UNSIGNED[kind.bits])
+
+    def read(self, operand: Operand, kind: Kind, is_relaxed: bool = False, low: int = 64) -> np.ndarray:
+        """The numbers of an operand, one for each thread or one for all; what is read for depends on its `low` bits."""
         if isinstance(operand, int):
             if not -(1 << kind.bits - 1) <= operand < 1 << kind.bits:
                 raise UnsupportedError(f"operand {operand:#x} has more bits than .{kind.name}")
@@ -183,8 +192,9 @@ class Blocks:
         else:
             width = self.register(operand).bits
             bits = self.registers.get(operand, np.zeros(1, UNSIGNED[width]))
-            if operand in self.known or operand not in self.registers:
-                self.doubt[operand] = ~self.known.get(operand, np.zeros_like(self.active))
+            if operand in self.unset or operand not in self.registers:
+                unknown = self.unset_bits(operand, kind) & np.array((1 << min(low, kind.bits)) - 1, UNSIGNED[kind.bits])
+                self.doubt[operand] = np.broadcast_to(unknown != 0, self.active.shape)
         self.check_width(operand, width, kind, is_relaxed)
         return kind.of(bits if width == kind.bits else bits.astype(UNSIGNED[kind.bits]))
 
@@ -195,8 +205,18 @@ class Blocks:
                 raise AccessError(f"{self.here(unknown & self.active)}: depends on register {name}, which nobody wrote")
         return numbers
 
-    def write(self, operand: Operand, numbers: np.ndarray, kind: Kind, is_relaxed: bool = False) -> None:
-        """Writes numbers to a register of the active threads; one that is wider is filled with the sign, or zeros."""
+    def write(
+        self,
+        operand: Operand,
+        numbers: np.ndarray,
+        kind: Kind,
+        is_relaxed: bool = False,
+        unset: np.ndarray | None = None,
+    ) -> None:
+        """Writes numbers to a register of the active threads; one that is wider is filled with the sign, or zeros.
+
+        `unset` are the bits that are unknown. If it is left out, they are all if there is a doubt.
+        """
         if operand == "_":
             return
         name = str(operand)
@@ -204,16 +224,16 @@ class Blocks:
         self.check_width(name, width, kind, is_relaxed)
         if width != kind.bits:
             bits = (bits.view(SIGNED[kind.bits]) if kind.letter == "s" else bits).astype(UNSIGNED[width])
-        known = self.active if not self.doubt else self.active & ~np.any([*self.doubt.values()], axis=0)
+        if unset is None:
+            unset = np.any([*self.doubt.values()], axis=0) if self.doubt else np.zeros(1, bool)
+            unset = np.where(unset, ~np.zeros(1, bits.dtype), np.zeros(1, bits.dtype))
         if not self.active.all():
-            old = self.registers.get(name)
-            known = known | ~self.active & self.known.get(name, np.full(known.shape, old is not None))
-            bits = bits if old is None else np.where(self.active, bits, old)
+            unset = np.where(self.active, unset, self.unset_bits(name, self.register(name)))
+            bits = np.where(self.active, bits, self.registers.get(name, bits))
         self.registers[name] = self.written[name] = np.broadcast_to(bits, self.active.shape)
-        if known.all():
-            self.known.pop(name, None)
-        else:
-            self.known[name] = known
+        self.unset.pop(name, None)
+        if unset.any():
+            self.unset[name] = np.broadcast_to(unset, self.active.shape)
 
     def check_width(self, name: str, width: int, kind: Kind, is_relaxed: bool) -> None:
         if width != kind.bits and not (is_relaxed and width > kind.bits > 1):
@@ -231,7 +251,7 @@ def compute(block: Blocks) -> None:
     names = elements(first)
     if len(sources) != len(form.sources) or len(names) > len(form.results):
         raise UnsupportedError(f"{len(names)} results and {len(sources)} sources")
-    numbers = [block.read(s, kind, form.is_relaxed) for s, kind in zip(sources, form.sources, strict=True)]
+    numbers = [block.read(s, kind, form.is_relaxed, form.low) for s, kind in zip(sources, form.sources, strict=True)]
     found = form.compute(*numbers)
     for name, kind, value in zip(names, form.results, found if isinstance(found, tuple) else (found,), strict=False):
         block.write(name, value, kind, form.is_relaxed)

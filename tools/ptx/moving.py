@@ -1,11 +1,13 @@
 """The instructions that move data: between registers, from and to memory, and between the threads of a warp."""
 
+import math
+
 import numpy as np
 
-from .errors import DeadlockError
+from .errors import DeadlockError, UnsupportedError
 from .kinds import KINDS, UNSIGNED
 from .machine import HANDLERS, PRED, Blocks, elements
-from .memory import Place
+from .memory import WARP, Place
 from .parser import Address, Operand
 
 B32, B64 = KINDS["b32"], KINDS["b64"]
@@ -21,18 +23,22 @@ def move(block: Blocks) -> None:
     kind = KINDS[block.instruction.opcode.rpartition(".")[2]]
     result, source = block.operands(2)
     if not isinstance(source, tuple) and not isinstance(result, tuple):
-        block.write(result, block.read(source, kind), kind)
+        block.write(result, block.read(source, kind), kind, unset=block.unset_bits(source, kind))
         return
     parts = source if isinstance(source, tuple) else elements(result)
     if kind.letter != "b" or (part := KINDS.get(f"b{kind.bits // len(parts)}")) is None:
         raise block.unknown()
     if isinstance(source, tuple):
-        whole = [block.read(e, part).astype(kind.dtype) << (i * part.bits) for i, e in enumerate(parts)]
-        block.write(result, sum(whole[1:], whole[0]), kind)
+        whole, unset = (
+            sum(one(e, part).astype(kind.dtype) << kind.dtype(i * part.bits) for i, e in enumerate(parts))
+            for one in (block.read, block.unset_bits)
+        )
+        block.write(result, whole, kind, unset=unset)
     else:
-        whole = block.read(source, kind)
+        whole, unset = block.read(source, kind), block.unset_bits(source, kind)
         for i, element in enumerate(parts):
-            block.write(element, (whole >> (i * part.bits)).astype(part.dtype), part)
+            bits, open_bits = ((each >> (i * part.bits)).astype(part.dtype) for each in (whole, unset))
+            block.write(element, bits, part, unset=open_bits)
 
 
 def transfer(block: Blocks) -> None:
@@ -91,14 +97,13 @@ def shuffle(block: Blocks) -> None:
     inside = ways[mode] >= last if mode == "up" else ways[mode] <= last
     thread = block.threads - block.lanes + np.where(inside, ways[mode], block.lanes)
     values = np.broadcast_to(block.read(source, B32), block.active.shape)
-    unknown = ~block.active if not block.doubt else ~block.active | np.any([*block.doubt.values()], axis=0)
     name, *predicate = elements(first)
     if predicate:
-        block.doubt.clear()
-        block.write(predicate[0], inside, PRED)
-    at = np.minimum(thread, block.threads.size - 1)  # "the thread is inactive": its value is unknown
-    block.doubt = {str(source): unknown[at] | (thread != at)}
-    block.write(name, values[at], B32)
+        block.write(predicate[0], inside, PRED, unset=np.zeros(1, bool))
+    at = np.minimum(thread, block.threads.size - 1)
+    unset = np.broadcast_to(block.unset_bits(source, B32), block.active.shape)[at]
+    is_inactive = ~block.active[at] | (thread != at)  # "the thread is inactive": its value is unknown
+    block.write(name, values[at], B32, unset=np.where(is_inactive, ~np.zeros_like(unset), unset))
 
 
 def vote(block: Blocks) -> None:
@@ -114,19 +119,26 @@ def vote(block: Blocks) -> None:
 
 def elect(block: Blocks) -> None:
     """`elect.sync`: which of the members leads is left open by the manual; here it is the lowest."""
-    (name, predicate), mask = block.operands(2)
+    first, mask = block.operands(2)
+    if len(elements(first)) != 2:
+        raise UnsupportedError(f"{len(elements(first))} results where 2 are expected")
     members(block, mask)
     masks = block.certain(np.broadcast_to(block.read(mask, B32), block.active.shape))
     leader = np.log2(np.maximum(masks & ~masks + 1, 1)).astype(np.uint32)
-    block.write(name, leader, B32)
-    block.write(predicate, leader == block.lanes, PRED)
+    for name, value, kind in zip(elements(first), (leader, leader == block.lanes), (B32, PRED), strict=True):
+        block.write(name, value, kind)
 
 
 def barrier(block: Blocks) -> bool:
-    """`bar.sync`: of a block."""
-    if block.operands(1)[0] not in range(16):
-        raise block.unknown()
-    block.waits |= block.active
+    """`bar.sync`: of all threads of a block. A barrier of some of them would order only what those do."""
+    number, *count = (
+        block.certain(np.broadcast_to(block.read(one, B32), block.active.shape)[block.active])
+        for one in block.instruction.operands
+    )
+    whole = -(-math.prod(block.launch.block) // WARP) * WARP
+    if number.max() > 15 or len(count) > 1 or any((each != whole).any() for each in count):
+        raise UnsupportedError(f"a barrier of other than all {whole} threads, or not of 0 to 15")
+    block.waits[block.active] = number
     return block.jump(block.at + 1)
 
 

@@ -1,8 +1,10 @@
 """PTX text to instructions, with the registers, variables and labels that they name."""
 
+import collections
 import dataclasses
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .errors import UnsupportedError
@@ -99,11 +101,13 @@ def parse(text: str) -> Module:
 class _Parser:
     """The module as far as it was read, the kernel that is read, and the depth of braces.
 
-    Names that are declared in inner braces are those of the kernel, so a second declaration raises.
+    A register that is declared in inner braces has another name in the kernel: what it is, `scopes` say for each depth.
+    Labels and variables are the kernel's, so a second declaration raises.
     """
 
     def __init__(self) -> None:
         self.module, self.kernel, self.depth = Module({}, {}), Entry("", [], {}), 0
+        self.scopes: list[dict[str, str]] = []
 
     def take(self, found: re.Match[str], line: int) -> None:
         """Takes the next item of the text in."""
@@ -120,10 +124,12 @@ class _Parser:
             add(self.kernel.labels, label, len(self.kernel.code))
         elif brace:
             self.depth += 1 if brace == "{" else -1
+            self.scopes = [*self.scopes, {}] if brace == "{" else self.scopes[:-1]
         elif statement and statement.startswith(".reg"):
-            self.registers(statement.rstrip())
+            self.registers(statement.rstrip(), line)
         elif statement and statement[0] != ".":
-            self.kernel.code.append(instruction(statement.rstrip(), line))
+            one, names = instruction(statement.rstrip(), line), collections.ChainMap(*self.scopes[::-1])
+            self.kernel.code.append(renamed(one, names) if names else one)
 
     def entry(self, name: str, parameters: str, about: str) -> None:
         if not re.fullmatch(rf"\s*(?:{ABOUT})*", about):
@@ -132,12 +138,14 @@ class _Parser:
         self.kernel = Entry(name, [variable(one) for one in parameters.split(",") if one.strip()], numbers)
         add(self.module.entries, name, self.kernel)
 
-    def registers(self, text: str) -> None:
+    def registers(self, text: str, line: int) -> None:
         if (found := REGISTERS.fullmatch(text)) is None:
             raise UnsupportedError("registers of another form")
         for name, count in re.findall(rf"({NAME})\s*(?:<(\d+)>)?", found[2]):
             for one in [f"{name}{i}" for i in range(int(count))] if count else [name]:
-                add(self.kernel.registers, one, KINDS[found[1]])
+                if self.scopes:
+                    add(self.scopes[-1], one, f"{one}@{line}")
+                add(self.kernel.registers, f"{one}@{line}" if self.scopes else one, KINDS[found[1]])
 
 
 def add(names: dict[str, Any], name: str, value: Any) -> None:
@@ -171,6 +179,24 @@ def instruction(text: str, line: int) -> Instruction:
         raise UnsupportedError("unknown instruction")
     guard, opcode, operands = found.groups()
     return Instruction(line, " ".join(text.split()), opcode, listed(operands), guard)
+
+
+def renamed(one: Instruction, names: Mapping[str, str]) -> Instruction:
+    """The instruction with other names of registers."""
+
+    def rename(what: Operand) -> Operand:
+        match what:
+            case str():
+                return "!" * what.startswith("!") + names.get(what.lstrip("!"), what.lstrip("!"))
+            case tuple():
+                return tuple(map(rename, what))
+            case Address(base, offset):
+                return Address(rename(base), offset)
+            case _:
+                return what
+
+    guard = str(rename(one.guard)) if one.guard else None
+    return one._replace(operands=tuple(map(rename, one.operands)), guard=guard)
 
 
 def listed(text: str) -> tuple[Operand, ...]:

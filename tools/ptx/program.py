@@ -24,10 +24,11 @@ NUMBER = re.compile(r"-?(?:inf|nan|[\d.]+(?:e[+-]?\d+)?)")
 
 @dataclasses.dataclass(frozen=True)
 class Copy:
-    """A copy of an array within the device's memory."""
+    """A copy of an array within the device's memory, to a byte of another."""
 
     source: Place
     target: Place
+    at: int = 0
 
 
 class Program:
@@ -80,6 +81,8 @@ class Program:
                 self._constants[results[0]] = _bytes(_literal(one))
             case "copy":
                 self._steps.append(Copy(operands[0][0], results[0]))
+            case _ if (at := dump.copied_to(one)) is not None:
+                self._steps.append(Copy(operands[1][0], results[0], at))
             case _:
                 self._steps.append(dump.kernel(one, sum(operands, ()), results))
         return results
@@ -111,7 +114,9 @@ class Program:
         self.executions = []
         for step in self._steps:
             if isinstance(step, Copy):
-                memory[step.target] = memory[step.source].copy()
+                source = memory[step.source]
+                memory.setdefault(step.target, np.empty(step.target.size, np.uint8))
+                memory[step.target][step.at : step.at + source.size] = source
             else:
                 traced = trace[1:] if trace and trace[0] == step.name else None
                 self.executions.append(_launch(step, memory, blocks=blocks.get(step.name), trace=traced))

@@ -80,6 +80,7 @@ def run(
     if trace is not None and not (trace[0] in chosen and 0 <= trace[1] < math.prod(block)):
         raise ValueError(f"trace is {trace}: a block that runs, and a thread below {math.prod(block)}")
     spaces = {space: Memory() for space in ("global", "const", "param")}
+    spaces[""] = spaces["global"]  # of a generic address, which is one in global memory: see `moving.move`
     symbols, total = place(spaces, module.variables.values(), shared)
     for i, (parameter, buffer) in enumerate(zip(kernel.parameters, buffers, strict=True)):
         align = alignments[i] if alignments else parameter.align or 4
@@ -87,8 +88,8 @@ def run(
         symbols[parameter.name] = (i + 1) << SPAN
         spaces["param"].add(Region(parameter.name, symbols[parameter.name], data, is_constant=True))
     launch, execution = Launch(kernel, grid, block, symbols, spaces, total, trace or (-1, -1)), Execution()
-    # Blocks run together, because it takes less time; but one at a time if their threads wait for each other.
-    alone = total or math.prod(block) % WARP or any(one.opcode.startswith("bar") for one in kernel.code)
+    # Blocks run together, because it takes less time; but one at a time if they have memory or a warp of their own.
+    alone = total or math.prod(block) % WARP
     size = 1 if alone else max(1, TOGETHER // math.prod(block))
     with np.errstate(all="ignore"):
         for start in range(0, len(chosen), size):
