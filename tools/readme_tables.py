@@ -23,9 +23,10 @@ FORMULAS = {
     "hash": "the formula, a hash of the index in four lines",
 }
 Variant = tuple[str, str]  # an operation and who does it, as `python -m bench` names them
+PALLAS = f"{OURS}, pallas_triton"  # what `"pallas"` is on `GPU`
 MEASURED: tuple[tuple[str, Variant | None, Variant], ...] = (  # on a CPU and on a GPU
-    ("none", ("quantize", OURS), (TO_INT8, f"{OURS}, pallas")),
-    ("`PhiloxUniform`, in a kernel", None, (DRAWN, f"{OURS}, pallas")),
+    ("none", ("quantize", OURS), (TO_INT8, PALLAS)),
+    ("`PhiloxUniform`, in a kernel", None, (DRAWN, PALLAS)),
     ("`PhiloxUniform`, fused by XLA", (PHILOX, OURS), (DRAWN, f"{OURS}, xla")),
     *(
         (f"`{noise}`", (f"quantize with {noise}", OURS), (f"{TO_INT8} with {noise}", OURS))
@@ -129,10 +130,10 @@ def instructions() -> str:
 
 def fusion() -> str:
     """What fusion is worth on a GPU, for docs/implementations.md."""
-    exponent, names = GPU_ELEMENTS.bit_length() - 1, ("xla", "pallas")
-    heads = (f"H100, 2^{exponent} elements of bfloat16 to int8", *(f'`"{name}"`, us' for name in names))
+    exponent, ours = GPU_ELEMENTS.bit_length() - 1, {"xla": f"{OURS}, xla", "pallas": PALLAS}
+    heads = (f"H100, 2^{exponent} elements of bfloat16 to int8", *(f'`"{name}"`, us' for name in ours))
     return markdown(heads, [
-        (title, *(f"{1e6 * gpu_seconds(operation, f'{OURS}, {name}'):.0f}" for name in names))
+        (title, *(f"{1e6 * gpu_seconds(operation, name):.0f}" for name in ours.values()))
         for title, operation in CHAINS.items()
     ])  # fmt: skip
 
