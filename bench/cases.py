@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bench import arrays
-from bench.names import INTERPRETED
+from bench.names import INTERPRETED, INTERPRETED_MOSAIC
 from bench.operations import Operation, operations
 from intnumerics.kernels import TABLE
+from intnumerics.kernels.gpu.pallas import has_triton
 
 DTYPES = ("float32", "bfloat16")
 EXPONENTS = (12, 15, 18, 21, 24, 27)
@@ -41,10 +42,10 @@ def implementations(platform: str) -> tuple[str, ...]:
 
 
 def here(platform: str, interpreted: bool = False) -> tuple[str, ...]:
-    """Those that can run here, but for the reference; without a GPU, `interpreted` adds the kernel for CUDA."""
-    absent = {"reference", "" if importlib.util.find_spec("jax_triton") else "jax_triton"}
-    found = tuple(name for name in implementations(platform) if name not in absent)
-    return (*found, INTERPRETED) if interpreted and platform != "cuda" else found
+    """Those that can run here, but for the reference; without a GPU, `interpreted` adds the kernels for CUDA."""
+    has = {"reference": False, "pallas_triton": has_triton(), "jax_triton": importlib.util.find_spec("jax_triton")}
+    found = tuple(name for name in implementations(platform) if has.get(name, True))
+    return (*found, INTERPRETED, INTERPRETED_MOSAIC) if interpreted and platform != "cuda" else found
 
 
 def select(

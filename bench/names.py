@@ -4,5 +4,5 @@ OURS = "intnumerics"  # with implementation=None; "intnumerics, xla" is that one
 FORMULA = "FJFormer's formula"
 SEED = f"{FORMULA}, threefry"  # what ratios are to, where there is noise; without, FORMULA
 EAGER = ", eager"
-INTERPRETED = "pallas in interpret mode"  # a kernel for CUDA on a CPU, for rehearsals
+INTERPRETED, INTERPRETED_MOSAIC = (f"{name} in interpret mode" for name in ("pallas", "pallas_mosaic_gpu"))  # on a CPU
 COMPILED = "PyTorch's torch.compile of the formula"

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench import baselines, libraries, variant
-from bench.names import FORMULA, INTERPRETED, OURS
+from bench.names import FORMULA, INTERPRETED, INTERPRETED_MOSAIC, OURS
 from bench.variant import Function, Variant
 from intnumerics import IntNumerics, quantize, quantize_to_int
 
@@ -57,8 +57,8 @@ class Operation:
 
 def how(name: str | None) -> dict[str, Any]:
     """The arguments of our functions that run an implementation, by the name that it has in the results."""
-    if name == INTERPRETED:
-        return {"implementation": "pallas", "interpret": "cuda"}
+    if name in (INTERPRETED, INTERPRETED_MOSAIC):
+        return {"implementation": name.split()[0], "interpret": "cuda"}
     return {"implementation": name}
 
 

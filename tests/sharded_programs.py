@@ -26,7 +26,7 @@ from intnumerics.stochastic_rounding import PhiloxUniform
 COLLECTIVE = re.compile(
     r"all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute|ragged-all-to-all|reduce-scatter"
 )
-KERNEL = re.compile(r'custom_call_target="(?:tpu_custom_call|__gpu\$xla\.gpu\.triton)"')
+KERNEL = re.compile(r'custom_call_target="(?:tpu_custom_call|__gpu\$xla\.gpu\.triton|mosaic_gpu\w*)"')
 INT8 = IntNumerics(8, True, True, True, True, True, None)
 SHAPE, LARGE = (64, 128, 1024), (4096, 2048, 1024)  # the large one has 2**33 elements
 BOTH_AXES = P("rows", "lanes")
@@ -57,7 +57,9 @@ def cases(platform: str) -> Iterator[Case]:
     On a TPU kernels need `Explicit` axes, as libtpu has no `custom_partitioning`.
     """
     explicit = AxisType.Explicit
-    many, most, chosen = ("8 H100",) * 2 + ((None, "pallas"),) if platform == "cuda" else ("8 v6e", "512 v5p", (None,))
+    many, most, chosen = "8 v6e", "512 v5p", (None,)
+    if platform == "cuda":
+        many, most, chosen = "8 H100", "8 H100", (None, "pallas_triton", "pallas_mosaic_gpu")
     for implementation in chosen:
         axes = AxisType.Auto if platform == "cuda" else explicit
         yield Case(many, "forward", implementation, axes, noise=False)

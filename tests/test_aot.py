@@ -6,9 +6,25 @@ import pytest
 from compilers import Compilers
 
 from bench.aot.chips import CHIPS, count, reports
+from bench.aot.report import CASES
 from bench.baselines import GENERATORS
 
 SLOW_ON_V4 = ("int8", "bfloat16 with mask")  # where it takes at least twice the bundles of a v5e
+
+MOSAIC = "pallas_mosaic_gpu"
+# What its kernels do not do, so that XLA does it, and of which arrays XLA does the elements after the last whole block.
+NOT_IN_MOSAIC = {
+    "quantize bfloat16 with shared noise",
+    "quantize bfloat16 with shared noise, 2**32 + 4096",
+    "quantize float32 with mask, 1",
+    "quantize float32 with mask, 3x50257",
+}
+AFTER_THE_LAST_BLOCK = {
+    "quantize float32 with mask, 10000019",
+    "quantize bfloat16 with mask, 2**31 + 5",
+    "quantize bfloat16 with Philox, 2**31 + 5",
+    "clip gradient from mask, bfloat16, 2**31 + 5",
+}
 
 PLATFORMS = ("cuda", "jax_triton", "tpu")
 COMPLETE = ("h100", "v5e", "v6e")  # the chips for which every ceiling is held by compiling; the stored counts have all
@@ -36,13 +52,16 @@ def rows(report: dict[str, Any]) -> Rows:
     return {(row["case"], row["chip"]): row for row in report["cases"]}
 
 
-def kernels_of(report: dict[str, Any]) -> str:
-    """What the names of our kernels begin with."""
-    return "jax_triton" if report["platform"] == "jax_triton" else "pallas"
+def kernels_of(report: dict[str, Any]) -> tuple[str, ...]:
+    """Whose kernels are ours, which is what the names of cases begin with."""
+    return {"cuda": ("pallas_triton", MOSAIC), "jax_triton": ("jax_triton",), "tpu": ("pallas",)}[report["platform"]]
 
 
 def ceilings(platform: str) -> dict[tuple[str, str], float]:
-    """What each count may be at most: instructions per element, or bundles per 1,024 elements."""
+    """What each count may be at most: instructions per element, or bundles per 1,024 elements.
+
+    Those of Mosaic GPU's kernels are held to Triton's.
+    """
     floats = ("float32", "bfloat16")
     if platform == "jax_triton":
         ours = "jax_triton: quantize"
@@ -52,13 +71,14 @@ def ceilings(platform: str) -> dict[tuple[str, str], float]:
         back = {(f"jax_triton: clip gradient from {what}, {d}", "h100"): 5.0 for d in floats for what in ("mask", "x")}
         return found | back | {(f"{ours} bfloat16 with Philox and mask", "h100"): 22.5}
     if platform == "cuda":
-        found = {(f"pallas: quantize {d}{to}", "h100"): 7.0 for d in (*floats, "float16") for to in ("", " -> int8")}
-        found |= {(f"pallas: quantize {d} with mask", "h100"): 11.0 for d in (*floats, "float16")}
-        found |= {(f"pallas: quantize {d} with Philox", "h100"): 18.0 for d in (*floats, "float16")}
-        found |= {(f"pallas: quantize {d} -> int8 with Philox", "h100"): 19.0 for d in (*floats, "float16")}
+        ours = "pallas_triton: quantize"
+        found = {(f"{ours} {d}{to}", "h100"): 7.0 for d in (*floats, "float16") for to in ("", " -> int8")}
+        found |= {(f"{ours} {d} with mask", "h100"): 11.0 for d in (*floats, "float16")}
+        found |= {(f"{ours} {d} with Philox", "h100"): 18.0 for d in (*floats, "float16")}
+        found |= {(f"{ours} {d} -> int8 with Philox", "h100"): 19.0 for d in (*floats, "float16")}
         # On an H100 blocks of more instructions per element, and so more blocks, were measured to take less time.
-        found |= {(f"pallas: quantize {d} with Philox", "h100"): 22.5 for d in floats}
-        return found | {("pallas: quantize bfloat16 with Philox and mask", "h100"): 21.0}
+        found |= {(f"{ours} {d} with Philox", "h100"): 22.5 for d in floats}
+        return found | {(f"{ours} bfloat16 with Philox and mask", "h100"): 21.0}
     found = {}
     for chip in ("v5e", "v5p", "v6e"):
         found |= {(f"pallas: quantize {d}{to}", chip): 3.0 for d in floats for to in ("", " -> int8")}
@@ -88,8 +108,8 @@ def bound_by_arithmetic(report: dict[str, Any], names: set[str]) -> list[tuple[s
 
 def test_memory_bounds_the_kernels_that_draw_nothing(report: dict[str, Any]) -> None:
     operations = ("quantize {}", "quantize {} with mask", "clip gradient from mask, {}", "clip gradient from x, {}")
-    names = {f"{kernels_of(report)}: {o.format(d)}" for o in operations for d in ("float32", "bfloat16")}
-    slow = bound_by_arithmetic(report, names | {f"{kernels_of(report)}: quantize bfloat16 -> int8"})
+    cases = {o.format(d) for o in operations for d in ("float32", "bfloat16")} | {"quantize bfloat16 -> int8"}
+    slow = bound_by_arithmetic(report, {f"{who}: {case}" for who in kernels_of(report) for case in cases})
     assert not [(case, chip) for case, chip in slow if chip != "v4" or not case.endswith(SLOW_ON_V4)]
 
 
@@ -97,18 +117,42 @@ def test_memory_bounds_the_kernels_that_draw_on_their_chip(report: dict[str, Any
     """Philox on a GPU, and what the generator of a TPU draws from v5e on: there noise is free."""
     noise = "with hardware noise" if report["platform"] == "tpu" else "with Philox"
     kinds = ("float32", "bfloat16", "bfloat16 -> int8")
-    slow = bound_by_arithmetic(report, {f"{kernels_of(report)}: quantize {kind} {noise}" for kind in kinds})
+    names = {f"{who}: quantize {kind} {noise}" for who in kernels_of(report) for kind in kinds}
+    slow = bound_by_arithmetic(report, names)
     assert not [(case, chip) for case, chip in slow if chip != "v4"]
 
 
 def test_a_kernel_on_a_gpu_takes_fewer_instructions_than_any_noise_of_the_formula(report: dict[str, Any]) -> None:
     if report["platform"] != "cuda":
         pytest.skip("about GPUs")
+    found, case = rows(report), "quantize bfloat16 -> int8 with"
+    ours = [count(found[f"{who}: {case} Philox", "h100"]) for who in kernels_of(report)]
+    theirs = [count(found[f"formula: {case} {generator}", "h100"]) for generator in GENERATORS]
+    assert max(ours) < min(theirs)
+
+
+def of_mosaic(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rows of Mosaic GPU by what their cases are."""
+    if report["platform"] != "cuda":
+        pytest.skip("about GPUs")
+    return {case.partition(": ")[2]: row for (case, _), row in rows(report).items() if case.startswith(MOSAIC)}
+
+
+def test_mosaic_gpu_takes_at_most_a_twentieth_more_instructions_than_triton(report: dict[str, Any]) -> None:
     found = rows(report)
-    ours = found["pallas: quantize bfloat16 -> int8 with Philox", "h100"]
-    for generator in GENERATORS:
-        theirs = found[f"formula: quantize bfloat16 -> int8 with {generator}", "h100"]
-        assert count(ours) < count(theirs), generator
+    ours = {what: count(row) for what, row in of_mosaic(report).items() if what not in NOT_IN_MOSAIC}
+    assert {*CASES, "quantize float32 with Philox", "quantize bfloat16 -> int8 with Philox"} <= set(ours)
+    pairs = {what: (mosaic, count(found[f"pallas_triton: {what}", "h100"])) for what, mosaic in ours.items()}
+    assert not {what: pair for what, pair in pairs.items() if pair[0] > 1.05 * pair[1]}
+
+
+def test_mosaic_gpu_is_one_kernel_and_xla_adds_only_what_follows_the_last_block(report: dict[str, Any]) -> None:
+    found = of_mosaic(report)
+    ours = {what: row["kernels"] - row["kernels_of_xla"] for what, row in found.items()}
+    assert {what: number for what, number in ours.items() if number != 1} == dict.fromkeys(NOT_IN_MOSAIC, 0)
+    assert {what for what, row in found.items() if ours[what] and row["kernels_of_xla"]} == AFTER_THE_LAST_BLOCK
+    for what in AFTER_THE_LAST_BLOCK:  # in place
+        assert found[what]["bytes_per_element"] == found[what]["least_bytes_per_element"], what
 
 
 def test_no_count_grew_by_a_tenth_since_it_was_stored(report: dict[str, Any]) -> None:
@@ -133,6 +177,12 @@ def test_no_kernel_has_a_temporary_array(report: dict[str, Any]) -> None:
             assert row["temporary_bytes"] <= 1 << 16, (case, chip)
 
 
+def moves(case: str, load: int, store: int) -> set[str]:
+    """The instructions that load and store so many bits; Mosaic GPU does not say that the memory is a device's."""
+    space = "" if case.startswith(MOSAIC) else "G"
+    return {f"LD{space}.E.{load}", f"ST{space}.E.{store}".removesuffix(".32")}
+
+
 def test_h100_kernels_do_not_spill_and_move_128_bits_at_a_time(report: dict[str, Any]) -> None:
     if report["platform"] == "tpu":
         pytest.skip("about machine code for CUDA")
@@ -142,13 +192,12 @@ def test_h100_kernels_do_not_spill_and_move_128_bits_at_a_time(report: dict[str,
         assert row["spill_bytes"] == 0, case
         if "Philox" in case:  # which has a test of its own
             continue
-        if case.endswith(("3x50257", "10000019", "mask, 1", "2**31 + 5")):  # a masked tail, or rows that XLA pads
+        if row["kernels_of_xla"] or case.endswith(("10000019", "mask, 1", "2**31 + 5")):  # a masked tail
             continue
-        values = {name: n for name, n in row["memory"].items() if name.startswith(("LDG", "STG"))}
-        narrow = [name for name in values if not name.endswith(".128")]
-        assert not narrow or "mask" in case, (case, values)  # whose bytes are few
-        assert any(name.startswith("LDG.E.128") for name in values), (case, values)
-        assert any(name.startswith("STG.E.128") for name in values), (case, values)
+        moved = {name for name in row["memory"] if not name.startswith(("LDS", "STS"))}
+        expected = moves(case, 128, 64 if case.startswith(MOSAIC) and "int8" in case else 128)
+        assert expected <= moved, (case, moved)
+        assert moved == expected or "mask" in case, (case, moved)  # whose bytes are few
 
 
 def test_h100_kernels_that_draw_noise_keep_it_in_registers(report: dict[str, Any]) -> None:
@@ -160,16 +209,20 @@ def test_h100_kernels_that_draw_noise_keep_it_in_registers(report: dict[str, Any
     for case, row in drawing.items():
         memory = dict(row["memory"])
         assert not [name for name in memory if name.startswith(("LDS", "STS"))], (case, memory)
-        if case.endswith("2**31 + 5"):  # a masked tail
+        if case.endswith("2**31 + 5"):  # a masked tail, or what XLA does after the last block
             continue
-        assert memory.pop("LDG.E") == 4, case  # the seed
+        seed = {"LDG.E": 4}
+        if case.startswith(MOSAIC):
+            seed = {"LDG.E.128": 1} if "seeds" in case else {"LDG.E.64": 2}
+        assert {name: memory.pop(name) for name in seed} == seed, case
         if "mask" in case:
-            memory.pop("STG.E.U8")
-        load, store = ("64" if "int32" in case else "128"), ("64" if "int8" in case else "128")
-        if kernels == "jax_triton" and "float32 -> int8" in case:  # four columns at a time, which it does not join
-            store = "32"
-        expected = {f"LDG.E.{load}", f"STG.E.{store}".removesuffix(".32")}
-        assert set(memory) == expected, (case, memory)
+            memory.pop("STG.E.U8" if "STG.E.U8" in memory else "ST.E.U8")
+        load, store = (64 if "int32" in case and not case.startswith(MOSAIC) else 128), (64 if "int8" in case else 128)
+        if (
+            case.startswith("jax_triton") and "float32 -> int8" in case
+        ):  # four columns at a time, which it does not join
+            store = 32
+        assert set(memory) == moves(case, load, store), (case, memory)
 
 
 def test_xla_fuses_the_stream_with_its_neighbours_on_a_gpu(report: dict[str, Any]) -> None:

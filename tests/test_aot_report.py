@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from bench.aot import cuda, tpu
+from bench.aot import cuda, tpu, traffic
 from bench.aot.__main__ import measured
 from bench.aot.cases import cases
 from bench.aot.chips import CHIPS, counts, reports
@@ -16,8 +16,9 @@ TARGET = (pathlib.Path(cuda.__file__).parent / "h100.txtpb").read_text()
 
 PROGRAM = """HloModule jit_f
 
-%fused (p: u32[2]) -> u32[1000] {
-  ROOT %p = u32[1000]{0} iota(), iota_dimension=0
+%fused (p: u32[2]) -> (u32[250], u32[750]) {
+  %p = u32[2]{0} parameter(0)
+  ROOT %q = (u32[250]{0}, u32[750]{0}) rng-bit-generator(%p), algorithm=rng_default
 }
 
 ENTRY %main.4 (x.1: bf16[1000], w.1: u32[2]) -> (s8[1000], pred[3]) {
@@ -27,6 +28,51 @@ ENTRY %main.4 (x.1: bf16[1000], w.1: u32[2]) -> (s8[1000], pred[3]) {
   %get-tuple-element.3 = u32[750]{0} get-tuple-element(%loop_xor_fusion.2), index=1
   %pallas_call.3 = f32[10,100]{1,0} custom-call(%x.1, /*index=1*/%get-tuple-element.3), custom_call_target="triton"
   ROOT %tuple.1 = (s8[1000]{0}, pred[3]{0}) tuple(%pallas_call.3)
+}
+"""
+
+IN_PLACE = """HloModule jit_f
+
+%update (p.0: f32[1000], p.1: f32[1000]) -> f32[1000] {
+  %p.0 = f32[1000]{0} parameter(0)
+  %p.1 = f32[1000]{0} parameter(1)
+  %bitcast.1 = f32[1,1000]{1,0} bitcast(%p.1), metadata={op_name="x"}
+  %slice.1 = f32[1,7]{1,0} slice(%bitcast.1), slice={[0:1], [993:1000]}
+  %bitcast.2 = f32[7]{0} bitcast(%slice.1)
+  %constant.1 = s32[] constant(993)
+  %dynamic-update-slice.1 = f32[1000]{0} dynamic-update-slice(%p.0, %bitcast.2, %constant.1)
+  ROOT %bitcast.3 = f32[1,1000]{1,0} bitcast(%dynamic-update-slice.1)
+}
+
+%pack (p.2: f32[1000]) -> u8[1] {
+  %p.2 = f32[1000]{0} parameter(0)
+  %slice.2 = f32[7]{0} slice(%p.2), slice={[993:1000]}
+  ROOT %reduce.2 = u8[1]{0} reduce(%slice.2), dimensions={0}, to_apply=%add
+}
+
+%both (p.3: f32[1000], p.4: f32[7], p.5: u8[125], p.6: u8[1]) -> (f32[1000], u8[125]) {
+  %p.3 = f32[1000]{0} parameter(0)
+  %p.4 = f32[7]{0} parameter(1)
+  %constant.3 = s32[] constant(993)
+  %dynamic-update-slice.4 = f32[1000]{0} dynamic-update-slice(%p.3, %p.4, %constant.3)
+  %p.5 = u8[125]{0} parameter(2)
+  %p.6 = u8[1]{0} parameter(3)
+  %dynamic-update-slice.5 = u8[125]{0} dynamic-update-slice(%p.5, %p.6, %constant.3)
+  ROOT %tuple.3 = (f32[1000]{0}, u8[125]{0}) tuple(%dynamic-update-slice.4, %dynamic-update-slice.5)
+}
+
+ENTRY %main.4 (x.1: f32[1000], y.1: f32[7], at.1: s32[]) -> u8[125] {
+  %x.1 = f32[1000]{0} parameter(0)
+  %y.1 = f32[7]{0} parameter(1)
+  %at.1 = s32[] parameter(2)
+  %kernel.1 = (f32[1000]{0}, u8[125]{0}) custom-call(%x.1, %x.1), custom_call_target="mosaic_gpu_v2"
+  %get-tuple-element.1 = f32[1000]{0} get-tuple-element(%kernel.1), index=0
+  %get-tuple-element.2 = u8[125]{0} get-tuple-element(%kernel.1), index=1
+  %fusion.1 = f32[1,1000]{1,0} fusion(%get-tuple-element.1, %x.1), kind=kLoop, calls=%update
+  %fusion.2 = u8[1]{0} fusion(%x.1), kind=kInput, calls=%pack, metadata={op_name="f(x)"}
+  %dynamic-update-slice.3 = u8[125]{0} dynamic-update-slice(%get-tuple-element.2, %fusion.2, %at.1)
+  %bitcast.4 = f32[1000]{0} bitcast(%fusion.1)
+  ROOT %fusion.3 = (f32[1000]{0}, u8[125]{0}) fusion(%bitcast.4, %y.1, %dynamic-update-slice.3, %fusion.2), calls=%both
 }
 """
 
@@ -66,8 +112,19 @@ def test_a_time_is_of_the_bytes_or_of_the_slower_of_two_rates() -> None:
 
 
 def test_traffic_is_what_each_kernel_reads_and_writes() -> None:
-    assert cuda.traffic(PROGRAM) == {"loop_xor_fusion_2": (8, 4000), cuda.OURS: (2000 + 3000, 4000)}
-    assert cuda.size_of("(u8[3]{0}, pred[5]{0}, f8e4m3fn[7], u64[])") == 3 + 5 + 7 + 8
+    assert traffic.traffic(PROGRAM) == {"loop_xor_fusion.2": (8, 4000), "pallas_call.3": (2000 + 3000, 4000)}
+    assert traffic.size_of("(u8[3]{0}, pred[5]{0}, f8e4m3fn[7], u64[])") == 3 + 5 + 7 + 8
+
+
+def test_of_an_array_that_is_updated_in_place_only_the_part_is_moved() -> None:
+    rest, packed, mask = 4 * 7, 1, 4 * 7 + 1
+    assert traffic.traffic(IN_PLACE) == {
+        "kernel.1": (4000, 4000 + 125),
+        "fusion.1": (rest, rest),
+        "fusion.2": (rest, packed),
+        "dynamic-update-slice.3": (packed + 4, packed),
+        "fusion.3": (mask, mask),
+    }
 
 
 def test_integers_and_comparisons_go_through_the_alu_and_products_and_what_a_warp_shares_do_not() -> None:
@@ -115,9 +172,16 @@ def test_all_cases_are_stored_and_no_others(platform: str) -> None:
 @pytest.mark.parametrize("platform", reports())
 def test_every_kernel_that_is_stored_is_compiled_for_a_chip_by_the_tests(platform: str) -> None:
     kernels = [case for case in cases(platform) if case.is_kernel]
-    left_out = [case.name.partition(": ")[2] for case in kernels if not case.tested_on()]
-    gpu = ["quantize float16, floor + 0.5", "quantize float16 with noise array"]
-    assert left_out == ([] if platform == "tpu" else gpu)
+    left_out = {case.name.partition(": ")[2] for case in kernels if not case.tested_on()}
+    gpu = {"quantize float16, floor + 0.5", "quantize float16 with noise array"}
+    assert left_out == (set() if platform == "tpu" else gpu)
+
+
+def test_both_compilers_of_pallas_for_cuda_are_given_the_same_cases() -> None:
+    named = [case.name.partition(": ") for case in cases("cuda")]
+    triton, mosaic = ([what for who, _, what in named if who == f"pallas_{name}"] for name in ("triton", "mosaic_gpu"))
+    assert triton
+    assert triton == mosaic
 
 
 def test_nothing_moves_less_than_it_must() -> None:

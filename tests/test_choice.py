@@ -2,17 +2,19 @@
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 from unittest import mock
 
 import jax
 import pytest
 
 from bench import arrays, results
+from bench.gpu import compilers
+from bench.gpu.targets import MOSAIC, NONE_IS_A_KERNEL, TRITON
 from bench.operations import OURS, operations
 from bench.results import COPIES
 from intnumerics import _dispatch
-from intnumerics.kernels.gpu import tuning
+from intnumerics.kernels.gpu import pallas, tuning
 
 pytestmark = pytest.mark.tools
 
@@ -36,13 +38,29 @@ def calls_in(jaxpr: Any) -> Iterator[Any]:
 BY_NAME = {operation.name: operation for operation in operations()}
 
 
+def compiler_of(run: results.Report) -> pallas.Compiler:
+    """The row that `"pallas"` is on the GPU of a run, with a JAX that has both compilers, if both were timed."""
+    has_both = any(MOSAIC in case["results"] for case in run["cases"])
+    return "pallas_mosaic_gpu" if has_both and run["device"] in pallas.MOSAIC_IS_FASTER else "pallas_triton"
+
+
 @functools.cache
-def chosen(name: str, platform: str, device: str, dtype: str, shape: tuple[int, ...]) -> str:
-    """What runs an operation on arrays of a shape on a device, where nobody says."""
+def chosen(
+    name: str,
+    platform: str,
+    device: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    compiler: pallas.Compiler = "pallas_triton",
+) -> str:
+    """What runs an operation on arrays of a shape on a device, where nobody says; `"pallas"` is `compiler` on a GPU."""
     operation = BY_NAME[name]
     types = arrays.types(operation.takes, shape, dtype)
     program = jax.make_jaxpr(operation.ours(None))(*(types[name] for name in operation.takes))
-    with mock.patch.object(tuning, "device_kind", return_value=device if platform == "cuda" else None):
+    with (
+        mock.patch.object(tuning, "device_kind", return_value=device if platform == "cuda" else None),
+        mock.patch.object(pallas, "compiler", return_value=compiler),
+    ):
         names = {
             _dispatch.choose(call, platform, avals, partitioned=False, elsewhere=False).name
             for call, avals in calls_in(program.jaxpr)
@@ -51,11 +69,15 @@ def chosen(name: str, platform: str, device: str, dtype: str, shape: tuple[int, 
     return name
 
 
-def seconds_of_ours(case: results.Measured) -> dict[str, float]:
-    """The time of each implementation that was measured, of those that need no package beside JAX."""
+def seconds_of_ours(case: results.Measured, compiler: pallas.Compiler) -> dict[str, float]:
+    """The time of each implementation that was measured, of those that need no package beside JAX.
+
+    Of Pallas' two compilers only the one that `"pallas"` is for every operation counts.
+    """
+    others = {"eager", "jax_triton", *get_args(pallas.Compiler)} - {compiler}
     names = (name for name, r in case["results"].items() if name.startswith(f"{OURS}, ") and "median_s" in r)
     found = {name.removeprefix(f"{OURS}, "): results.best_seconds(case, name) for name in names}
-    return {name: seconds for name, seconds in found.items() if seconds and name not in ("eager", "jax_triton")}
+    return {name: seconds for name, seconds in found.items() if seconds and name not in others}
 
 
 def differ(case: results.Measured, slow: str, quick: str) -> bool:
@@ -80,17 +102,18 @@ def saved_elsewhere(run: results.Report, case: results.Measured, pick: str, best
     if pick == "xla" and quantization_in(case["operation"]) == case["operation"]:
         return results.best_seconds(case, COPIES[0]) or 0.0
     of = lambda c: (quantization_in(c["operation"]), c["dtype"], results.elements(c))  # noqa: E731
-    others = [seconds_of_ours(c) for c in run["cases"] if of(c) == of(case) and c is not case]
+    others = [seconds_of_ours(c, compiler_of(run)) for c in run["cases"] if of(c) == of(case) and c is not case]
     return sum(seconds[best] - seconds[pick] for seconds in others if {pick, best} <= seconds.keys())
 
 
 def too_slow(run: results.Report) -> list[str]:
     """The cases in which another implementation is faster by more than chance, and by more than the choice saves."""
-    found = []
+    found, compiler = [], compiler_of(run)
     for case in run["cases"]:
-        if not (seconds := seconds_of_ours(case)):
+        if not (seconds := seconds_of_ours(case, compiler)):
             continue
-        pick = chosen(case["operation"], run["platform"], run["device"], case["dtype"], tuple(case["shape"]))
+        where = (run["platform"], run["device"], case["dtype"], tuple(case["shape"]))
+        pick = chosen(case["operation"], *where, compiler)
         best = min(seconds, key=lambda name: seconds[name])
         lost = seconds[pick] - seconds[best]
         if seconds[pick] <= NEAR * seconds[best] or not differ(case, pick, best):
@@ -110,6 +133,21 @@ def test_the_choice_is_within_a_twentieth_of_the_best_or_on_a_gpu_loses_less_tha
     run: results.Report,
 ) -> None:
     assert not too_slow(run)
+
+
+@every_run
+def test_on_a_gpu_pallas_is_the_compiler_whose_kernels_are_quicker(run: results.Report) -> None:
+    if run["platform"] == "cuda":
+        now = compiler_of(run)
+        best, why = compilers.quicker(run["cases"], now)
+        assert now == best, why
+
+
+def test_what_decides_between_two_compilers_is_what_none_gives_to_a_kernel_on_every_gpu() -> None:
+    alone = [name for name, o in BY_NAME.items() if not o.platforms and not name.startswith(CHAINS)]
+    for device in ("a GPU", "NVIDIA H200"):
+        found = [n for n in alone if chosen(n, "cuda", device, "bfloat16", (1 << 28,)).startswith("pallas")]
+        assert sorted(found) == sorted(NONE_IS_A_KERNEL)
 
 
 @every_run
@@ -158,7 +196,7 @@ def test_on_a_gpu_a_choice_may_lose_what_it_saves_in_another_place(
     """On made-up times, of which a copy takes a second, and a kernel saves half of one with noise by itself."""
 
     def case(name: str, shape: list[int], xla: float, pallas: float) -> dict[str, Any]:
-        by_name = {COPIES[0]: 1.0, f"{OURS}, xla": xla, f"{OURS}, pallas": pallas}
+        by_name = {COPIES[0]: 1.0, f"{OURS}, xla": xla, TRITON: pallas, MOSAIC: 0.1}
         found = {name: {"median_s": s, "device_s": s, "quartiles_s": [s, s]} for name, s in by_name.items()}
         return {"operation": name, "dtype": "bfloat16", "shape": shape, "results": found}
 

@@ -137,9 +137,9 @@ def row_case(row: tuning.Row) -> Case:
     """The case of a row that was measured."""
     names = {tuning.FROM_MASK: "mask", tuning.FROM_X: "x"}
     if row.operation in names:
-        return Case("pallas", (SIZE,), ("h100",), row.dtype, backward=names[row.operation])
+        return Case("pallas_triton", (SIZE,), ("h100",), row.dtype, backward=names[row.operation])
     to, noise = "int8" * ("to int8" in row.operation), "Philox" * ("noise drawn" in row.operation)
-    case = Case("pallas", (SIZE,), ("h100",), row.dtype, to=to, noise=noise, mask="with mask" in row.operation)
+    case = Case("pallas_triton", (SIZE,), ("h100",), row.dtype, to=to, noise=noise, mask="with mask" in row.operation)
     assert tuning.quantization(case.spec, bool(noise)) == row.operation
     return case
 

@@ -13,6 +13,8 @@ from bench.gpu import measure, steps, targets
 from bench.names import FORMULA, OURS, SEED
 from bench.operations import operations
 from intnumerics.kernels import KERNEL_DTYPES
+from intnumerics.kernels.gpu import pallas
+from intnumerics.kernels.gpu.pallas import Compiler
 from tools import tune
 from tools.tune_search import cases as tuner_cases
 
@@ -41,9 +43,15 @@ def test_the_cases_of_targets_are_measured_in_the_order_of_their_worth_and_each_
 
 
 def test_the_tuner_tries_the_kernels_of_the_most_valuable_cases_first_and_then_all_others() -> None:
-    found = [(case.operation, case.dtype) for case in tune.in_order(1024)]
-    assert sorted(found) == sorted((case.operation, case.dtype) for case in tuner_cases(1024, KERNEL_DTYPES))
-    assert found[:3] == [(name, "bfloat16") for name in tune.FIRST]
+    found = [case.name for case in tune.in_order(1024)]
+    both: tuple[Compiler, ...] = ("pallas_triton", "pallas_mosaic_gpu")
+    assert sorted(found) == sorted(case.name for case in tuner_cases(1024, KERNEL_DTYPES, both))
+    assert found[:6] == [f"{name}: {operation}, bfloat16" for operation in tune.FIRST for name in both]
+
+
+def test_a_kernel_that_jax_has_removed_is_not_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pallas, "has_triton", lambda: False)
+    assert {case.implementation for case in tune.in_order(1024)} == {"pallas_mosaic_gpu"}
 
 
 # --- cases ------------------------------------------------------------------------------------------------------------

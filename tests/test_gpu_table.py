@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.tools
 FILES = (steps.RUN, steps.BENCH, steps.TESTS, steps.ROWS, steps.LOG, steps.TABLE)
 ROOT = pathlib.Path(__file__).parent.parent
 CARD = "NVIDIA H100 80GB HBM3"
-PALLAS = f"{OURS}, pallas"
+PALLAS, MOSAIC = f"{OURS}, pallas_triton", f"{OURS}, pallas_mosaic_gpu"
 CASE = "quantize to int8 with PhiloxUniform, bfloat16 [268435456]"
 SECOND = "quantize to int8 with PhiloxUniform, bfloat16 [67108864]"
 FAILED = {"error": "XlaRuntimeError: no such instruction"}
@@ -44,7 +45,13 @@ def folder_of(
     known, ran = {"device": CARD, "rehearsal": rehearsal}, {name: {"status": "ran"} for name in steps.SHARES}
     write(folder / steps.RUN, {"about": known, "known": known, "steps": ran | ended})
     bench = {"cases": measured, "planned": [*map(title, keys)], "skipped": ["PyTorch: not installed"]}
-    write(folder / steps.BENCH, bench)
+    write(folder / steps.BENCH, bench | {"pallas": "pallas_triton", "pallas_is_a_choice": True})
+    return folder
+
+
+def add(folder: pathlib.Path, **facts: Any) -> pathlib.Path:
+    """The folder, with other facts about its run."""
+    write(folder / steps.BENCH, steps.read(folder / steps.BENCH) | facts)
     return folder
 
 
@@ -158,6 +165,70 @@ def test_slow_is_not_wrong_and_a_rehearsal_fails_if_anything_was_left_out_and_ha
     text = table.text(folder)
     assert "A REHEARSAL on a CPU" in text
     assert "| rehearsed | Philox bfloat16 to int8, pallas" in text
+
+
+# --- which compiler ---------------------------------------------------------------------------------------------------
+
+TO_EDIT = "MOSAIC_IS_FASTER in kernels/gpu/pallas.py"
+
+
+def advice(folder: pathlib.Path) -> str:
+    """What the last line of the table says, with a test that passed."""
+    (folder / steps.TESTS).write_text(json.dumps({"test": "a", "outcome": "passed"}))
+    return table.text(folder).splitlines()[-1]
+
+
+def test_a_target_of_pallas_is_of_the_one_that_it_is_on_the_card(tmp_path: pathlib.Path) -> None:
+    folder = folder_of(tmp_path, {"copy": 1.0, PALLAS: 1.0, MOSAIC: 2.0})
+    assert verdict(folder, "near copy speed")[1].startswith("1.00x at worst")
+    assert verdict(add(folder, pallas="pallas_mosaic_gpu"), "near copy speed")[1].startswith("0.50x at worst")
+    assert verdict(folder, "Mosaic is not slower than Triton")[1].startswith("0.50x at worst")
+
+
+def test_mosaics_time_over_tritons_is_said_for_each_operation_where_both_were_timed(tmp_path: pathlib.Path) -> None:
+    folder = folder_of(tmp_path, {PALLAS: 1.0, MOSAIC: 0.5}, {PALLAS: 2.0, MOSAIC: 2.5})
+    shares = "0.50 of 2^28 elements by wall time; 1.25 of 2^26 elements by wall time"
+    line = f"Mosaic's time over Triton's | {CARD} | {targets.NOISY}, bfloat16 | {shares}"
+    assert line in table.text(folder).splitlines()
+    folder = folder_of(tmp_path, {PALLAS: 1.0, MOSAIC: wrong(0.5)}, {MOSAIC: 2.5})
+    assert "Mosaic's time over Triton's" not in table.text(folder)
+
+
+@pytest.mark.parametrize(
+    ("pallas", "seconds", "said"),
+    [
+        ("pallas_triton", (0.98, 0.985), f'should be pallas_mosaic_gpu: .*; add "{CARD}" to {TO_EDIT}'),
+        ("pallas_triton", (0.5, 1.9), "should be pallas_mosaic_gpu: Mosaic takes 0.975 of Triton's time"),
+        ("pallas_triton", (0.5, 2.1), "stays pallas_triton: Mosaic takes 1.025 of Triton's time"),
+        ("pallas_triton", (0.995, 0.99), "stays pallas_triton: "),
+        ("pallas_mosaic_gpu", (1.0, 1.0), "stays pallas_mosaic_gpu: "),
+        ("pallas_mosaic_gpu", (1.1, 1.0), f'should be pallas_triton: .*; take "{CARD}" out of {TO_EDIT}'),
+    ],
+)
+def test_the_one_that_is_quicker_by_more_than_a_hundredth_in_the_geometric_mean_should_be_pallas(
+    pallas: str, seconds: tuple[float, float], said: str, tmp_path: pathlib.Path
+) -> None:
+    folder = add(folder_of(tmp_path, *({PALLAS: 1.0, MOSAIC: s} for s in seconds)), pallas=pallas)
+    assert re.search(rf'^which compiler \| {CARD} \| "pallas" {said}', advice(folder))
+
+
+def test_pallas_stays_what_it_is_if_a_result_is_wrong_or_jax_leaves_no_choice_or_nothing_was_compared(
+    tmp_path: pathlib.Path,
+) -> None:
+    quick = {PALLAS: 1.0, MOSAIC: 0.5}
+    folder = folder_of(tmp_path, quick, {PALLAS: 1.0, MOSAIC: wrong(0.5)})
+    assert '"pallas" stays pallas_triton until all results are right: ' in advice(folder)
+    folder = folder_of(tmp_path, quick, tests={"status": "failed", "why": "exit status 1"})
+    assert '"pallas" stays pallas_triton until all results are right: ' in advice(folder)
+    folder = add(folder_of(tmp_path, quick), pallas_is_a_choice=False)
+    assert '"pallas" stays pallas_triton on this JAX: ' in advice(folder)
+    assert advice(folder_of(tmp_path, {PALLAS: 1.0})).endswith("stays pallas_triton: no case was timed with both")
+    assert advice(folder_of(tmp_path, quick, rehearsal=True)).endswith("| rehearsed")
+
+
+def test_how_many_rows_of_the_tuner_each_was_timed_with_is_said(tmp_path: pathlib.Path) -> None:
+    folder = add(folder_of(tmp_path, {PALLAS: 1.0, MOSAIC: 0.5}), rows={"pallas_triton": 14, "pallas_mosaic_gpu": 0})
+    assert "; rows of kernels/gpu/tuning.py for this card: pallas_triton 14, pallas_mosaic_gpu 0; " in advice(folder)
 
 
 def test_the_page_names_the_steps_and_the_files() -> None:

@@ -18,8 +18,8 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_shows_what_a_case_executes_and_what_one_thread_does() -> None:
-    assert "pallas: quantize bfloat16 -> int8" in command("--list").stdout.splitlines()
-    shown = command("pallas: quantize bfloat16 -> int8", "--elements", "4096", "--trace", "0", "1").stdout
+    assert "pallas_triton: quantize bfloat16 -> int8" in command("--list").stdout.splitlines()
+    shown = command("pallas_triton: quantize bfloat16 -> int8", "--elements", "4096", "--trace", "0", "1").stdout
     assert "intnumerics_quantize: grid" in shown
     assert "st.global" in shown
     assert "%tid.x" in shown
@@ -29,8 +29,8 @@ def test_the_command_shows_what_a_case_executes_and_what_one_thread_does() -> No
     ("arguments", "says"),
     [
         ([], "--list"),
-        (["pallas: quantise"], "'pallas: quantise'; --list"),
-        (["pallas: quantize float32", "--elements", "0"], "--elements is 0"),
+        (["pallas_triton: quantise"], "'pallas_triton: quantise'; --list"),
+        (["pallas_triton: quantize float32", "--elements", "0"], "--elements is 0"),
     ],
     ids=["no case", "an unknown case", "no elements"],
 )

@@ -15,7 +15,7 @@ import pytest
 
 from bench import results
 from bench.aot import report
-from bench.aot.chips import count, counts
+from bench.aot.chips import CHIPS, count, counts
 from bench.baselines import GENERATORS
 from intnumerics import kernels
 from tools import bias, readme_tables
@@ -134,14 +134,14 @@ def test_noise_of_rbg_keys_moves_the_bytes_it_says() -> None:
     for chip in ("h100", *TPUS):
         theirs, ours = (
             moved(f"formula: {report.INT8} with rbg", chip),
-            moved(f"pallas: {report.INT8} with Philox", chip),
+            moved(f"{CHIPS[chip].pallas}: {report.INT8} with Philox", chip),
         )
         assert prose.says(README, "Stochastic rounding", theirs, ours), chip
 
 
 @pytest.mark.parametrize(("chip", "noise"), [("h100", "Philox"), *((chip, "hardware noise") for chip in TPUS)])
 def test_a_kernels_noise_is_free_by_the_count_on_an_h100_and_the_hardwares_on_newer_tpus(chip: str, noise: str) -> None:
-    assert counted(f"pallas: {report.INT8} with {noise}", chip) < report.allows(chip)
+    assert counted(f"{CHIPS[chip].pallas}: {report.INT8} with {noise}", chip) < report.allows(chip)
 
 
 # A fact: the ratios of counts, what they are between, and the numbers that a section of a page says of them, if any,
@@ -149,8 +149,9 @@ def test_a_kernels_noise_is_free_by_the_count_on_an_h100_and_the_hardwares_on_ne
 FACTS: dict[str, tuple[list[float], float, float, tuple[str, str, tuple[float | str, ...]] | None]] = {
     "a kernel draws Philox noise on an H100 in half to two thirds of XLA's instructions": (
         [
-            counted(f"pallas: {case} with Philox", "h100") / counted(f"xla: {case} with Philox", "h100")
+            counted(f"{ours}: {case} with Philox", "h100") / counted(f"xla: {case} with Philox", "h100")
             for case in ("quantize float32", "quantize bfloat16", report.INT8)
+            for ours in ("pallas_triton", "pallas_mosaic_gpu")
         ],
         0.4,
         0.67,
@@ -187,8 +188,9 @@ FACTS: dict[str, tuple[list[float], float, float, tuple[str, str, tuple[float | 
     "on an H100 no noise that a user can draw is a match for a kernel": (
         [
             counted(f"formula: {report.INT8} with {generator}", "h100")
-            / counted(f"pallas: {report.INT8} with Philox", "h100")
+            / counted(f"{ours}: {report.INT8} with Philox", "h100")
             for generator in GENERATORS
+            for ours in ("pallas_triton", "pallas_mosaic_gpu")
         ],
         1.5,
         10,
@@ -260,7 +262,7 @@ def test_the_table_of_what_none_picks_has_the_stored_numbers() -> None:
     rows = [row.split(" | ") for row in prose.section(README, "Implementations").splitlines() if row.startswith("| ")]
     why = {case.strip("| "): text for case, *_, text in rows[rows.index(CHOICE_HEADS) + 1 :]}
     us = functools.partial(readme_tables.gpu_seconds, dtype="bfloat16")
-    ours = [f"{readme_tables.OURS}, {name}" for name in ("pallas", "xla")]
+    ours = [readme_tables.PALLAS, f"{readme_tables.OURS}, xla"]
     drawn, fused = (
         [round(1e6 * us(operation, name)) for name in ours]
         for operation in (readme_tables.DRAWN, readme_tables.CHAINS["after layer norm"])

@@ -14,7 +14,7 @@ H200 = "NVIDIA H200"
 
 
 def test_what_it_says_of_noise_on_a_gpu_is_so_in_the_stored_times() -> None:
-    seconds, drawn, pallas = readme_tables.gpu_seconds, readme_tables.DRAWN, "intnumerics, pallas"
+    seconds, drawn, pallas = readme_tables.gpu_seconds, readme_tables.DRAWN, readme_tables.PALLAS
     times = (seconds(drawn, "copy"), seconds(drawn, "copy", device=H200), seconds(drawn, pallas, device=H200))
     assert prose.says(README, "Stochastic rounding", *(round(1e6 * t) for t in times))
     assert seconds(drawn, pallas) < 1.01 * seconds(drawn, "copy")
@@ -24,7 +24,8 @@ def test_what_it_says_of_noise_on_a_gpu_is_so_in_the_stored_times() -> None:
 
 def share(operation: str, dtype: str = "bfloat16", device: str = readme_tables.GPU) -> float:
     """The time of the Pallas kernel divided by that of XLA's form."""
-    pallas, xla = (readme_tables.gpu_seconds(operation, f"intnumerics, {n}", dtype, device) for n in ("pallas", "xla"))
+    names = (readme_tables.PALLAS, "intnumerics, xla")
+    pallas, xla = (readme_tables.gpu_seconds(operation, name, dtype, device) for name in names)
     return pallas / xla
 
 

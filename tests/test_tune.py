@@ -45,7 +45,7 @@ def made_up(seconds: dict[tuple[int, int], float]) -> Callable[..., list[float]]
 
 
 def plain(x: jax.Array, configuration: Configuration, interpret: bool) -> jax.Array:
-    """Stands for a kernel: wrong with 8 warps, and does not compile with blocks of 1,024."""
+    """Stands for a kernel that returns x: wrong with 8 warps, and does not compile with blocks of 1,024."""
     if configuration.block == 1024:
         raise NotImplementedError("no blocks of 1024")
     return x + (configuration.warps == 8)
@@ -72,7 +72,7 @@ def few_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_search_varies_the_elements_of_a_thread_and_then_the_warps(
     seconds: dict[tuple[int, int], float], best: tuple[int, int], gain: float | None
 ) -> None:
-    case = Case("quantize", "float32", ("x",), plain)
+    case = Case("pallas_triton", "quantize", "float32", ("x",), plain, reference=lambda x: x)
     found = tune_search.search(case, 1 << 21, made_up(seconds), comparisons=3)
     assert (found.default, found.best) == (Configuration(4096, 4), Configuration(*best))
     assert found.gain == (None if gain is None else pytest.approx(gain))
@@ -80,11 +80,30 @@ def test_the_search_varies_the_elements_of_a_thread_and_then_the_warps(
     assert {c.warps for c in found.wrong} == {8}
 
 
+@pytest.mark.usefixtures("few_inputs")
+def test_of_mosaic_blocks_are_tried_and_no_warps() -> None:
+    case = Case("pallas_mosaic_gpu", "quantize", "float32", ("x",), plain, reference=lambda x: x)
+    found = tune_search.search(case, 1 << 21, made_up({(16384, 4): 0.9}), comparisons=3)
+    assert (found.default, found.best) == (Configuration(4096, 4), Configuration(16384, 4))
+    [group] = found.groups
+    assert {c.block for c in (*group, *found.failed)} == {1024, 2048, 4096, 8192, 16384}
+
+
+@pytest.mark.usefixtures("few_inputs")
+def test_a_default_that_is_wrong_is_found_and_nothing_is_kept() -> None:
+    case = Case("pallas_triton", "quantize", "float32", ("x",), plain, reference=lambda x: x + 1)
+    found = tune_search.search(case, 1 << 21, made_up({}), comparisons=3)
+    assert "elements differ from those of the reference" in found.wrong[found.default]
+    assert tune.row_of(found, "a GPU", "", "") is None
+
+
 def test_what_is_tried_has_8_to_64_elements_a_thread_in_blocks_of_1024_to_16384() -> None:
     expected = {(b, w) for b in (1024, 2048, 4096, 8192, 16384) for w in (1, 2, 4, 8, 16) if 8 <= b // (32 * w) <= 64}
-    assert {(c.block, c.warps) for c in tune_search.candidates()} == expected
+    assert {(c.block, c.warps) for c in tune_search.candidates("pallas_triton")} == expected
+    of_mosaic = {(c.block, c.warps) for c in tune_search.candidates("pallas_mosaic_gpu")}
+    assert of_mosaic == {(b, 4) for b in (1024, 2048, 4096, 8192, 16384)}
     for default in (*tuning.defaults("quantize"), *tuning.defaults("quantize, noise drawn")):
-        assert default in tune_search.candidates()
+        assert all(default in tune_search.candidates(name) for name in tune_search.WARPS)
 
 
 def test_differing_elements_are_counted_by_their_bits() -> None:
@@ -124,12 +143,14 @@ def test_a_table_that_has_lost_its_marks_is_not_written() -> None:
         tune.rewritten(tune.PATH.read_text().replace("# fmt: on", ""), (ROW,))
 
 
-def test_a_new_row_replaces_that_of_its_device_dtype_and_operation_and_none_takes_it_out() -> None:
-    other = dataclasses.replace(ROW, dtype="float32")
-    key = (ROW.device, ROW.dtype, ROW.operation)
+def test_a_new_row_replaces_that_of_its_kernel_and_device_and_none_takes_it_out() -> None:
+    other, of_mosaic = (
+        dataclasses.replace(ROW, **change) for change in ({"dtype": "float32"}, {"implementation": "pallas_mosaic_gpu"})
+    )
+    key = tuning.key_of(ROW)
     better = dataclasses.replace(ROW, configuration=Configuration(2048, 2))
-    assert tune.merged((ROW, other), key, better) == (other, better)
-    assert tune.merged((ROW, other), key, None) == (other,)
+    assert tune.merged((of_mosaic, ROW, other), key, better) == (other, better, of_mosaic)
+    assert tune.merged((ROW, other, of_mosaic), key, None) == (other, of_mosaic)
     assert tune.merged((), key, ROW) == (ROW,)
 
 
@@ -145,28 +166,31 @@ def test_a_run_prints_what_it_finds_and_writes_it(
     monkeypatch.setattr(tune, "search", lambda *given, **how: tune_search.search(*given, **how | {"interpret": True}))
     monkeypatch.setattr(tune, "PATH", path)
     monkeypatch.setattr(sys, "argv", ["tune", "--store", "--only", "gradient", "bfloat16"])
+    monkeypatch.setattr(tuning, "device_kind", lambda: None)  # on a GPU too, interpreted
     monkeypatch.setattr(tune.Clock, "__call__", lambda _, programs: made_up({(2048, 4): 0.75})(programs))
     assert tune.tune(tune.arguments(), "a GPU") == {}
     rows = [row for row in table_in(path.read_text()) if row.device == "a GPU"]
-    assert [(row.dtype, row.operation, row.configuration) for row in rows] == [
-        ("bfloat16", "clip gradient from mask", Configuration(2048, 4)),
-        ("bfloat16", "clip gradient from x", Configuration(2048, 4)),
+    assert [(row.implementation, row.dtype, row.operation, row.configuration) for row in rows] == [
+        (name, "bfloat16", f"clip gradient from {kept}", Configuration(2048, 4))
+        for name in ("pallas_triton", "pallas_mosaic_gpu")
+        for kept in ("mask", "x")
     ]
     assert all(is_measured(row) for row in rows)
     assert all("2**12 elements: 25.0% less device time" in row.measured for row in rows)
     printed = capsys.readouterr().out
-    assert path.read_text().count("Row(") - rows_before == 2
+    assert path.read_text().count("Row(") - rows_before == 4
     assert "kept: block 2048, 4 warps, 25.0% less time" in printed
     assert all(tune.text_of(row) in printed for row in rows)
 
 
 @pytest.mark.usefixtures("few_inputs")
 def test_the_clock_of_a_device_without_a_profile_is_the_walls() -> None:
-    case, seen = Case("clip gradient from x", "bfloat16", ("g", "x"), lambda g, x, **_: g + x), tune.Clock()
+    add = lambda g, x, **_: g + x  # noqa: E731
+    case, seen = Case("pallas_triton", "clip gradient from x", "bfloat16", ("g", "x"), add, add), tune.Clock()
     found = tune_search.search(case, 1 << 12, seen, comparisons=1)
     assert seen.kind == ("device time" if not missing_device("gpu") else "wall time")
     assert all(seconds > 0 for group in found.groups for seconds in group.values())
-    assert tune.lines_of(found, seen.kind)[0] == f"clip gradient from x, bfloat16: {seen.kind}"
+    assert tune.lines_of(found, seen.kind)[0] == f"pallas_triton: clip gradient from x, bfloat16: {seen.kind}"
 
 
 def test_arrays_are_as_large_as_memory_allows_in_powers_of_2() -> None:

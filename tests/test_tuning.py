@@ -7,7 +7,7 @@ import pathlib
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from test_kernels import assert_is_formula
 from intnumerics.kernels import KERNEL_DTYPES, Draw, QuantSpec
 from intnumerics.kernels.gpu import tuning
 from intnumerics.kernels.gpu.tuning import Configuration, Row
+from intnumerics.kernels.pallas_mosaic_gpu import operations as pallas_mosaic_gpu
 from intnumerics.kernels.pallas_triton import operations as pallas_triton
 from tools import tune_search
 
@@ -30,9 +31,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
 MASKED = dataclasses.replace(NEAREST, with_mask=True)
 INT8 = dataclasses.replace(NEAREST, integer_dtype=np.dtype(np.int8))
+KERNELS: tuple[tuning.Kernels, ...] = ("pallas_triton", "pallas_mosaic_gpu", "jax_triton")
+TUNED = KERNELS[:2]
 KEY = (0x243F6A88, 0x85A308D3)
 MEASURED = "2026-12-01, JAX 0.11.2, driver 570.124.06, 2**26 elements: 5.1% less device time"
-ROW = Row("a GPU", "bfloat16", "quantize", Configuration(8192, 8), MEASURED)
+ROW = Row("pallas_triton", "a GPU", "bfloat16", "quantize", Configuration(8192, 8), MEASURED)
 
 
 # --- what is looked up ------------------------------------------------------------------------------------------------
@@ -65,22 +68,26 @@ def test_an_unknown_device_has_the_largest_default_that_keeps_it_busy(
 ) -> None:
     table()
     for device in (None, "a device that nobody measured"):
-        assert tuning.configuration(device, "float32", operation, n, examples) == Configuration(block, 4)
+        for name in KERNELS:
+            assert tuning.configuration(name, device, "float32", operation, n, examples) == Configuration(block, 4)
 
 
-def test_a_row_is_for_its_device_dtype_and_operation_and_for_arrays_that_fill_enough_of_its_blocks(
+def test_a_row_is_for_its_implementation_device_dtype_and_operation_and_for_arrays_that_fill_enough_of_its_blocks(
     table: Callable[..., None],
 ) -> None:
     table(dataclasses.replace(ROW, device="another"), ROW)
     n = 512 * 8192
-    assert tuning.configuration("a GPU", "bfloat16", "quantize", n) == ROW.configuration
-    assert tuning.configuration("a GPU", "bfloat16", "quantize", n - 1) == Configuration(4096, 4)
-    for other in (
-        ("the same", "bfloat16", "quantize"),
-        (None, "bfloat16", "quantize"),
-        ("a GPU", "float32", "quantize"),
-        ("a GPU", "bfloat16", "quantize to int8"),
-    ):
+    assert tuning.configuration(*tuning.key_of(ROW), n) == ROW.configuration
+    assert tuning.configuration(*tuning.key_of(ROW), n - 1) == Configuration(4096, 4)
+    others: list[tuple[tuning.Kernels, str | None, str, str]] = [
+        ("pallas_mosaic_gpu", "a GPU", "bfloat16", "quantize"),
+        ("jax_triton", "a GPU", "bfloat16", "quantize"),
+        ("pallas_triton", "the same", "bfloat16", "quantize"),
+        ("pallas_triton", None, "bfloat16", "quantize"),
+        ("pallas_triton", "a GPU", "float32", "quantize"),
+        ("pallas_triton", "a GPU", "bfloat16", "quantize to int8"),
+    ]
+    for other in others:
         assert tuning.configuration(*other, n) == Configuration(4096, 4)
 
 
@@ -114,33 +121,65 @@ def test_a_configuration_that_no_kernel_can_have_is_refused(block: int, warps: i
         Configuration(block, warps)
 
 
+@pytest.mark.parametrize("interpret", [False, True])
+@pytest.mark.parametrize("warps", [1, 8])
+def test_mosaic_takes_blocks_of_four_warps_only(warps: int, interpret: bool) -> None:
+    x, how = np.zeros(16384, np.float32), {"interpret": interpret, "configuration": Configuration(8192, warps)}
+    reason = rf"block=8192, warps={warps}\) is not for implementation='pallas_mosaic_gpu'.*give 4 warps"
+    for run in (
+        lambda: pallas_mosaic_gpu.quantize(x, None, NEAREST, **how),
+        lambda: pallas_mosaic_gpu.clip_gradient_from_mask(x, np.zeros(2048, np.uint8), **how),
+        lambda: pallas_mosaic_gpu.clip_gradient_from_x(x, x, NEAREST, **how),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            run()
+
+
+def calls_of_kernels(jaxpr: Any) -> Iterator[dict[str, Any]]:
+    """The parameters of each call of a kernel in a program."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("pallas_call", "mpmd_map"):
+            yield equation.params
+            continue
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda p: hasattr(p, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from calls_of_kernels(inner)
+
+
 def how_it_runs(function: Callable[..., Any], *arrays: Any) -> tuple[int, int]:
-    """Programs and warps of the kernel in a function."""
-    [call] = [eqn for eqn in jax.make_jaxpr(function)(*arrays).eqns if eqn.primitive.name == "pallas_call"]
-    return call.params["grid_mapping"].grid[0], call.params["compiler_params"].num_warps
+    """Programs and warps of the kernel in a function; a program of Mosaic is a warpgroup."""
+    [call] = calls_of_kernels(jax.make_jaxpr(function)(*arrays))
+    if "meshes" in call:
+        [mesh] = call["meshes"]
+        return mesh.grid[0], 4
+    return call["grid_mapping"].grid[0], getattr(call["compiler_params"], "num_warps", 4)
 
 
+@pytest.mark.parametrize(("room", "warps"), [(pallas_triton, 8), (pallas_mosaic_gpu, 4)], ids=TUNED)
 def test_a_kernel_runs_as_the_row_of_the_device_of_the_mesh_says_and_interpreted_as_the_default(
-    table: Callable[..., None],
+    room: Any, warps: int, table: Callable[..., None]
 ) -> None:
     device = H100.abstract_device
     n, spec = 512 * 16384, dataclasses.replace(NEAREST, draw=Draw("philox", (512 * 16384,)))
     x, seed, mask = (jax.ShapeDtypeStruct(*a) for a in (((n,), "bfloat16"), ((4,), "uint32"), ((n // 8,), "uint8")))
     calls = {
-        "quantize": (lambda x, **how: pallas_triton.quantize(x, None, NEAREST, **how), x),
-        "quantize, noise drawn": (lambda x, seed, **how: pallas_triton.quantize(x, seed, spec, **how), x, seed),
-        "clip gradient from mask": (pallas_triton.clip_gradient_from_mask, x, mask),
-        "clip gradient from x": (lambda g, x, **how: pallas_triton.clip_gradient_from_x(g, x, NEAREST, **how), x, x),
+        "quantize": (lambda x, **how: room.quantize(x, None, NEAREST, **how), x),
+        "quantize, noise drawn": (lambda x, seed, **how: room.quantize(x, seed, spec, **how), x, seed),
+        "clip gradient from mask": (room.clip_gradient_from_mask, x, mask),
+        "clip gradient from x": (lambda g, x, **how: room.clip_gradient_from_x(g, x, NEAREST, **how), x, x),
     }
-    row = dataclasses.replace(ROW, device=device.device_kind, configuration=Configuration(16384, 8))
+    name = TUNED[room is pallas_mosaic_gpu]
+    row = Row(name, device.device_kind, "bfloat16", "quantize", Configuration(16384, warps), MEASURED)
     table(*(dataclasses.replace(row, operation=operation) for operation in calls))
     with jax.sharding.use_abstract_mesh(H100):
         for operation, (function, *arrays) in calls.items():
-            assert how_it_runs(function, *arrays) == (512, 8), operation
+            assert how_it_runs(function, *arrays) == (512, warps), operation
             default = n // tuning.defaults(operation)[0].block
             assert how_it_runs(lambda *a, f=function: f(*a, interpret=True), *arrays) == (default, 4), operation
-            forced = lambda *a, f=function: f(*a, configuration=Configuration(2048, 2))  # noqa: E731
-            assert how_it_runs(forced, *arrays) == (n // 2048, 2), operation
+            other = Configuration(2048, 2 if room is pallas_triton else 4)
+            forced = lambda *a, f=function, c=other: f(*a, configuration=c)  # noqa: E731
+            assert how_it_runs(forced, *arrays) == (n // other.block, other.warps), operation
 
 
 def test_without_a_mesh_the_device_is_the_gpu_of_this_process_or_unknown() -> None:
@@ -154,12 +193,14 @@ SAYS_WHERE = re.compile(
     r"20\d\d-\d\d-\d\d, JAX \d+(\.\d+)+, driver \d\S*, 2\*\*\d+ elements: \d+\.\d% "
     r"less (device time|wall time|time in a queue)"
 )
-OPERATIONS = {case.operation for case in tune_search.cases(1024, ["float32"])}
+OPERATIONS = {case.operation for case in tune_search.cases(1024, ["float32"], TUNED)}
 
 
 def is_measured(row: Row) -> bool:
     known = row.dtype in KERNEL_DTYPES and row.operation in OPERATIONS and bool(row.device)
-    return known and row.configuration in tune_search.candidates() and bool(SAYS_WHERE.fullmatch(row.measured))
+    if row.implementation not in TUNED or row.configuration not in tune_search.candidates(row.implementation):
+        return False
+    return known and bool(SAYS_WHERE.fullmatch(row.measured))
 
 
 @pytest.mark.parametrize(
@@ -171,6 +212,8 @@ def is_measured(row: Row) -> bool:
         {"operation": "quantise"},
         {"dtype": "float64"},
         {"device": ""},
+        {"implementation": "jax_triton"},
+        {"implementation": "pallas_mosaic_gpu"},  # has no blocks of eight warps
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
@@ -183,20 +226,20 @@ def test_a_row_of_the_table_says_where_it_was_measured(wrong: dict[str, str]) ->
 # --- it changes the speed alone ---------------------------------------------------------------------------------------
 
 
-def check_all(x: np.ndarray, g: np.ndarray, shape: tuple[int, ...], configuration: Configuration) -> None:
+def check_all(room: Any, x: np.ndarray, g: np.ndarray, shape: tuple[int, ...], configuration: Configuration) -> None:
     """Compares every operation, interpreted, with the formula; the noise is drawn for examples of `shape`."""
     to_int8 = dataclasses.replace(INT8, with_mask=True, draw=Draw("philox", shape))
     noise = np.random.default_rng(1).uniform(-0.5, 0.5, x.shape).astype(np.float32)
     how = {"interpret": True, "configuration": configuration}
 
     def run(x: jax.Array, g: jax.Array, noise: jax.Array, seed: jax.Array) -> dict[str, Any]:
-        masked = pallas_triton.quantize(x, None, MASKED, **how)
+        masked = room.quantize(x, None, MASKED, **how)
         return {
             "masked": masked,
-            "read": pallas_triton.quantize(x, noise, NEAREST, **how),
-            "drawn": pallas_triton.quantize(x, seed, to_int8, **how),
-            "from mask": pallas_triton.clip_gradient_from_mask(g, masked[1], **how),
-            "from x": pallas_triton.clip_gradient_from_x(g, x, NEAREST, **how),
+            "read": room.quantize(x, noise, NEAREST, **how),
+            "drawn": room.quantize(x, seed, to_int8, **how),
+            "from mask": room.clip_gradient_from_mask(g, masked[1], **how),
+            "from x": room.clip_gradient_from_x(g, x, NEAREST, **how),
         }
 
     seed = streams.seed(KEY).reshape((1,) * (x.ndim - len(shape)) + (4,))  # one, which a batch shares
@@ -217,14 +260,18 @@ def numbers(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.nda
     return x, g
 
 
-BLOCKS = sorted({configuration.block for configuration in tune_search.candidates()})  # no warps where interpreted
+# There are no warps where interpreted, and every block is tried with four too.
+BLOCKS = sorted({configuration.block for name in TUNED for configuration in tune_search.candidates(name)})
 
 
 @pytest.mark.tools
+@pytest.mark.parametrize("room", [pallas_triton, pallas_mosaic_gpu], ids=TUNED)
 @pytest.mark.parametrize(("block", "dtype"), list(zip(BLOCKS, itertools.cycle(oracle.DTYPES), strict=False)), ids=str)
-def test_every_block_that_is_tried_gives_the_formula_in_whole_blocks_and_in_a_tail(block: int, dtype: np.dtype) -> None:
-    shape = (block + 13,)
-    check_all(*numbers(shape, dtype), shape, Configuration(block, 4))
+def test_every_block_that_is_tried_gives_the_formula_in_whole_blocks_and_in_a_tail(
+    block: int, dtype: np.dtype, room: Any
+) -> None:
+    shape = (block + (13 if room is pallas_triton else 16),)  # Mosaic's kernel takes masks of whole bytes only
+    check_all(room, *numbers(shape, dtype), shape, Configuration(block, 4))
 
 
 SMALLEST, LARGEST = BLOCKS[0], BLOCKS[-1]
@@ -239,7 +286,7 @@ SMALLEST, LARGEST = BLOCKS[0], BLOCKS[-1]
 def test_so_it_does_for_less_than_a_block_for_no_tail_for_rows_and_for_a_batch_with_one_seed(
     shape: tuple[int, ...], block: int
 ) -> None:
-    check_all(*numbers(shape, oracle.DTYPES[0]), shape[-1:], Configuration(block, 4))
+    check_all(pallas_triton, *numbers(shape, oracle.DTYPES[0]), shape[-1:], Configuration(block, 4))
 
 
 # --- with the real compiler -------------------------------------------------------------------------------------------
@@ -249,14 +296,15 @@ import re
 from bench.aot import cases, cuda
 from intnumerics.kernels.gpu import tuning
 names = {
-    "pallas: quantize bfloat16 -> int8": "quantize to int8",
-    "pallas: quantize bfloat16 -> int8 with Philox": "quantize to int8, noise drawn",
-    "pallas: clip gradient from mask, bfloat16": "clip gradient from mask",
+    "pallas_triton: quantize bfloat16 -> int8": "quantize to int8",
+    "pallas_triton: quantize bfloat16 -> int8 with Philox": "quantize to int8, noise drawn",
+    "pallas_triton: clip gradient from mask, bfloat16": "clip gradient from mask",
 }
 for case in cases.cases("cuda"):
     if case.name in names:
         configuration = tuning.Configuration(16384, 8)
-        tuning.TABLE = (tuning.Row("NVIDIA H100 80GB HBM3", "bfloat16", names[case.name], configuration, ""),)
+        key = ("pallas_triton", "NVIDIA H100 80GB HBM3", "bfloat16", names[case.name])
+        tuning.TABLE = (tuning.Row(*key, configuration, ""),)
         text = case.compiled(cuda.h100()).as_text()
         print(*re.findall(r"grid_x = ([0-9]+)", text), *re.findall(r"num_warps = ([0-9]+)", text))
 """

@@ -6,7 +6,7 @@ Times on a CPU and a GPU are those of `python -m bench`, and counts of instructi
 """
 
 from bench import results
-from bench.aot.chips import count, counts
+from bench.aot import chips
 from bench.aot.report import CASES
 from bench.names import FORMULA, OURS, SEED
 from bench.results import Measured, Report, markdown
@@ -23,9 +23,10 @@ FORMULAS = {
     "hash": "the formula, a hash of the index in four lines",
 }
 Variant = tuple[str, str]  # an operation and who does it, as `python -m bench` names them
+PALLAS = f"{OURS}, pallas_triton"  # what `"pallas"` is on `GPU`
 MEASURED: tuple[tuple[str, Variant | None, Variant], ...] = (  # on a CPU and on a GPU
-    ("none", ("quantize", OURS), (TO_INT8, f"{OURS}, pallas")),
-    ("`PhiloxUniform`, in a kernel", None, (DRAWN, f"{OURS}, pallas")),
+    ("none", ("quantize", OURS), (TO_INT8, PALLAS)),
+    ("`PhiloxUniform`, in a kernel", None, (DRAWN, PALLAS)),
     ("`PhiloxUniform`, fused by XLA", (PHILOX, OURS), (DRAWN, f"{OURS}, xla")),
     *(
         (f"`{noise}`", (f"quantize with {noise}", OURS), (f"{TO_INT8} with {noise}", OURS))
@@ -34,14 +35,14 @@ MEASURED: tuple[tuple[str, Variant | None, Variant], ...] = (  # on a CPU and on
     *((title, (PHILOX, f"{FORMULA}, {name}"), (DRAWN, f"{FORMULA}, {name}")) for name, title in FORMULAS.items()),
 )
 COUNTED = {
-    "none": f"pallas: {COUNTED_CASE}",
-    "`PhiloxUniform`, in a kernel": f"pallas: {COUNTED_CASE} with Philox",
+    "none": f"{{pallas}}: {COUNTED_CASE}",
+    "`PhiloxUniform`, in a kernel": f"{{pallas}}: {COUNTED_CASE} with Philox",
     "`PhiloxUniform`, fused by XLA": f"xla: {COUNTED_CASE} with Philox",
     "`HardwareUniform`, in a kernel": f"pallas: {COUNTED_CASE} with hardware noise",
     "`JaxUniform`": f"xla: {COUNTED_CASE} with JaxUniform",
     **{title: f"formula: {COUNTED_CASE} with {name}" for name, title in FORMULAS.items()},
 }
-H100 = {"`pallas`": ("pallas", "h100"), "`jax_triton`": ("jax_triton", "h100"), "`xla`": ("xla", "h100")}
+H100 = {f"`{name}`": (name, "h100") for name in ("pallas_triton", "pallas_mosaic_gpu", "jax_triton", "xla")}
 TPUS = {chip: ("pallas", chip) for chip in ("v4", "v5e", "v5p", "v6e")}
 CHIPS = ("h100", "v4", "v5e", "v6e")
 CHAINS = {
@@ -106,8 +107,8 @@ def measured() -> str:
 
 def cell(case: str, chip: str) -> str:
     """A stored count, or a dash if there is none for the chip."""
-    row = counts().get((case, chip), {"error": "not compiled"})
-    return "-" if "error" in row else str(count(row))
+    row = chips.counts().get((case.format(pallas=chips.CHIPS[chip].pallas), chip), {"error": "not compiled"})
+    return "-" if "error" in row else str(chips.count(row))
 
 
 def counted() -> str:
@@ -129,10 +130,10 @@ def instructions() -> str:
 
 def fusion() -> str:
     """What fusion is worth on a GPU, for docs/implementations.md."""
-    exponent, names = GPU_ELEMENTS.bit_length() - 1, ("xla", "pallas")
-    heads = (f"H100, 2^{exponent} elements of bfloat16 to int8", *(f'`"{name}"`, us' for name in names))
+    exponent, ours = GPU_ELEMENTS.bit_length() - 1, {"xla": f"{OURS}, xla", "pallas": PALLAS}
+    heads = (f"H100, 2^{exponent} elements of bfloat16 to int8", *(f'`"{name}"`, us' for name in ours))
     return markdown(heads, [
-        (title, *(f"{1e6 * gpu_seconds(operation, f'{OURS}, {name}'):.0f}" for name in names))
+        (title, *(f"{1e6 * gpu_seconds(operation, name):.0f}" for name in ours.values()))
         for title, operation in CHAINS.items()
     ])  # fmt: skip
 

@@ -1,14 +1,15 @@
 """Finds the fastest block size and number of warps for each kernel on this machine's NVIDIA GPU.
 
-    python -m tools.tune                       # every operation and dtype, within 8 minutes; writes nothing
-    python -m tools.tune --store               # also writes the rows of kernels/gpu/tuning.py
-    python -m tools.tune --store FILE          # writes them into a copy
-    python -m tools.tune --only drawn bfloat16 # cases by words in their names
+    python -m tools.tune                        # every kernel of Pallas, within 8 minutes; writes nothing
+    python -m tools.tune --store                # also writes the rows of kernels/gpu/tuning.py
+    python -m tools.tune --store FILE           # writes them into a copy
+    python -m tools.tune --only mosaic bfloat16 # kernels by words in their names: "pallas_mosaic_gpu: quantize, ..."
 
-Not every combination is tried. First the elements per thread vary, 8 to 64, with the warps of the default; then the
-warps, with the elements that were best. So what is tried has at least eight elements per thread, and at most as many as
-registers hold, in blocks of 1,024 to 16,384. Each must give the bits of the default. The best is compared with the
-default again, alone, and is kept if it takes 2% less time in every comparison.
+Not every combination is tried. First the elements per thread vary, with the warps of the default; then the warps, with
+the elements that were best. What is tried has at least eight elements per thread, in blocks of 1,024 to 16,384. With
+Triton a thread has at most 64, as many as registers hold; with Mosaic GPU a block always has four warps. Each must give
+the bits of the reference. The best is compared with the default again, alone, and is kept if it takes 2% less time in
+every comparison.
 """
 
 import argparse
@@ -33,13 +34,13 @@ from bench.timing import Jitted, Patience, Sweep, alternate
 from intnumerics.kernels import KERNEL_DTYPES
 from intnumerics.kernels.gpu import tuning
 from intnumerics.kernels.gpu.tuning import Row
-from tools.tune_search import Case, Found, cases, search
+from tools.tune_search import PER_THREAD, Case, Found, cases, implementations, search
 
 SIZE = 1 << 26
 BYTES = 48  # per element: inputs, twice, and results of the default, of what is compared with it and to spare
 COMPARISONS, COMPILERS = 3, 8
 FIRST = ("quantize to int8, noise drawn", "quantize to int8", "clip gradient from mask")  # the most valuable kernels
-REHEARSED, REHEARSAL_SIZE = "clip gradient from mask, bfloat16", 1 << 11
+REHEARSED, REHEARSAL_SIZE = "clip gradient from mask, bfloat16", 1 << 11  # by each implementation
 PATIENCE = Patience(least=5, most=15, seconds=0.5)
 PATH = pathlib.Path(tuning.__file__).resolve()
 BEGIN, END = "\n# fmt: off\n", "# fmt: on\n"  # the marks between which the rows are
@@ -54,20 +55,21 @@ def row_of(found: Found, device: str, where: str, clock: str) -> Row | None:
     if found.gain is None:
         return None
     measured = f"{where}: {found.gain:.1%} less {clock}"
-    return Row(device, found.case.dtype, found.case.operation, found.best, measured)
+    return Row(found.case.implementation, device, found.case.dtype, found.case.operation, found.best, measured)
 
 
-def merged(rows: Iterable[Row], key: tuple[str, str, str], found: Row | None) -> tuple[Row, ...]:
-    """The rows with that of a device, dtype and operation put in the place of the one before, or taken out."""
-    others = [row for row in rows if (row.device, row.dtype, row.operation) != key]
-    together = [*others, *([] if found is None else [found])]
-    return tuple(sorted(together, key=lambda row: (row.device, KERNEL_DTYPES.index(row.dtype), row.operation)))
+def merged(rows: Iterable[Row], key: tuple[str, str, str, str], found: Row | None) -> tuple[Row, ...]:
+    """The rows with that of a key put in the place of the one before, or taken out."""
+    together = [*(row for row in rows if tuning.key_of(row) != key), *([] if found is None else [found])]
+    place: dict[str, int] = {name: i for i, name in enumerate((*PER_THREAD, *KERNEL_DTYPES))}
+    order = lambda row: (row.device, place[row.implementation], place[row.dtype], row.operation)  # noqa: E731
+    return tuple(sorted(together, key=order))
 
 
 def text_of(row: Row) -> str:
     """A row as Python, in lines of the project's width."""
     c = row.configuration
-    first, *rest = (json.dumps(text) for text in (row.device, row.dtype, row.operation))
+    first, *rest = (json.dumps(text) for text in tuning.key_of(row))
     lines = [f"    Row({first}"]
     for part in (*rest, f"Configuration({c.block}, {c.warps})", json.dumps(row.measured)):
         if len(f"{lines[-1]}, {part}),") <= WIDTH:
@@ -140,28 +142,30 @@ def lines_of(found: Found, clock: str) -> list[str]:
 
 
 def in_order(size: int) -> list[Case]:
-    """Every case, the most valuable first, in bfloat16."""
+    """Every kernel, those of the most valuable operations first, in bfloat16; what is `"pallas"` before the other."""
     dtypes = ("bfloat16", "float32", *(d for d in KERNEL_DTYPES if d not in ("bfloat16", "float32")))
     place = {name: i for i, name in enumerate(FIRST)}
-    return sorted(cases(size, dtypes), key=lambda c: (dtypes.index(c.dtype), place.get(c.operation, len(place))))
+    every = cases(size, dtypes, implementations())
+    return sorted(every, key=lambda c: (dtypes.index(c.dtype), place.get(c.operation, len(place))))
 
 
 def tune(options: argparse.Namespace, device: str) -> dict[str, Any]:
-    """Runs every case; returns what was wrong in which."""
+    """Searches for every kernel; returns what was wrong in which."""
     begin, rehearsal = time.perf_counter(), options.rehearsal
     size = REHEARSAL_SIZE if rehearsal else size_that_fits(SIZE, machine.free_memory())
     where, clock, rows, wrong = "a rehearsal" if rehearsal else stamp(size), Clock(), tuning.TABLE, {}
     how: dict[str, Any] = {"interpret": rehearsal, "compilers": min(COMPILERS, machine.cores())}
     print(f"{device}; {where}")
     todo = [case for case in in_order(size) if all(word in case.name for word in options.only)]
-    todo = [case for case in todo if case.name == REHEARSED] if rehearsal else todo
+    todo = [case for case in todo if case.name.endswith(REHEARSED)] if rehearsal else todo
     for i, case in enumerate(todo):
         if time.perf_counter() - begin > 60 * options.minutes:
             print("no time was left for:", *(case.name for case in todo[i:]), sep="\n  ")
             break
         found = search(case, size, clock, 1 if rehearsal else COMPARISONS, **how)
         print(*lines_of(found, clock.kind), sep="\n", flush=True)
-        rows = merged(rows, (device, case.dtype, case.operation), row_of(found, device, where, clock.kind))
+        key = (case.implementation, device, case.dtype, case.operation)
+        rows = merged(rows, key, row_of(found, device, where, clock.kind))
         wrong |= {case.name: found.wrong} if found.wrong else {}
         if options.store:
             write(options.store, rewritten(PATH.read_text(), rows))
@@ -176,12 +180,12 @@ def arguments() -> argparse.Namespace:
     )
     # fmt: off
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD",
-                        help="cases that have all these words in their names")
+                        help="kernels that have all these words in their names")
     parser.add_argument("--store", nargs="?", type=pathlib.Path, const=PATH, metavar="FILE",
-                        help="write kernels/gpu/tuning.py with the new rows, there or to a file, after each case")
+                        help="write kernels/gpu/tuning.py with the new rows, there or to a file, after each kernel")
     parser.add_argument("--minutes", type=float, default=8.0, metavar="M",
-                        help="begin no case after this time (default: %(default)s)")
-    parser.add_argument("--rehearsal", action="store_true", help="one tiny case, interpreted, on a CPU")
+                        help="begin no kernel after this time (default: %(default)s)")
+    parser.add_argument("--rehearsal", action="store_true", help="one tiny operation, interpreted, on a CPU")
     # fmt: on
     return parser.parse_args()
 

@@ -1,7 +1,9 @@
-"""The search of `python -m tools.tune`: which operations there are, and what is tried for each."""
+"""The search of `python -m tools.tune`: which kernels there are, and what is tried for each."""
 
 import dataclasses
 import functools
+import importlib
+import itertools
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +16,17 @@ import numpy as np
 from bench import arrays, machine
 from bench.timing import Jitted, Spares
 from intnumerics.kernels import Draw, QuantSpec, reference
-from intnumerics.kernels.gpu import tuning
+from intnumerics.kernels.gpu import pallas, tuning
+from intnumerics.kernels.gpu.pallas import Compiler
 from intnumerics.kernels.gpu.tuning import Configuration
-from intnumerics.kernels.pallas_triton import operations as pallas_triton
 
-PER_THREAD, WARPS = (8, 16, 32, 64), (1, 2, 4, 8, 16)  # elements of a thread, and warps of a block
+# Elements of a thread, which Triton holds in registers all at once, and Mosaic in turns of eight; and warps of a block,
+# which for Mosaic are those of a warpgroup.
+PER_THREAD: dict[Compiler, tuple[int, ...]] = {
+    "pallas_triton": (8, 16, 32, 64),
+    "pallas_mosaic_gpu": (8, 16, 32, 64, 128),
+}
+WARPS: dict[Compiler, tuple[int, ...]] = {"pallas_triton": (1, 2, 4, 8, 16), "pallas_mosaic_gpu": (4,)}
 BLOCKS = (1024, 16384)  # the smallest and the largest
 NOISE = 0.02  # of measurements: what is less is not taken for a gain
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
@@ -33,28 +41,45 @@ Measure = Callable[[Sequence[Jitted]], list[float]]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """An operation as the table names it, on arrays of one dtype, and how it is run with a configuration."""
+    """A kernel: an implementation of an operation as the table names it, on arrays of one dtype.
 
+    Attributes:
+        implementation: The implementation.
+        operation: The operation.
+        dtype: Name of the dtype of x, or of the gradient.
+        takes: The names of the arrays, see `make`.
+        function: Runs it with `configuration` and `interpret`.
+        reference: The same in plain jnp, whose bits it must give.
+    """
+
+    implementation: Compiler
     operation: str
     dtype: str
     takes: tuple[str, ...]
     function: Callable[..., Any]
+    reference: Callable[..., Any]
 
     @property
     def name(self) -> str:
-        return f"{self.operation}, {self.dtype}"
+        return f"{self.implementation}: {self.operation}, {self.dtype}"
 
 
-def _quantize(spec: QuantSpec, x: jax.Array, noise: jax.Array | None = None, **how: Any) -> Any:
-    return pallas_triton.quantize(x, noise, spec, **how)
+def implementations() -> tuple[Compiler, ...]:
+    """Those that this JAX can compile, the one that is `"pallas"` first."""
+    there: list[Compiler] = [name for name in PER_THREAD if name != "pallas_triton" or pallas.has_triton()]
+    return tuple(sorted(there, key=lambda name: name != pallas.compiler()))
 
 
-def _from_x(g: jax.Array, x: jax.Array, **how: Any) -> jax.Array:
-    return pallas_triton.clip_gradient_from_x(g, x, NEAREST, **how)
+def _quantize(room: Any, x: jax.Array, noise: jax.Array | None = None, *, spec: QuantSpec, **how: Any) -> Any:
+    return room.quantize(x, noise, spec, **how)
 
 
-def cases(size: int, dtypes: Iterable[str]) -> Iterator[Case]:
-    """Every operation in each dtype, on arrays of one size."""
+def _from_x(room: Any, g: jax.Array, x: jax.Array, **how: Any) -> jax.Array:
+    return room.clip_gradient_from_x(g, x, NEAREST, **how)
+
+
+def cases(size: int, dtypes: Iterable[str], implementations: Iterable[Compiler]) -> Iterator[Case]:
+    """Every operation in each dtype by each implementation, on arrays of one size."""
     draw = Draw("philox", (size,))
     drawn = [dataclasses.replace(spec, draw=draw) for spec in (NEAREST, INT8, MASKED)]
     passes = [
@@ -62,11 +87,15 @@ def cases(size: int, dtypes: Iterable[str]) -> Iterator[Case]:
         (NEAREST, ("x", "noise")),
         *((spec, ("x", "seed")) for spec in drawn),
     ]
-    for dtype in dtypes:
-        for spec, takes in passes:
-            yield Case(tuning.quantization(spec, len(takes) > 1), dtype, takes, functools.partial(_quantize, spec))
-        yield Case(tuning.FROM_MASK, dtype, ("g", "mask"), pallas_triton.clip_gradient_from_mask)
-        yield Case(tuning.FROM_X, dtype, ("g", "x"), _from_x)
+    of, room = functools.partial, lambda name: importlib.import_module(f"intnumerics.kernels.{name}")
+    functions = [
+        *((tuning.quantization(spec, len(takes) > 1), takes, of(_quantize, spec=spec)) for spec, takes in passes),
+        (tuning.FROM_MASK, ("g", "mask"), lambda room, *arrays, **how: room.clip_gradient_from_mask(*arrays, **how)),
+        (tuning.FROM_X, ("g", "x"), _from_x),
+    ]
+    for dtype, (operation, takes, function) in itertools.product(dtypes, functions):
+        for name in implementations:
+            yield Case(name, operation, dtype, takes, of(function, room(name)), of(function, reference))
 
 
 def make(name: str, seed: int, size: int, dtype: str) -> jax.Array:
@@ -83,9 +112,12 @@ def make(name: str, seed: int, size: int, dtype: str) -> jax.Array:
 # --- the search -------------------------------------------------------------------------------------------------------
 
 
-def candidates(warps: Iterable[int] = WARPS, per_thread: Iterable[int] = PER_THREAD) -> list[Configuration]:
+def candidates(
+    implementation: Compiler, warps: Iterable[int] | None = None, per_thread: Iterable[int] | None = None
+) -> list[Configuration]:
     """The configurations with these numbers of warps and elements per thread, as far as their blocks are tried."""
-    sizes = [(tuning.WARP * w * n, w) for n in per_thread for w in warps]
+    ways = itertools.product(per_thread or PER_THREAD[implementation], warps or WARPS[implementation])
+    sizes = [(tuning.WARP * w * n, w) for n, w in ways]
     return [Configuration(block, w) for block, w in sizes if BLOCKS[0] <= block <= BLOCKS[1]]
 
 
@@ -110,7 +142,7 @@ class Found:
     gain: float | None  # the share of the default's time that it saves, or None if it saves none to speak of
     groups: tuple[Mapping[Configuration, float], ...]  # seconds of those that took turns with each other
     failed: Mapping[Configuration, str]  # why others were not measured: they did not compile
-    wrong: Mapping[Configuration, str]  # those whose results are not those of the default
+    wrong: Mapping[Configuration, str]  # those whose results are not those of the reference
 
 
 def search(
@@ -126,40 +158,52 @@ def search(
         interpret: Whether the kernels are interpreted, as is done without a GPU.
         compilers: How many programs are compiled at a time.
     """
-    default = tuning.configuration(None, case.dtype, case.operation, size)
-    programs = Programs(case, size, default, interpret, compilers)
+    default = tuning.configuration(case.implementation, None, case.dtype, case.operation, size)
+    programs = Programs(case, size, interpret, compilers)
 
     def times(others: list[Configuration]) -> dict[Configuration, float]:
         return programs.times(list(dict.fromkeys([default, *others])), measure)
 
-    first = times(candidates((default.warps,)))
-    of_best = fastest(first)
-    second = times(candidates(per_thread=(of_best.block // of_best.threads,)))
-    best, pairs = fastest(second), []
+    groups = [times(candidates(case.implementation, (default.warps,)))]
+    if default not in groups[0]:
+        return Found(case, default, default, None, (), programs.failed, programs.wrong)
+    best = fastest(groups[0])
+    others = candidates(case.implementation, per_thread=(best.block // best.threads,))
+    if others != [best]:
+        groups.append(times(others))
+        best = fastest(groups[1])
+    pairs = list[tuple[float, float]]()
     if best != default:
         again = (times([best]) for _ in range(comparisons))
         pairs = [(seconds[default], seconds[best]) for seconds in again]
-    return Found(case, default, best, gain(pairs), (first, second), programs.failed, programs.wrong)
+    return Found(case, default, best, gain(pairs), tuple(groups), programs.failed, programs.wrong)
 
 
 class Programs:
-    """The programs of a case, compiled when they are first asked for; those that give other bits are not used."""
+    """The programs of a case, compiled when they are first asked for; those that give wrong bits are not used."""
 
-    def __init__(self, case: Case, size: int, default: Configuration, interpret: bool, compilers: int = 1) -> None:
+    def __init__(self, case: Case, size: int, interpret: bool, compilers: int = 1) -> None:
         self.case, self.interpret, self.compilers, self.spares = case, interpret, compilers, Spares()
         types = jax.eval_shape(lambda: [make(name, 0, size, case.dtype) for name in case.takes])
         sets = arrays.sets(types, machine.last_level_cache())
         self.inputs = [tuple(make(name, seed, size, case.dtype) for name in case.takes) for seed in range(sets)]
-        self.ready = {default: self._compiled(default)}
-        self.expected = self.ready[default].results(0)
+        self.ready: dict[Configuration, Jitted] = {}
         self.failed: dict[Configuration, str] = {}
         self.wrong: dict[Configuration, str] = {}
+
+    @functools.cached_property
+    def expected(self) -> Any:
+        """What the reference gives for the first inputs."""
+        return jax.block_until_ready(jax.jit(self.case.reference)(*self.inputs[0]))
 
     def times(self, wanted: Sequence[Configuration], measure: Measure) -> dict[Configuration, float]:
         """Seconds of a call of each that works."""
         known = self.ready | self.failed | self.wrong
         with ThreadPoolExecutor(self.compilers) as threads:
-            for c, program in {c: threads.submit(self._compiled, c) for c in wanted if c not in known}.items():
+            reference = threads.submit(lambda: self.expected)  # beside the others
+            programs = {c: threads.submit(self._compiled, c) for c in wanted if c not in known}
+            reference.result()
+            for c, program in programs.items():
                 self._try(c, program)
         usable = [c for c in wanted if c in self.ready]
         return dict(zip(usable, measure([self.ready[c] for c in usable]), strict=True))
@@ -169,7 +213,7 @@ class Programs:
         return Jitted(f"{c.block}, {c.warps}", function, self.inputs, self.spares, f"tune_{c.block}_{c.warps}")
 
     def _try(self, c: Configuration, compiling: "Future[Jitted]") -> None:
-        """Runs a program once, and keeps it if its bits are those of the default; or why it is not used."""
+        """Runs a program once, and keeps it if its bits are those of the reference; or why it is not used."""
         try:
             program = compiling.result()
             results = program.results(0)
@@ -179,7 +223,7 @@ class Programs:
             return
         self.spares.give(results)
         if differing:
-            self.wrong[c] = f"WRONG: {differing} elements differ from those of the default"
+            self.wrong[c] = f"WRONG: {differing} elements differ from those of the reference"
         else:
             self.ready[c] = program
 

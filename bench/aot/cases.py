@@ -52,7 +52,7 @@ class Case:
     @property
     def is_kernel(self) -> bool:
         """Whether it is one of our kernels, and not what they are compared with."""
-        return self.who in ("pallas", "jax_triton")
+        return self.who not in ("xla", "formula")
 
     @property
     def spec(self) -> QuantSpec:
@@ -139,7 +139,8 @@ def cases(platform: str) -> Iterator[Case]:
     if platform == "tpu":
         yield from _tpu()
         return
-    yield from _gpu_kernels("pallas" if platform == "cuda" else platform)
+    for who in ("pallas_triton", "pallas_mosaic_gpu") if platform == "cuda" else (platform,):
+        yield from _gpu_kernels(who)
     if platform == "cuda":
         xla = functools.partial(Case, "xla", shape=(SIZE,), chips=H100)
         yield from _operations(xla, FLOATS)

@@ -26,6 +26,7 @@ class Chip:
     counted: str  # what a count is of
     source: str  # where these numbers come from
     alu: float = 1.0  # in which part of the cycles a GPU's ALU takes an instruction; integers and comparisons go there
+    pallas: str = "pallas"  # the kernels that `implementation="pallas"` is, unless JAX has removed them
 
     def memory(self, bytes_per_element: float) -> float:
         """Picoseconds per element that memory takes for so many bytes."""
@@ -76,6 +77,7 @@ CHIPS = {
         "NVIDIA's data sheet and Hopper white paper, of the H100 SXM with 80 GB: 132 SMs, each of 4 schedulers for a "
         "warp of 32; boost clock. The ALU of a scheduler has 16 lanes, so it takes an instruction every other cycle",
         alu=0.5,
+        pallas="pallas_triton",
     ),
     "v4": _tpu("v4", 1200, 2, 275, 8, 128),
     "v5e": _tpu("v5e", 819, 1, 197, 4, 128),

@@ -1,8 +1,7 @@
-"""H100: XLA or Triton writes PTX, `ptxas` makes machine code of it, and `nvdisasm` lists that.
+"""H100: XLA, Triton or Mosaic writes PTX, `ptxas` makes machine code of it, and `nvdisasm` lists that.
 
-A kernel's instructions are divided by the elements of the result that one thread sees to, which what it stores tells;
-there are no loops in them, and both ways of a branch count. What XLA does once, in a kernel of one warp, such as work
-on a key, is counted as a kernel and not in that quotient. `h100.txtpb` describes an H100 SXM to XLA.
+The instructions of a kernel are those of one thread, times the threads that are launched, divided by the elements.
+There are no loops in them, and both ways of a branch count. `h100.txtpb` describes an H100 SXM to XLA.
 """
 
 import collections
@@ -21,19 +20,16 @@ from jax.experimental import topologies
 
 from bench.aot import mosaic
 from bench.aot.cases import Case
+from bench.aot.traffic import traffic
 
-WARP = 32
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
 ENTRY = re.compile(r"\.entry (\w+)")
-WIDTH = re.compile(r"^(?:LDG|STG)\.E(?:\.[SU]?(\d+))?")
+LAUNCH = re.compile(r"(\S+) grid: \[([\d, ]+)\] threads: \[([\d, ]+)\]")  # in what XLA dumps of its thunks
+MEMORY = re.compile(r"(?:LD|ST)[GS]?\.")  # not of constants; without a letter the space is found as the kernel runs
 # What does not go through the ALU: floats and products, conversions, memory, the datapath that a warp shares, control.
 NOT_ALU = re.compile(
     r"[FH](?:ADD|MUL|FMA)|IMAD|IDP|MUFU|F2F\b|F2I\b|I2F\b|FRND|LD|ST|U[A-Z]|R2UR|S2U?R|CS2R|EXIT|BAR|ACQBULK|DEPBAR"
 )
-IN_HLO = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)", re.MULTILINE)
-ARRAY = re.compile(r"([a-z]+)(\d*)\w*\[([\d,]*)\]")
-OURS = "intnumerics"  # for the machine code of our kernels, which has no name in the program
-FREE = {"parameter", "constant", "bitcast", "get-tuple-element", "tuple"}  # move nothing
 
 
 @functools.cache
@@ -54,74 +50,51 @@ def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([path, *arguments], capture_output=True, text=True, check=True)
 
 
-def kernels_in(dump: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """What the machine code of each dumped kernel does."""
+def kernels_in(compiled: Any, case: Case, dump: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """What the machine code of each kernel does, and how many threads run it."""
+    [thunks] = dump.glob("*thunk_sequence.txt")
+    numbers = lambda sizes: math.prod(map(int, sizes.split(",")))  # noqa: E731
+    threads = {name: numbers(grid) * numbers(block) for name, grid, block in LAUNCH.findall(thunks.read_text())}
+    for launch in mosaic.launches(compiled.as_text()).values():
+        (dump / f"{launch.name}.ptx").write_text(launch.text)
+        threads[launch.name] = math.prod(launch.grid) * math.prod(launch.block)
     for ptx in sorted(dump.rglob("*.ptx")):
         text = ptx.read_text()
-        if not ENTRY.search(text):
+        if not (entry := ENTRY.search(text)):
             continue
-        cubin, threads = str(ptx.with_suffix(".cubin")), re.search(r"\.(?:req|max)ntid (\d+)", text)
+        cubin, block = str(ptx.with_suffix(".cubin")), re.search(r"\.(?:req|max)ntid (\d+)", text)
         log = run("ptxas", "-arch=sm_90a", "-v", "-O3", str(ptx), "-o", cubin).stderr
         listing = run("nvdisasm", "-c", cubin).stdout.splitlines()
         found = [m.group(1) for m in map(INSTRUCTION.match, listing) if m]
         code = [name for name in found if name not in ("NOP", "BRA")]
         yield {
-            "name": ENTRY.search(text).group(1),
+            "is_of_xla": entry[1] in threads and "intnumerics" not in entry[1],
             "instructions": len(code),
             "alu": sum(not NOT_ALU.match(name) for name in code),
-            "threads": int(threads.group(1)),
+            "threads": threads[entry[1]] if entry[1] in threads else jax_triton_blocks(case) * int(block[1]),
             "registers": int(re.search(r"Used (\d+) registers", log).group(1)),
             "spill_bytes": sum(map(int, re.findall(r"(\d+) bytes spill", log))),
-            "memory": dict(collections.Counter(n for n in code if n.startswith(("LDG", "STG", "LDS", "STS")))),
+            "memory": dict(collections.Counter(filter(MEMORY.match, code))),
         }
 
 
-def bits(memory: dict[str, int], kind: str) -> int:
-    """How many bits a thread moves with the instructions of a kind."""
-    return sum(int(WIDTH.match(name).group(1) or 32) * n for name, n in memory.items() if name.startswith(kind))
-
-
-def size_of(kind: str) -> int:
-    """The bytes of an array, or of all arrays of a tuple, from its type as HLO writes it."""
-    total = 0
-    for _, bits, shape in ARRAY.findall(kind):  # a pred, which names no bits, takes a byte
-        total += math.prod(map(int, filter(None, shape.split(",")))) * max(int(bits or 8), 8) // 8
-    return total
-
-
-def traffic(program: str) -> dict[str, tuple[int, int]]:
-    """The bytes that each kernel reads and writes, by the name of its machine code: `OURS` for the one of ours.
-
-    Each of a kernel's arrays is counted once: what it reads twice is in a cache.
-    """
-    instructions = IN_HLO.findall(program[program.index("\nENTRY ") :])
-    sizes = {name: size_of(kind) for name, kind, _, _ in instructions}
-    found = {}
-    for name, kind, operation, operands in instructions:
-        if operation not in FREE:
-            read = sum(sizes[operand] for operand in set(re.findall(r"%([\w.-]+)", operands)))
-            found[OURS if operation == "custom-call" else re.sub(r"[.-]", "_", name)] = (read, size_of(kind))
-    return found
+def jax_triton_blocks(case: Case) -> int:
+    """How many blocks of threads jax-triton launches, which XLA's thunks do not say."""
+    equations = jax.make_jaxpr(case.function)(*case.avals).eqns
+    return math.prod(*(e.params["grid"] for e in equations if e.primitive.name == "triton_kernel_call"))
 
 
 def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:
     compiled = case.compiled(h100())
-    moved = traffic(compiled.as_text())
-    kernels = list(kernels_in(dump))
-    totals = {"instructions": 0.0, "alu": 0.0}
-    for kernel in kernels:
-        if kernel["threads"] > WARP:
-            name = kernel["name"] if kernel["name"] in moved else OURS
-            threads = 8 * moved[name][1] / bits(kernel["memory"], "STG")
-            for what in totals:
-                totals[what] += kernel[what] * threads / case.elements
+    kernels = list(kernels_in(compiled, case, dump))
+    instructions, alu = (sum(k[what] * k["threads"] for k in kernels) for what in ("instructions", "alu"))
     return {
-        "instructions_per_element": round(totals["instructions"], 2),
-        "alu_per_element": round(totals["alu"], 2),
-        "bytes_per_element": round(sum(map(sum, moved.values())) / case.elements, 2),
+        "instructions_per_element": round(instructions / case.elements, 2),
+        "alu_per_element": round(alu / case.elements, 2),
+        "bytes_per_element": round(sum(map(sum, traffic(compiled.as_text()).values())) / case.elements, 2),
         "least_bytes_per_element": round(case.least_bytes_per_element, 2),
         "kernels": len(kernels),
-        "kernels_of_one_warp": sum(k["threads"] <= WARP for k in kernels),
+        "kernels_of_xla": sum(k["is_of_xla"] for k in kernels),
         "registers": max(k["registers"] for k in kernels),
         "spill_bytes": sum(k["spill_bytes"] for k in kernels),
         "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,

@@ -22,15 +22,15 @@ CASES = (
     "clip gradient from mask, bfloat16",
     "clip gradient from x, bfloat16",
 )
-FORMS = {
-    "kernel": "pallas: {}",
-    "kernel, jax-triton": "jax_triton: {}",
-    "XLA's fusion": "xla: {}",
-    "formula": "formula: {}",
+KERNELS = {
+    "kernel": "pallas",
+    "kernel, Triton": "pallas_triton",
+    "kernel, Mosaic GPU": "pallas_mosaic_gpu",
+    "kernel, jax-triton": "jax_triton",
 }
+FORMS = {form: f"{who}: {{}}" for form, who in (KERNELS | {"XLA's fusion": "xla", "formula": "formula"}).items()}
 NOISY_FORMS = {
-    "kernel, Philox": "pallas: {} with Philox",
-    "kernel, jax-triton, Philox": "jax_triton: {} with Philox",
+    **{f"{form}, Philox": f"{who}: {{}} with Philox" for form, who in KERNELS.items()},
     "kernel, the chip's generator": "pallas: {} with hardware noise",
     "XLA's fusion, Philox": "xla: {} with Philox",
     **{f"formula, {name}": f"formula: {{}} with {name}" for name in GENERATORS},
@@ -51,7 +51,7 @@ def assumed() -> str:
 
 def allows(chip: str) -> float:
     """The count that takes as long as memory for bfloat16 to int8."""
-    return CHIPS[chip].allows(counts()[f"pallas: {INT8}", chip]["least_bytes_per_element"])
+    return CHIPS[chip].allows(counts()[f"xla: {INT8}", chip]["least_bytes_per_element"])
 
 
 def share(chip: Chip, row: dict[str, Any]) -> float:
@@ -83,7 +83,7 @@ def section(name: str) -> str:
 def page() -> str:
     compilers = "; ".join(f"{stored['compiler']} with JAX {stored['jax']}" for stored in reports().values())
     sources = "\n".join(f"- {chip.title}: {chip.source}." for chip in CHIPS.values())
-    least = counts()[f"pallas: {INT8}", "h100"]["least_bytes_per_element"]
+    least = counts()[f"xla: {INT8}", "h100"]["least_bytes_per_element"]
     head = TEXT.format(compilers=compilers, chips=assumed(), sources=sources, least=f"{least:g}")
     return "\n".join([head, *map(section, CHIPS)])
 

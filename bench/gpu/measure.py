@@ -5,27 +5,32 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable
+from typing import get_args
+
+import jax
 
 from bench import arrays, cases, libraries, machine, results
 from bench.cases import Case
 from bench.gpu import steps, table
-from bench.gpu.targets import BACKWARD, CHAINS, DTYPES, MASKED, NOISES, NOISY
+from bench.gpu.targets import BACKWARD, CHAINS, DTYPES, MASKED, NOISES, NOISY, WITH_PHILOX
 from bench.operations import operations
 from bench.runner import Runner
 from bench.timing import Patience
+from intnumerics.kernels.gpu import pallas, tuning
 
+BOTH = get_args(pallas.Compiler)
 PATIENCE, REHEARSAL_PATIENCE = Patience(least=5, most=15, seconds=0.4), Patience(least=2, most=2, seconds=0.0)
-# What the most is known from comes first.
-FIRST = (NOISY, "quantize to int8", BACKWARD[0], *CHAINS[:2], MASKED[1], "quantize", BACKWARD[1])
+# What the most is known from comes first: what the choice between two compilers is made by is among it.
+FIRST = (NOISY, "quantize to int8", WITH_PHILOX[1], MASKED[1], BACKWARD[0], *CHAINS[:2], "quantize", BACKWARD[1])
 OTHER_NOISE = (f"quantize{to} with {noise}" for noise in NOISES[1:] for to in (" to int8", ""))
-THEN = ("quantize with PhiloxUniform", MASKED[0], *CHAINS[2:], *OTHER_NOISE)
+THEN = (MASKED[0], *CHAINS[2:], *OTHER_NOISE)
 
 
 def of_targets(rehearsal: bool = False) -> list[Case]:
     """The cases that the targets name; in a rehearsal one for each target."""
     groups = [(names, dtype, n) for n in (28, 26) for names in (FIRST, THEN) for dtype in DTYPES]
     if rehearsal:
-        groups = [(FIRST, DTYPES[0], 12), (FIRST[:3], DTYPES[1], 12)]
+        groups = [(FIRST, DTYPES[0], 12), (FIRST[:2], DTYPES[1], 12)]
     by_name = {operation.name: operation for operation in operations()}
     found = [(by_name[name], dtype, n) for names, dtype, n in groups for name in names]
     return [Case(operation, dtype, arrays.shape_of(operation.rank, 1 << n)) for operation, dtype, n in found]
@@ -74,6 +79,9 @@ def main(path: pathlib.Path, rehearsal: bool) -> bool:
     about |= {
         "settings": vars(patience) | {"quick": rehearsal},
         "planned": [results.title(case.key) for case in planned],
+        "pallas": pallas.compiler(),
+        "pallas_is_a_choice": pallas.has_triton() and jax.__version_info__ >= pallas.FIRST_WITH_MOSAIC,
+        "rows": {name: sum(tuning.key_of(row)[:2] == (name, about["device"]) for row in tuning.TABLE) for name in BOTH},
     }
     runner = Runner(names, patience, longest=1.0, compilers=min(8, machine.cores()), queue_on_cpu=rehearsal)
     return measure(path, [*planned, *rest(rehearsal)], runner.run, about)

@@ -3,7 +3,7 @@
 import pathlib
 
 from bench import results
-from bench.gpu import steps
+from bench.gpu import compilers, steps
 from bench.gpu.targets import ANY_NOISE, BEST_OF_OURS, COPY, GENERATORS, SAME_NOISE, TARGETS, Right, Speed
 from bench.names import OURS
 from bench.results import title
@@ -64,9 +64,10 @@ def _cases(bench: steps.Json, run: steps.Json) -> tuple[str, str]:
     return _judged(wrong, len(done), done >= planned, measured)
 
 
-def _named(name: str, case: steps.Json) -> list[str]:
-    """The variants of a case that a target means."""
+def _named(name: str, case: steps.Json, pallas: str) -> list[str]:
+    """The variants of a case that a target means; `pallas` is the row that `"pallas"` is."""
     several = {COPY: results.COPIES, SAME_NOISE: (case.get("baseline"),), ANY_NOISE: GENERATORS, OURS: (OURS,)}
+    several |= compilers.variants(pallas)
     start = f"{OURS}," if name == BEST_OF_OURS else name
     return [one for one in case["results"] if (one in several[name] if name in several else one.startswith(start))]
 
@@ -77,7 +78,7 @@ def _speed(target: Speed, bench: steps.Json, run: steps.Json) -> tuple[str, str]
     planned = [name for name in bench.get("planned", []) if name.partition(" [")[0] in names]
     found, wrong, reasons = list[tuple[float, str, str]](), list[str](), list[str]()
     for case in (case for case in bench.get("cases", []) if title(case) in planned):
-        ours, others = _named(target.ours, case), _named(target.other, case)
+        ours, others = (_named(name, case, bench.get("pallas", "")) for name in (target.ours, target.other))
         right, baselines = ([name for name in names if not _why(case, name)] for names in (ours, others))
         failed = [why for name, why in wrong_in(case).items() if name in ("", *ours)]
         compared = [[t for name in right if (t := results.times(case, name, other))] for other in baselines]
@@ -110,8 +111,12 @@ def text(folder: pathlib.Path) -> str:
         *(f"not measured: {line}" for line in bench.get("skipped", [])),
         "target | card | verdict | what | measured",
     ]
-    for i, (target, status, measured) in enumerate(verdicts(folder), 1):
+    found = verdicts(folder)
+    for i, (target, status, measured) in enumerate(found, 1):
         least = f" (at least {target.least:.2f}x)" if isinstance(target, Speed) else ""
         shown = "rehearsed" if is_rehearsal and least and status != NOT_MEASURED else status
         lines.append(f"{i:6} | {card} | {shown} | {target.name}{least} | {' '.join(measured.split())[:400]}")
-    return "\n".join(lines) + "\n"
+    lines += [f"Mosaic's time over Triton's | {card} | {line}" for line in compilers.lines(bench.get("cases", []))]
+    is_right = all(status in (MET, SO_FAR) for target, status, _ in found if isinstance(target, Right))
+    advice = "rehearsed" if is_rehearsal else compilers.advice(bench, card, is_right)
+    return "\n".join([*lines, f"which compiler | {card} | {advice}"]) + "\n"

@@ -17,9 +17,12 @@ BACKWARD = ("backward from the mask", "backward from x")
 MASKED = ("quantize, keeping the mask", "quantize with PhiloxUniform, keeping the mask")
 ALONE = (*FORWARD, *(f"{name} with {noise}" for name in FORWARD for noise in NOISES), *MASKED, *BACKWARD)
 WITH_PHILOX = (NOISY, f"{FORWARD[0]} with {NOISES[0]}")
+NONE_IS_A_KERNEL = (*WITH_PHILOX, MASKED[1])  # by themselves, from 16-bit floats, on every card
+KERNELS = (*FORWARD, *WITH_PHILOX, *MASKED, *BACKWARD)
 CHOSEN = (*WITH_PHILOX, MASKED[1], *CHAINS)  # where the choice matters most
 
-XLA, PALLAS = f"{OURS}, xla", f"{OURS}, pallas"
+XLA, TRITON, MOSAIC = (f"{OURS}, {name}" for name in ("xla", "pallas_triton", "pallas_mosaic_gpu"))
+PALLAS = f"{OURS}, pallas"  # whichever of the two it is on the card
 COPY = "copy"  # the quicker of the two
 BEST_OF_OURS = "best of ours"  # the quickest of those by name
 SAME_NOISE = "formula"  # with threefry, if there is noise: what jax.random.uniform draws by default
@@ -52,6 +55,7 @@ TARGETS: tuple[Right | Speed, ...] = (
     # Memory bandwidth has room for about 30 instructions per element; kernels take 5 to 7, and 18.5 with Philox.
     Speed("Philox bfloat16 to int8, pallas: near copy speed", (NOISY,), PALLAS, COPY, 0.90, ("bfloat16",)),
     Speed("deterministic, pallas: at copy speed", FORWARD, PALLAS, COPY, 0.95),
+    Speed("Mosaic is not slower than Triton by more than 5%", KERNELS, MOSAIC, TRITON, 0.95),
     # None is XLA for these. Of 16-bit floats XLA reads 64 bits per thread, which leaves an H200's memory idle.
     Speed("deterministic float32, XLA's fusion: at copy speed", FORWARD, XLA, COPY, 0.95, ("float32",)),
     Speed("backward from the mask, pallas: at copy speed", BACKWARD[:1], PALLAS, COPY, 0.95),

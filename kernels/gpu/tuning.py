@@ -1,17 +1,21 @@
-"""How the CUDA kernels divide an array: the block size and the number of warps, by device, dtype and operation.
+"""How the CUDA kernels divide an array: the block size and the number of warps.
 
-`TABLE` has a row for each measured case; `python -m tools.tune --store` writes the rows of the device that it runs on.
-A device, dtype or operation without a row uses heuristic defaults. The results have the same bits either way.
+`TABLE` has a row for each implementation, device, dtype and operation that was measured to be faster than the heuristic
+defaults; `python -m tools.tune --store` writes the rows of the device that it runs on. All others use the defaults. The
+results have the same bits either way.
 
 The blocks of the TPU kernels follow from an array's shape and a chip's memory: see `pallas_tpu/tiling.py`.
 """
 
 import dataclasses
+from typing import Literal
 
 import jax
 import numpy as np
 
 from ..spec import QuantSpec
+
+Kernels = Literal["pallas_triton", "pallas_mosaic_gpu", "jax_triton"]  # the implementations that have blocks
 
 WARP = 32  # threads
 PER_THREAD = 8  # elements at least: one Philox block serves eight, and eight 16-bit numbers are 128 bits
@@ -52,6 +56,7 @@ class Row:
     """A configuration that was measured to be faster than the defaults.
 
     Attributes:
+        implementation: The implementation that was measured; others do not use the row.
         device: The device, as JAX's `device_kind` names it.
         dtype: Name of the dtype of x, or of the gradient.
         operation: As `quantization`, `FROM_MASK` or `FROM_X` name it.
@@ -59,6 +64,7 @@ class Row:
         measured: When, with which versions and on how many elements it was measured, and how much time it saves.
     """
 
+    implementation: Kernels
     device: str
     dtype: str
     operation: str
@@ -73,39 +79,39 @@ DRAWING = Configuration(8192, 4)  # if noise is drawn, the set-up takes longer
 # The lines between the two marks are written by `python -m tools.tune --store`.
 # fmt: off
 TABLE: tuple[Row, ...] = (
-    Row("NVIDIA H100 80GB HBM3", "float32", "quantize, noise drawn", Configuration(4096, 16),
+    Row("pallas_triton", "NVIDIA H100 80GB HBM3", "float32", "quantize, noise drawn", Configuration(4096, 16),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 16.1% less device time"),
-    Row("NVIDIA H100 80GB HBM3", "float32", "quantize, noise drawn, with mask", Configuration(4096, 16),
-        "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 14.3% less device time"),
-    Row("NVIDIA H100 80GB HBM3", "bfloat16", "quantize, noise drawn", Configuration(1024, 4),
+    Row("pallas_triton", "NVIDIA H100 80GB HBM3", "float32", "quantize, noise drawn, with mask",
+        Configuration(4096, 16), "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 14.3% less device time"),
+    Row("pallas_triton", "NVIDIA H100 80GB HBM3", "bfloat16", "quantize, noise drawn", Configuration(1024, 4),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 4.0% less device time"),
-    Row("NVIDIA H200", "float32", "quantize to int8, noise drawn", Configuration(2048, 8),
+    Row("pallas_triton", "NVIDIA H200", "float32", "quantize to int8, noise drawn", Configuration(2048, 8),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 2.4% less device time"),
-    Row("NVIDIA H200", "float32", "quantize, noise drawn", Configuration(4096, 16),
+    Row("pallas_triton", "NVIDIA H200", "float32", "quantize, noise drawn", Configuration(4096, 16),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 23.1% less device time"),
-    Row("NVIDIA H200", "float32", "quantize, noise drawn, with mask", Configuration(1024, 4),
+    Row("pallas_triton", "NVIDIA H200", "float32", "quantize, noise drawn, with mask", Configuration(1024, 4),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 19.9% less device time"),
-    Row("NVIDIA H200", "float32", "quantize, with mask", Configuration(2048, 8),
+    Row("pallas_triton", "NVIDIA H200", "float32", "quantize, with mask", Configuration(2048, 8),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 2.4% less device time"),
-    Row("NVIDIA H200", "bfloat16", "clip gradient from mask", Configuration(1024, 4),
+    Row("pallas_triton", "NVIDIA H200", "bfloat16", "clip gradient from mask", Configuration(1024, 4),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 4.6% less device time"),
-    Row("NVIDIA H200", "bfloat16", "quantize", Configuration(1024, 4),
+    Row("pallas_triton", "NVIDIA H200", "bfloat16", "quantize", Configuration(1024, 4),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 4.5% less device time"),
-    Row("NVIDIA H200", "bfloat16", "quantize, noise drawn", Configuration(1024, 2),
+    Row("pallas_triton", "NVIDIA H200", "bfloat16", "quantize, noise drawn", Configuration(1024, 2),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 4.0% less device time"),
-    Row("NVIDIA H200", "bfloat16", "quantize, noise drawn, with mask", Configuration(8192, 8),
+    Row("pallas_triton", "NVIDIA H200", "bfloat16", "quantize, noise drawn, with mask", Configuration(8192, 8),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 4.2% less device time"),
-    Row("NVIDIA H200", "bfloat16", "quantize, with mask", Configuration(1024, 4),
+    Row("pallas_triton", "NVIDIA H200", "bfloat16", "quantize, with mask", Configuration(1024, 4),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 3.0% less device time"),
-    Row("NVIDIA H200", "float16", "clip gradient from mask", Configuration(1024, 4),
+    Row("pallas_triton", "NVIDIA H200", "float16", "clip gradient from mask", Configuration(1024, 4),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 3.5% less device time"),
-    Row("NVIDIA H200", "float16", "clip gradient from x", Configuration(1024, 2),
+    Row("pallas_triton", "NVIDIA H200", "float16", "clip gradient from x", Configuration(1024, 2),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 2.5% less device time"),
-    Row("NVIDIA H200", "float16", "quantize", Configuration(2048, 4),
+    Row("pallas_triton", "NVIDIA H200", "float16", "quantize", Configuration(2048, 4),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 4.5% less device time"),
-    Row("NVIDIA H200", "float16", "quantize, noise drawn, with mask", Configuration(8192, 8),
+    Row("pallas_triton", "NVIDIA H200", "float16", "quantize, noise drawn, with mask", Configuration(8192, 8),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 3.5% less device time"),
-    Row("NVIDIA H200", "float16", "quantize, with mask", Configuration(1024, 4),
+    Row("pallas_triton", "NVIDIA H200", "float16", "quantize, with mask", Configuration(1024, 4),
         "2026-11-27, JAX 0.11.2, driver 580.159.04, 2**26 elements: 2.5% less device time"),
 )
 # fmt: on
@@ -125,19 +131,26 @@ def quantization(spec: QuantSpec, with_noise: bool) -> str:
     return f"quantize{to}{noise}{', with mask' if spec.with_mask else ''}"
 
 
+def key_of(row: Row) -> tuple[Kernels, str, str, str]:
+    """What a row is for; the table has one row at most for each key."""
+    return row.implementation, row.device, row.dtype, row.operation
+
+
 def defaults(operation: str) -> tuple[Configuration, ...]:
     """The configurations for a device that is not in the table, the largest first."""
     return (DRAWING, LARGE, SMALL) if "noise drawn" in operation else (LARGE, SMALL)
 
 
-def configuration(device: str | None, dtype: str, operation: str, n: int, examples: int = 1) -> Configuration:
+def configuration(
+    implementation: Kernels, device: str | None, dtype: str, operation: str, n: int, examples: int = 1
+) -> Configuration:
     """The configuration for `examples` times `n` elements; `device` is None if it is not known.
 
     The candidates are that of the row in the table, and then the defaults, the largest first. The first one is chosen
     whose block `n` elements fill, and that makes enough blocks to keep a device busy; or else the smallest default.
     """
-    key = (device, dtype, operation)
-    measured = (row.configuration for row in TABLE if (row.device, row.dtype, row.operation) == key)
+    key = (implementation, device, dtype, operation)
+    measured = (row.configuration for row in TABLE if key_of(row) == key)
     choices = (*measured, *defaults(operation))
     return next((c for c in choices if n >= c.block and n * examples >= BUSY * c.block), choices[-1])
 
@@ -156,6 +169,9 @@ def device_kind() -> str | None:
         return None
 
 
-def here(dtype: np.dtype, operation: str, interpret: bool, n: int, examples: int = 1) -> Configuration:
+def here(
+    implementation: Kernels, dtype: np.dtype, operation: str, interpret: bool, n: int, examples: int = 1
+) -> Configuration:
     """`configuration` for the device to compile for; in interpret mode there is no device."""
-    return configuration(None if interpret else device_kind(), np.dtype(dtype).name, operation, n, examples)
+    device = None if interpret else device_kind()
+    return configuration(implementation, device, np.dtype(dtype).name, operation, n, examples)

@@ -105,8 +105,8 @@ def _plan(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, n: int, exampl
 
 
 def _division(x: jax.Array, operation: str, n: int, examples: int = 1) -> tuning.Configuration:
-    """The default division into blocks: the rows of `tuning.TABLE` were measured with the kernels of Pallas."""
-    return tuning.configuration(None, x.dtype.name, operation, n, examples)
+    """The default division into blocks: these kernels were not tuned."""
+    return tuning.configuration("jax_triton", None, x.dtype.name, operation, n, examples)
 
 
 def _width(*itemsizes: int) -> int:

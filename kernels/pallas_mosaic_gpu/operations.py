@@ -19,7 +19,7 @@ from ..gpu.tuning import Configuration
 from ..spec import Draw, QuantSpec
 from . import formula, rest
 from .noise import STREAMS, seed_of
-from .tiles import Interpret, Kernel, Program, Tile, for_each_block
+from .tiles import THREADS, Interpret, Kernel, Program, Tile, for_each_block
 
 
 def quantize(
@@ -30,7 +30,11 @@ def quantize(
     interpret: Interpret = False,
     configuration: Configuration | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-    """`reference.quantize`; the array is divided into blocks by `configuration`, or by default as `tuning` says."""
+    """`reference.quantize`; the array is divided into blocks by `configuration`, or by default as `tuning` says.
+
+    Raises:
+        ValueError: `configuration` does not have the four warps of a warpgroup.
+    """
     rank = 0 if noise is None or spec.draw is None else noise.ndim - 1
     n, examples = math.prod(x.shape[rank:]), math.prod(x.shape[:rank])
     operation = tuning.quantization(spec, with_noise=noise is not None)
@@ -70,7 +74,13 @@ def _block(
     examples: int = 1,
 ) -> int:
     """How many elements a program handles."""
-    return (configuration or tuning.here(x.dtype, operation, interpret, n, examples)).block
+    chosen = configuration or tuning.here("pallas_mosaic_gpu", x.dtype, operation, bool(interpret), n, examples)
+    if chosen.threads != THREADS:
+        raise ValueError(
+            f"configuration={chosen} is not for implementation='pallas_mosaic_gpu', whose programs are one warpgroup: "
+            f"give {THREADS // tuning.WARP} warps, and choose only the block"
+        )
+    return chosen.block
 
 
 def _reading(spec: QuantSpec, with_noise: bool) -> Kernel:

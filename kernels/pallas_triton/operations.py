@@ -55,7 +55,7 @@ def quantize(
     def run(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, results: flattened.Results) -> list[jax.Array]:
         n, examples = flattened.examples_of(x, noise, spec)
         operation = tuning.quantization(spec, with_noise=noise is not None)
-        chosen = configuration or tuning.here(x.dtype, operation, interpret, n, examples)
+        chosen = configuration or tuning.here("pallas_triton", x.dtype, operation, interpret, n, examples)
         if noise is None or spec.draw is None:
             kernel, name = _reading(x, noise, spec), "intnumerics_quantize"
         else:
@@ -158,7 +158,7 @@ def _clip_gradient(
         block.store(out_ref, jnp.where(mask_of(block, kept_ref), values, jnp.zeros_like(values)))
 
     def run(g: jax.Array, kept: jax.Array, results: flattened.Results) -> list[jax.Array]:
-        chosen = configuration or tuning.here(g.dtype, operation, interpret, g.size)
+        chosen = configuration or tuning.here("pallas_triton", g.dtype, operation, interpret, g.size)
         name, inputs = f"intnumerics_{operation.replace(' ', '_')}", [g.reshape(-1), kept.reshape(-1)]
         return for_each_block(kernel, g.size, inputs, results, name, interpret, chosen)
 

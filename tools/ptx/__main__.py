@@ -1,7 +1,7 @@
 """Compiles one of the programs of `bench.aot` for an H100, runs it on a CPU, and shows what its kernels executed.
 
     python -m tools.ptx --list
-    python -m tools.ptx "pallas: quantize bfloat16 -> int8 with Philox" --trace 0 17
+    python -m tools.ptx "pallas_triton: quantize bfloat16 -> int8 with Philox" --trace 0 17
 
 x is normal numbers times 100. Counts are of instructions that threads executed, so of a branch the way that was taken.
 """

@@ -1,0 +1,64 @@
+"""Which of Pallas' two compilers for CUDA, Triton and Mosaic GPU, should be `implementation="pallas"` on a card."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+
+from bench import results
+from bench.gpu.targets import MOSAIC, NONE_IS_A_KERNEL, PALLAS, TRITON
+from bench.names import INTERPRETED, INTERPRETED_MOSAIC, OURS
+from bench.results import Measured, Report
+
+LEAST, LARGE = 0.01, 1 << 24  # the share of the time that counts, since less is chance; and elements
+WHERE = "MOSAIC_IS_FASTER in kernels/gpu/pallas.py"
+
+
+def variants(pallas: str) -> dict[str, tuple[str, ...]]:
+    """The variants, on a GPU and rehearsed, that targets mean by the two and by `"pallas"`, whose row is `pallas`."""
+    triton, mosaic = (f"{OURS}, {name}" for name in (INTERPRETED, INTERPRETED_MOSAIC))
+    return {PALLAS: (f"{OURS}, {pallas}", triton), TRITON: (TRITON, triton), MOSAIC: (MOSAIC, mosaic)}
+
+
+def share(case: Measured) -> tuple[float, str] | None:
+    """Mosaic's time divided by Triton's, and the clock of both; None if one has no time or is wrong."""
+    right = [name for name, found in case["results"].items() if "wrong" not in found]
+    triton, mosaic = ([name for name in right if name in variants("")[one]] for one in (TRITON, MOSAIC))
+    found = results.times(case, mosaic[0], triton[0]) if triton and mosaic else None
+    return (found[0] / found[1], found[2]) if found else None
+
+
+def lines(cases: Iterable[Measured]) -> list[str]:
+    """A line for each operation and dtype in which both were timed, with Mosaic's time over Triton's at each size."""
+    found = defaultdict[str, list[str]](list)
+    for case in cases:
+        if (one := share(case)) is not None:
+            said = f"{one[0]:.2f} of {results.size_text(case)} elements by {one[1]} time"
+            found[f"{case['operation']}, {case['dtype']}"].append(said)
+    return [f"{name} | {'; '.join(said)}" for name, said in found.items()]
+
+
+def quicker(cases: Iterable[Measured], pallas: str) -> tuple[str, str]:
+    """Which of the two should be `"pallas"`, where it is `pallas` now, and what was measured.
+
+    The measure is the geometric mean over the large cases that `implementation=None` gives to a kernel by itself.
+    """
+    deciding = (c for c in cases if c["operation"] in NONE_IS_A_KERNEL and c["dtype"] == "bfloat16")
+    shares = [found[0] for c in deciding if results.elements(c) >= LARGE and (found := share(c))]
+    if not shares:
+        return pallas, "no case was timed with both"
+    mean = math.exp(math.fsum(map(math.log, shares)) / len(shares))
+    best = MOSAIC if mean < 1 - LEAST else TRITON if mean > 1 + LEAST else pallas
+    return best.removeprefix(f"{OURS}, "), f"Mosaic takes {mean:.3f} of Triton's time, the mean of {len(shares)} cases"
+
+
+def advice(bench: Report, card: str, is_right: bool) -> str:
+    """Which of the two should be `"pallas"` on a card, in one line, and what to edit for it."""
+    pallas, rows = bench.get("pallas", "unknown"), bench.get("rows", {})
+    best, why = quicker(bench.get("cases", []), pallas)
+    counts = ", ".join(f"{name} {n}" for name, n in rows.items())
+    why += f"; rows of kernels/gpu/tuning.py for this card: {counts}" if counts else ""
+    if best == pallas or not is_right or not bench.get("pallas_is_a_choice"):
+        reason = "" if best == pallas else " on this JAX" if is_right else " until all results are right"
+        return f'"pallas" stays {pallas}{reason}: {why}'
+    edit = f'add "{card}" to' if best in MOSAIC else f'take "{card}" out of'
+    return f'"pallas" should be {best}: {why}; {edit} {WHERE}'
