@@ -172,13 +172,13 @@ def test_a_run_prints_what_it_finds_and_writes_it(
     rows = [row for row in table_in(path.read_text()) if row.device == "a GPU"]
     assert [(row.implementation, row.dtype, row.operation, row.configuration) for row in rows] == [
         (name, "bfloat16", f"clip gradient from {kept}", Configuration(2048, 4))
-        for name in ("pallas_triton", "pallas_mosaic_gpu")
+        for name in sorted(tune_search.implementations(), key=list(tune_search.WARPS).index)
         for kept in ("mask", "x")
     ]
     assert all(is_measured(row) for row in rows)
     assert all("2**12 elements: 25.0% less device time" in row.measured for row in rows)
     printed = capsys.readouterr().out
-    assert path.read_text().count("Row(") - rows_before == 4
+    assert path.read_text().count("Row(") - rows_before == len(rows) >= 2
     assert "kept: block 2048, 4 warps, 25.0% less time" in printed
     assert all(tune.text_of(row) in printed for row in rows)
 

@@ -1,6 +1,7 @@
 """The table of block sizes and warps: what is looked up in it, and that every entry could only change the speed."""
 
 import dataclasses
+import importlib
 import itertools
 import os
 import pathlib
@@ -22,9 +23,9 @@ from test_kernels import assert_is_formula
 
 from intnumerics.kernels import KERNEL_DTYPES, Draw, QuantSpec
 from intnumerics.kernels.gpu import tuning
+from intnumerics.kernels.gpu.pallas import Compiler
 from intnumerics.kernels.gpu.tuning import Configuration, Row
 from intnumerics.kernels.pallas_mosaic_gpu import operations as pallas_mosaic_gpu
-from intnumerics.kernels.pallas_triton import operations as pallas_triton
 from tools import tune_search
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -33,9 +34,16 @@ MASKED = dataclasses.replace(NEAREST, with_mask=True)
 INT8 = dataclasses.replace(NEAREST, integer_dtype=np.dtype(np.int8))
 KERNELS: tuple[tuning.Kernels, ...] = ("pallas_triton", "pallas_mosaic_gpu", "jax_triton")
 TUNED = KERNELS[:2]
+TRITON = pytest.param("pallas_triton", marks=pytest.mark.pallas_triton)
+every_name = pytest.mark.parametrize("name", [TRITON, "pallas_mosaic_gpu"])
 KEY = (0x243F6A88, 0x85A308D3)
 MEASURED = "2026-12-01, JAX 0.11.2, driver 570.124.06, 2**26 elements: 5.1% less device time"
 ROW = Row("pallas_triton", "a GPU", "bfloat16", "quantize", Configuration(8192, 8), MEASURED)
+
+
+def room_of(name: str) -> Any:
+    """The functions of an implementation."""
+    return importlib.import_module(f"intnumerics.kernels.{name}")
 
 
 # --- what is looked up ------------------------------------------------------------------------------------------------
@@ -156,10 +164,11 @@ def how_it_runs(function: Callable[..., Any], *arrays: Any) -> tuple[int, int]:
     return call["grid_mapping"].grid[0], getattr(call["compiler_params"], "num_warps", 4)
 
 
-@pytest.mark.parametrize(("room", "warps"), [(pallas_triton, 8), (pallas_mosaic_gpu, 4)], ids=TUNED)
+@every_name
 def test_a_kernel_runs_as_the_row_of_the_device_of_the_mesh_says_and_interpreted_as_the_default(
-    room: Any, warps: int, table: Callable[..., None]
+    name: Compiler, table: Callable[..., None]
 ) -> None:
+    room, warps, fewer = room_of(name), *((8, 2) if name == "pallas_triton" else (4, 4))
     device = H100.abstract_device
     n, spec = 512 * 16384, dataclasses.replace(NEAREST, draw=Draw("philox", (512 * 16384,)))
     x, seed, mask = (jax.ShapeDtypeStruct(*a) for a in (((n,), "bfloat16"), ((4,), "uint32"), ((n // 8,), "uint8")))
@@ -169,7 +178,6 @@ def test_a_kernel_runs_as_the_row_of_the_device_of_the_mesh_says_and_interpreted
         "clip gradient from mask": (room.clip_gradient_from_mask, x, mask),
         "clip gradient from x": (lambda g, x, **how: room.clip_gradient_from_x(g, x, NEAREST, **how), x, x),
     }
-    name = TUNED[room is pallas_mosaic_gpu]
     row = Row(name, device.device_kind, "bfloat16", "quantize", Configuration(16384, warps), MEASURED)
     table(*(dataclasses.replace(row, operation=operation) for operation in calls))
     with jax.sharding.use_abstract_mesh(H100):
@@ -177,9 +185,8 @@ def test_a_kernel_runs_as_the_row_of_the_device_of_the_mesh_says_and_interpreted
             assert how_it_runs(function, *arrays) == (512, warps), operation
             default = n // tuning.defaults(operation)[0].block
             assert how_it_runs(lambda *a, f=function: f(*a, interpret=True), *arrays) == (default, 4), operation
-            other = Configuration(2048, 2 if room is pallas_triton else 4)
-            forced = lambda *a, f=function, c=other: f(*a, configuration=c)  # noqa: E731
-            assert how_it_runs(forced, *arrays) == (n // other.block, other.warps), operation
+            forced = lambda *a, f=function: f(*a, configuration=Configuration(2048, fewer))  # noqa: E731
+            assert how_it_runs(forced, *arrays) == (n // 2048, fewer), operation
 
 
 def test_without_a_mesh_the_device_is_the_gpu_of_this_process_or_unknown() -> None:
@@ -193,7 +200,7 @@ SAYS_WHERE = re.compile(
     r"20\d\d-\d\d-\d\d, JAX \d+(\.\d+)+, driver \d\S*, 2\*\*\d+ elements: \d+\.\d% "
     r"less (device time|wall time|time in a queue)"
 )
-OPERATIONS = {case.operation for case in tune_search.cases(1024, ["float32"], TUNED)}
+OPERATIONS = {case.operation for case in tune_search.cases(1024, ["float32"])}
 
 
 def is_measured(row: Row) -> bool:
@@ -226,11 +233,11 @@ def test_a_row_of_the_table_says_where_it_was_measured(wrong: dict[str, str]) ->
 # --- it changes the speed alone ---------------------------------------------------------------------------------------
 
 
-def check_all(room: Any, x: np.ndarray, g: np.ndarray, shape: tuple[int, ...], configuration: Configuration) -> None:
+def check_all(name: str, x: np.ndarray, g: np.ndarray, shape: tuple[int, ...], configuration: Configuration) -> None:
     """Compares every operation, interpreted, with the formula; the noise is drawn for examples of `shape`."""
     to_int8 = dataclasses.replace(INT8, with_mask=True, draw=Draw("philox", shape))
     noise = np.random.default_rng(1).uniform(-0.5, 0.5, x.shape).astype(np.float32)
-    how = {"interpret": True, "configuration": configuration}
+    room, how = room_of(name), {"interpret": True, "configuration": configuration}
 
     def run(x: jax.Array, g: jax.Array, noise: jax.Array, seed: jax.Array) -> dict[str, Any]:
         masked = room.quantize(x, None, MASKED, **how)
@@ -265,19 +272,20 @@ BLOCKS = sorted({configuration.block for name in TUNED for configuration in tune
 
 
 @pytest.mark.tools
-@pytest.mark.parametrize("room", [pallas_triton, pallas_mosaic_gpu], ids=TUNED)
+@every_name
 @pytest.mark.parametrize(("block", "dtype"), list(zip(BLOCKS, itertools.cycle(oracle.DTYPES), strict=False)), ids=str)
 def test_every_block_that_is_tried_gives_the_formula_in_whole_blocks_and_in_a_tail(
-    block: int, dtype: np.dtype, room: Any
+    block: int, dtype: np.dtype, name: str
 ) -> None:
-    shape = (block + (13 if room is pallas_triton else 16),)  # Mosaic's kernel takes masks of whole bytes only
-    check_all(room, *numbers(shape, dtype), shape, Configuration(block, 4))
+    shape = (block + (13 if name == "pallas_triton" else 16),)  # Mosaic's kernel takes masks of whole bytes only
+    check_all(name, *numbers(shape, dtype), shape, Configuration(block, 4))
 
 
 SMALLEST, LARGEST = BLOCKS[0], BLOCKS[-1]
 
 
 @pytest.mark.tools
+@pytest.mark.pallas_triton
 @pytest.mark.parametrize(
     ("shape", "block"),
     [((5,), SMALLEST), ((16384,), LARGEST), ((3, 1032), SMALLEST), ((2, 3, 130), LARGEST), ((2, 3, 130), SMALLEST)],
@@ -286,7 +294,7 @@ SMALLEST, LARGEST = BLOCKS[0], BLOCKS[-1]
 def test_so_it_does_for_less_than_a_block_for_no_tail_for_rows_and_for_a_batch_with_one_seed(
     shape: tuple[int, ...], block: int
 ) -> None:
-    check_all(pallas_triton, *numbers(shape, oracle.DTYPES[0]), shape[-1:], Configuration(block, 4))
+    check_all("pallas_triton", *numbers(shape, oracle.DTYPES[0]), shape[-1:], Configuration(block, 4))
 
 
 # --- with the real compiler -------------------------------------------------------------------------------------------

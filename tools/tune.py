@@ -34,7 +34,7 @@ from bench.timing import Jitted, Patience, Sweep, alternate
 from intnumerics.kernels import KERNEL_DTYPES
 from intnumerics.kernels.gpu import tuning
 from intnumerics.kernels.gpu.tuning import Row
-from tools.tune_search import PER_THREAD, Case, Found, cases, implementations, search
+from tools.tune_search import PER_THREAD, Case, Found, cases, search
 
 SIZE = 1 << 26
 BYTES = 48  # per element: inputs, twice, and results of the default, of what is compared with it and to spare
@@ -145,8 +145,7 @@ def in_order(size: int) -> list[Case]:
     """Every kernel, those of the most valuable operations first, in bfloat16; what is `"pallas"` before the other."""
     dtypes = ("bfloat16", "float32", *(d for d in KERNEL_DTYPES if d not in ("bfloat16", "float32")))
     place = {name: i for i, name in enumerate(FIRST)}
-    every = cases(size, dtypes, implementations())
-    return sorted(every, key=lambda c: (dtypes.index(c.dtype), place.get(c.operation, len(place))))
+    return sorted(cases(size, dtypes), key=lambda c: (dtypes.index(c.dtype), place.get(c.operation, len(place))))
 
 
 def tune(options: argparse.Namespace, device: str) -> dict[str, Any]:

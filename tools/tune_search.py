@@ -70,15 +70,23 @@ def implementations() -> tuple[Compiler, ...]:
     return tuple(sorted(there, key=lambda name: name != pallas.compiler()))
 
 
-def _quantize(room: Any, x: jax.Array, noise: jax.Array | None = None, *, spec: QuantSpec, **how: Any) -> Any:
-    return room.quantize(x, noise, spec, **how)
+def _room(name: str) -> Any:
+    return importlib.import_module(f"intnumerics.kernels.{name}")
 
 
-def _from_x(room: Any, g: jax.Array, x: jax.Array, **how: Any) -> jax.Array:
-    return room.clip_gradient_from_x(g, x, NEAREST, **how)
+def _quantize(name: str, x: jax.Array, noise: jax.Array | None = None, *, spec: QuantSpec, **how: Any) -> Any:
+    return _room(name).quantize(x, noise, spec, **how)
 
 
-def cases(size: int, dtypes: Iterable[str], implementations: Iterable[Compiler]) -> Iterator[Case]:
+def _from_mask(name: str, g: jax.Array, mask: jax.Array, **how: Any) -> jax.Array:
+    return _room(name).clip_gradient_from_mask(g, mask, **how)
+
+
+def _from_x(name: str, g: jax.Array, x: jax.Array, **how: Any) -> jax.Array:
+    return _room(name).clip_gradient_from_x(g, x, NEAREST, **how)
+
+
+def cases(size: int, dtypes: Iterable[str]) -> Iterator[Case]:
     """Every operation in each dtype by each implementation, on arrays of one size."""
     draw = Draw("philox", (size,))
     drawn = [dataclasses.replace(spec, draw=draw) for spec in (NEAREST, INT8, MASKED)]
@@ -87,15 +95,15 @@ def cases(size: int, dtypes: Iterable[str], implementations: Iterable[Compiler])
         (NEAREST, ("x", "noise")),
         *((spec, ("x", "seed")) for spec in drawn),
     ]
-    of, room = functools.partial, lambda name: importlib.import_module(f"intnumerics.kernels.{name}")
+    of = functools.partial
     functions = [
         *((tuning.quantization(spec, len(takes) > 1), takes, of(_quantize, spec=spec)) for spec, takes in passes),
-        (tuning.FROM_MASK, ("g", "mask"), lambda room, *arrays, **how: room.clip_gradient_from_mask(*arrays, **how)),
+        (tuning.FROM_MASK, ("g", "mask"), _from_mask),
         (tuning.FROM_X, ("g", "x"), _from_x),
     ]
     for dtype, (operation, takes, function) in itertools.product(dtypes, functions):
-        for name in implementations:
-            yield Case(name, operation, dtype, takes, of(function, room(name)), of(function, reference))
+        for name in implementations():
+            yield Case(name, operation, dtype, takes, of(function, name), of(function, "reference"))
 
 
 def make(name: str, seed: int, size: int, dtype: str) -> jax.Array:

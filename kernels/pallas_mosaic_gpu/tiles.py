@@ -115,7 +115,7 @@ class Program:
 
 def _load(ref: Any, layout: Any) -> jax.Array:
     # Mosaic GPU calls a transfer "optimized" if it is one of shared memory without bank conflicts.
-    index = ((),) if jax.__version_info__ < (0, 11) else ()
+    index = ((),) if jax.__version_info__ < (0, 11) else ()  # later JAX warns of an index, and then has none
     load: Any = plgpu.load
     return load(ref, *index, layout=layout, optimized=False)
 
