@@ -165,13 +165,21 @@ def has(row: Implementation, operation: Operation) -> bool:
     return row.name == "reference" or row.operation(operation.name) is not None
 
 
+def _is_there(row: Implementation) -> bool:
+    """Whether the module of an implementation can be imported: JAX may have removed what it needs."""
+    try:
+        return row.operation("quantize") is not None
+    except ImportError:
+        return False
+
+
 def _named(call: Call, platform: str | None) -> Implementation:
     rows = rows_of(cast(Name, call.implementation))
     for row in rows:
         if row.platform in (None, call.interpret or platform):
             if has(row, call.operation):
                 return row
-            others = dict.fromkeys(repr(row.name) for row in TABLE if has(row, call.operation))
+            others = dict.fromkeys(repr(row.name) for row in TABLE if _is_there(row) and has(row, call.operation))
             raise ValueError(
                 f"implementation={call.implementation!r} does not have the operation {call.operation.name!r}, only "
                 f"{' and '.join(others)} have: use one of them, or None for the fastest on the platform"

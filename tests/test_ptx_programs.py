@@ -12,7 +12,6 @@ import pytest
 import streams
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as pallas_triton
 from oracle import assert_same_bits
 
 from intnumerics import IntNumerics, quantize, quantize_to_int
@@ -148,6 +147,8 @@ def test_results_are_a_pytree_with_constants_copies_and_a_result_twice() -> None
 
 
 def call(kernel: Callable[..., None], *arrays: Any, warps: int = 1, **options: Any) -> Any:
+    from jax.experimental.pallas import triton as pallas_triton
+
     parameters = pallas_triton.CompilerParams(num_warps=warps, num_stages=1)
     shape = jax.ShapeDtypeStruct(arrays[0].shape, arrays[0].dtype)
     return pl.pallas_call(kernel, shape, compiler_params=parameters, **options)(*arrays)
@@ -180,6 +181,8 @@ def test_a_result_in_the_memory_of_an_operand_leaves_the_argument_as_it_was() ->
 def test_a_kernel_that_writes_its_operand_is_found() -> None:
     def to_its_operand(x: Any, result: Any) -> None:
         result[...] = x[...]
+        from jax.experimental.pallas import triton as pallas_triton
+
         pallas_triton.store(x.at[...], x[...] + 1)
 
     with pytest.raises(ptx.AccessError, match="constant"):
