@@ -25,17 +25,21 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 # Two installs into one environment would trip over each other; pytest has its own workers.
 .NOTPARALLEL:
-.PHONY: help demo test test-aot test-ptx test-aqt test-triton test-gpu gpu gpu-rehearsal bench bench-report static-report lint format types build clean
+.PHONY: help demo test test-without-triton test-aot test-ptx test-aqt test-triton test-gpu gpu gpu-rehearsal bench bench-report static-report lint format types build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name what; do \
-		printf '  make %-13s %s\n' "$$name" "$$what"; done
+		printf '  make %-19s %s\n' "$$name" "$$what"; done
 
 demo: $(VENV)/.demo ## train a small network at 8, 4, 2 and 1 bits beside float
 	$(VENV)/bin/python examples/digits.py $(ARGS)
 
 test: $(VENV)/.test ## run the tests, but for those of test-aot, test-ptx and test-aqt
 	$(VENV)/bin/python -m pytest $(WORKERS) -m "not aot and not aqt and not ptx" $(ARGS)
+
+test-without-triton: $(VENV)/.test ## run the tests of CUDA kernels as on a JAX that has removed Pallas' Triton lowering
+	TEST_WITHOUT_PALLAS_TRITON=1 $(VENV)/bin/python -m pytest $(WORKERS) -m "not aot and not aqt and not ptx" \
+		--ignore intnumerics/kernels/pallas_triton $(ARGS)
 
 test-aot: $(AOT)/.aot ## compile the kernels for GPUs and TPUs that need not be there (installs gigabytes)
 	JAX_PLATFORMS=cpu $(AOT)/bin/python -m pytest -m aot tests $(ARGS)

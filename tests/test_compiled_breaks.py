@@ -37,8 +37,8 @@ BREAKS = {  # a pattern in the PTX, and what takes its place
     "a minimum loses NaN": (r"\bmin\.NaN\.", "min."),
     "a sum is rounded to zero": (r"\badd(\.rn)?\.f32\b", "add.rz.f32"),
     "a conversion to bfloat16 is rounded to zero": (r"\bcvt\.rn\.bf16", "cvt.rz.bf16"),
-    "a load is 16 bytes off": (r"(ld\.global\.\S+\s+[^;]*\[ ?%rd\d+) ?(?:\+ ?(\d+))?", further),
-    "a store is 16 bytes off": (r"(st\.global\.\S+\s+\[ ?%rd\d+) ?(?:\+ ?(\d+))?", further),
+    "a load is 16 bytes off": (r"(\bld\.(?!param)\S+\s+[^;]*\[ ?%rd\d+) ?(?:\+ ?(\d+))?", further),
+    "a store is 16 bytes off": (r"(\bst\.(?!param|shared)\S+\s+\[ ?%rd\d+) ?(?:\+ ?(\d+))?", further),
     "a load has no predicate": (r"@!?%p\d+ ld\.global", "ld.global"),
     "a store has no predicate": (r"@!?%p\d+ st\.global", "st.global"),
     "a barrier is missing": (r"\bbar\.sync\s+0;", ""),
@@ -104,14 +104,26 @@ def promise(where: Where) -> Promise:
     return Promise(where.compiled(every, *arrays), arrays, check)
 
 
+def changes_nothing(name: str, where: Where, kernel: Any) -> bool:
+    """Whether a break cannot be seen in the results of a kernel."""
+    if where.name != "pallas_mosaic_gpu":
+        return False
+    if not kernel.name.startswith("intnumerics"):  # XLA's, for the few elements after the last whole block
+        return True
+    # Each kernel begins with a barrier that orders nothing, and that to int8 takes the integer of NaN before the clip.
+    return "barrier" in name or ("NaN" in name and kernel.name.startswith("intnumerics_quantize_with_noise"))
+
+
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_break_in_a_kernel_is_found(name: str) -> None:
     from tools import ptx
 
     pattern, put = BREAKS[name]
     broken = 0
-    for held in map(promise, COMPILED.values()):
+    for where, held in ((where, promise(where)) for where in COMPILED.values()):
         for i, kernel in enumerate(held.program.kernels):
+            if changes_nothing(name, where, kernel):
+                continue
             if (text := re.sub(pattern, put, kernel.text)) != kernel.text:
                 broken += 1
                 with pytest.raises((AssertionError, ptx.AccessError, ptx.RaceError)):  # not that it is not PTX

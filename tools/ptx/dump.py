@@ -37,7 +37,7 @@ LAUNCH = re.compile(r"(\S+) grid: \[([\d, ]+)\] threads: \[([\d, ]+)\] +shared_m
 INFO = re.compile(r'profile_annotation: "(.*?)"\s+thunk_id: (\d+)')
 VALUE = re.compile(r"^allocation (\d+):|^ value: <\d+ ([\w.-]+)(?:\{(\d+)\})? @\d+> \(size=(\d+),offset=(\d+)\)", re.M)
 OFFSET = re.compile(r'"byte_offset":"(\d+)","byte_stride":"0"')
-IN_UPDATE = {"parameter", "bitcast", "copy", "constant", "dynamic-update-slice"}
+IN_COPY = {"parameter", "bitcast", "copy", "constant", "dynamic-update-slice"}
 ENTRY = re.compile(r"\.entry ([\w$]+)")
 
 
@@ -137,17 +137,25 @@ class Dump:
             if name:
                 self.places[f"{name}/{index or 0}"] = Place(allocation, int(size), int(offset))
 
-    def copied_to(self, one: Instruction) -> int | None:
-        """The byte from which a fusion copies its second operand into the first, in place; None if it is a kernel."""
+    def copied(self, one: Instruction) -> tuple[int, int] | None:
+        """Which operand a fusion copies into another, in place, and to which byte of it; None if it is a kernel."""
         if [kind for kind, _ in self.thunks.get(one.name, [])] != ["kDynamicSliceFusion"]:
             return None
         name = one.rest.partition("calls=")[2].partition(",")[0]
         lines = LINE.findall(self.computations.partition(f"\n{name} ")[2].partition("\n}")[0])
-        *_, (_, _, _, operation, _, rest) = lines
-        found = OFFSET.search(rest)
-        if operation != "dynamic-update-slice" or not found or {line[3] for line in lines} - IN_UPDATE:
+        body = {line[1]: Instruction(*line[1:], bool(line[0])) for line in lines}
+        [root] = [line for line in body.values() if line.is_root]
+        at = OFFSET.search(root.rest)
+        if (
+            root.operation != "dynamic-update-slice"
+            or at is None
+            or {each.operation for each in body.values()} - IN_COPY
+        ):
             raise one.unsupported("it became kDynamicSliceFusion, and does more than copy to a place that is known")
-        return int(found[1])
+        source = body[root.operands[1]]
+        while source.operation != "parameter":
+            source = body[source.operands[0]]
+        return int(source.inside), int(at[1])
 
     def kernel(self, one: Instruction, operands: tuple[Place, ...], results: tuple[Place, ...]) -> Kernel:
         """The one kernel that an instruction became. Its parameters are the operands, then the results."""

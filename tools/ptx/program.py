@@ -81,8 +81,9 @@ class Program:
                 self._constants[results[0]] = _bytes(_literal(one))
             case "copy":
                 self._steps.append(Copy(operands[0][0], results[0]))
-            case _ if (at := dump.copied_to(one)) is not None:
-                self._steps.append(Copy(operands[1][0], results[0], at))
+            case _ if (copied := dump.copied(one)) is not None:
+                which, at = copied
+                self._steps.append(Copy(operands[which][0], results[0], at))
             case _:
                 self._steps.append(dump.kernel(one, sum(operands, ()), results))
         return results
