@@ -155,7 +155,7 @@ def _fastest(
         not partitioned and is_static(*operation.sizes(*operands)) and not (platform == "cuda" and elsewhere)
     )
     name = operation.fastest(platform, operands, may_be_kernel)
-    [first, *_] = rows_of(name, platform)
+    first = next(row for row in rows_of(name) if row in rows)
     usable = (row for row in (first, *rows) if may_be_kernel or not row.is_kernel)
     return next(row for row in usable if has(row, operation))
 

@@ -93,8 +93,7 @@ TABLE = (
 )
 
 
-def rows_of(name: str, platform: str | None = None) -> list[Implementation]:
-    """The rows of a name that users write, those for one platform or all; for CUDA `"pallas"` is one of two rows."""
+def rows_of(name: str) -> list[Implementation]:
+    """The rows of a name that users write; for CUDA `"pallas"` is one of two rows."""
     on_cuda = pallas.compiler() if name == "pallas" else name
-    names = {row: on_cuda if row.platform == "cuda" else name for row in TABLE}
-    return [row for row in TABLE if row.name == names[row] and (platform is None or row.platform in (None, platform))]
+    return [row for row in TABLE if row.name == (on_cuda if row.platform == "cuda" else name)]

@@ -129,7 +129,7 @@ def test_an_exported_program_has_no_kernel_for_a_gpu() -> None:
     with jax.sharding.use_abstract_mesh(meshes.H100):
         assert kernels_in(to_int_with_philox, "cuda", TILES) == 1
         exported = export.export(jax.jit(to_int_with_philox), platforms=("cuda",))(TILES)
-    assert KERNEL["cuda"] not in exported.mlir_module()
+    assert not [call for call in KERNEL["cuda"] if call in exported.mlir_module()]
     assert exported.serialize()
 
 
@@ -186,7 +186,7 @@ def test_so_is_one_in_a_shard_map_along_some_axes(platform: str) -> None:
     x = jax.ShapeDtypeStruct(TILES.shape, TILES.dtype, sharding=NamedSharding(on, P("rows")))
     split = {"mesh": on, "in_specs": P("rows"), "out_specs": P("rows"), "axis_names": {"rows"}, "check_vma": False}
     assert kernels_in(jax.shard_map(with_philox, **split), platform, x) == 0
-    for name in {row.name for row in kernels.TABLE if row.is_kernel and row.platform == platform}:
+    for name in {row.name for row in ROWS if row.is_kernel and row.platform == platform}:
         by_name = jax.shard_map(lambda x, name=name: forward(x, implementation=name), **split)
         with pytest.raises(ValueError, match=f"{name!r}.* cannot be in a program that XLA splits over several devices"):
             kernels_in(by_name, platform, x)

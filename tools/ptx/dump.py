@@ -6,6 +6,7 @@ says which arrays share memory. A kernel of jax-triton is in its call, in jaxlib
 
 import dataclasses
 import io
+import math
 import pathlib
 import re
 import zlib
@@ -37,7 +38,7 @@ LAUNCH = re.compile(r"(\S+) grid: \[([\d, ]+)\] threads: \[([\d, ]+)\] +shared_m
 INFO = re.compile(r'profile_annotation: "(.*?)"\s+thunk_id: (\d+)')
 VALUE = re.compile(r"^allocation (\d+):|^ value: <\d+ ([\w.-]+)(?:\{(\d+)\})? @\d+> \(size=(\d+),offset=(\d+)\)", re.M)
 OFFSET = re.compile(r'"byte_offset":"(\d+)","byte_stride":"0"')
-IN_COPY = {"parameter", "bitcast", "copy", "constant", "dynamic-update-slice"}
+ROW = re.compile(r"slice=\{(?:\[0:1\], )*\[(\d+):\d+\]\}")  # of an array of one row
 ENTRY = re.compile(r"\.entry ([\w$]+)")
 
 
@@ -137,25 +138,31 @@ class Dump:
             if name:
                 self.places[f"{name}/{index or 0}"] = Place(allocation, int(size), int(offset))
 
-    def copied(self, one: Instruction) -> tuple[int, int] | None:
-        """Which operand a fusion copies into another, in place, and to which byte of it; None if it is a kernel."""
+    def copied(self, one: Instruction) -> tuple[int, int, int, int] | None:
+        """What a fusion copies into another operand, in place: the operand, from which byte, how many, to which byte.
+
+        None if the fusion is a kernel.
+        """
         if [kind for kind, _ in self.thunks.get(one.name, [])] != ["kDynamicSliceFusion"]:
             return None
         name = one.rest.partition("calls=")[2].partition(",")[0]
         lines = LINE.findall(self.computations.partition(f"\n{name} ")[2].partition("\n}")[0])
         body = {line[1]: Instruction(*line[1:], bool(line[0])) for line in lines}
         [root] = [line for line in body.values() if line.is_root]
-        at = OFFSET.search(root.rest)
-        if (
-            root.operation != "dynamic-update-slice"
-            or at is None
-            or {each.operation for each in body.values()} - IN_COPY
-        ):
-            raise one.unsupported("it became kDynamicSliceFusion, and does more than copy to a place that is known")
+        at, begin = OFFSET.search(root.rest), 0
+        unknown = one.unsupported("it became kDynamicSliceFusion, and does more than copy to a place that is known")
+        if root.operation != "dynamic-update-slice" or at is None:
+            raise unknown
         source = body[root.operands[1]]
+        [part] = source.results
         while source.operation != "parameter":
+            if source.operation == "slice" and (row := ROW.search(source.rest)):
+                begin += int(row[1])
+            elif source.operation not in ("bitcast", "copy"):
+                raise unknown
             source = body[source.operands[0]]
-        return int(source.inside), int(at[1])
+        size = part.dtype.itemsize
+        return int(source.inside), begin * size, math.prod(part.shape) * size, int(at[1])
 
     def kernel(self, one: Instruction, operands: tuple[Place, ...], results: tuple[Place, ...]) -> Kernel:
         """The one kernel that an instruction became. Its parameters are the operands, then the results."""

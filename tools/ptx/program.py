@@ -24,10 +24,12 @@ NUMBER = re.compile(r"-?(?:inf|nan|[\d.]+(?:e[+-]?\d+)?)")
 
 @dataclasses.dataclass(frozen=True)
 class Copy:
-    """A copy of an array within the device's memory, to a byte of another."""
+    """A copy of an array within the device's memory, or of some of its bytes from the byte `begin`, to a byte `at`."""
 
     source: Place
     target: Place
+    begin: int = 0
+    size: int | None = None
     at: int = 0
 
 
@@ -82,8 +84,8 @@ class Program:
             case "copy":
                 self._steps.append(Copy(operands[0][0], results[0]))
             case _ if (copied := dump.copied(one)) is not None:
-                which, at = copied
-                self._steps.append(Copy(operands[which][0], results[0], at))
+                which, *numbers = copied
+                self._steps.append(Copy(operands[which][0], results[0], *numbers))
             case _:
                 self._steps.append(dump.kernel(one, sum(operands, ()), results))
         return results
@@ -115,7 +117,7 @@ class Program:
         self.executions = []
         for step in self._steps:
             if isinstance(step, Copy):
-                source = memory[step.source]
+                source = memory[step.source][step.begin :][: step.size]
                 memory.setdefault(step.target, np.empty(step.target.size, np.uint8))
                 memory[step.target][step.at : step.at + source.size] = source
             else:
