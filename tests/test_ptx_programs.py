@@ -178,6 +178,17 @@ def test_a_result_in_the_memory_of_an_operand_leaves_the_argument_as_it_was() ->
     assert_same_bits(x, before)
 
 
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="XLA copies asynchronously from JAX 0.11 on: not known")
+@pytest.mark.parametrize("source", [slice(0, 9), slice(100, 109)], ids=str)
+def test_a_part_of_an_array_is_copied_into_another_in_place(source: slice) -> None:
+    x = numbers((1024,))
+    program = ptx.compile(lambda x: call(add, x, x).at[3:12].set(x[source]), x)
+    assert [kernel.name for kernel in program.kernels] == ["add"]
+    expected = x + x
+    expected[3:12] = x[source]
+    assert_same_bits(program(x), expected)
+
+
 def test_a_kernel_that_writes_its_operand_is_found() -> None:
     def to_its_operand(x: Any, result: Any) -> None:
         result[...] = x[...]
@@ -231,10 +242,9 @@ def test_some_blocks_of_a_kernel_write_their_part_only() -> None:
     [
         (lambda x: lax.fori_loop(0, 5, lambda i, y: y * 1.5, x), r"while[.\d]* \(while\)", "what it launches"),
         (jnp.sort, r"fusion[.\d]* \(fusion\)", "it became kCopy, kCustomKernel, and not one kernel"),
-        (lambda x: call(add, x, x).at[3:12].set(x[:9]), r"\S+ \((fusion|async-start)\)", ""),
         (lambda x: x.astype(jnp.int4), r"\w+ \(fusion\)", r"its type s4\["),
     ],
-    ids=["a loop", "a sort", "an update in place", "a dtype"],
+    ids=["a loop", "a sort", "a dtype"],
 )
 def test_an_instruction_that_is_not_known_is_named(function: Callable[..., Any], instruction: str, reason: str) -> None:
     with pytest.raises(ptx.UnsupportedError, match=rf"HLO instruction %{instruction}: {reason}"):
