@@ -88,8 +88,8 @@ def run(
         symbols[parameter.name] = (i + 1) << SPAN
         spaces["param"].add(Region(parameter.name, symbols[parameter.name], data, is_constant=True))
     launch, execution = Launch(kernel, grid, block, symbols, spaces, total, trace or (-1, -1)), Execution()
-    # Blocks run together, because it takes less time; but one at a time if they have memory or a warp of their own.
-    alone = total or math.prod(block) % WARP
+    # Blocks run together, because it takes less time; but one at a time if they use memory or a warp of their own.
+    alone = (total and ".shared" in text) or math.prod(block) % WARP
     size = 1 if alone else max(1, TOGETHER // math.prod(block))
     with np.errstate(all="ignore"):
         for start in range(0, len(chosen), size):
