@@ -101,7 +101,7 @@ def quantize(
             or `"x"`, which costs no memory where x is kept for something else anyway, and no packing.
         implementation: `"reference"`, `"xla"`, `"pallas"`, `"pallas_triton"`, `"pallas_mosaic_gpu"` or
             `"jax_triton"`, or None for the fastest known on the platform that the function is compiled for. A named
-            implementation runs or raises. For a CUDA GPU `"pallas"` is one of the two whose names begin so.
+            implementation runs or raises. For CUDA `"pallas"` is one of the two whose names begin so.
         interpret: `"cuda"` or `"tpu"` runs that platform's kernel in Pallas' interpret mode on a CPU, slowly, for
             tests; needs `implementation="pallas"`, or for `"cuda"` one of those two.
 

@@ -97,7 +97,7 @@ BATCHES = [((2,), (2,)), ((2,), (1,)), ((3, 2), (3, 1)), ((2, 2), (1, 1))]  # of
 
 
 @every_implementation
-@pytest.mark.parametrize("inner", [(3, 7), (2, 1024)], ids=str)
+@pytest.mark.parametrize("inner", [(3, 7), (2, 1024), (3, 1032)], ids=str)
 def test_each_example_of_a_batch_has_the_noise_of_its_own_seed(where: Where, inner: tuple[int, ...]) -> None:
     calls = []
     for batch, seeds in BATCHES:

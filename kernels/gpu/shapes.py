@@ -16,7 +16,7 @@ from jax import lax
 
 from ..generators import Generator
 from ..generators.philox_blocks import DRAWS
-from ..spec import Draw, QuantSpec
+from ..spec import Draw, QuantSpec, strides_of
 
 INT32_END = 1 << 31
 
@@ -113,3 +113,14 @@ class Sharing:
                     along = lax.rem(along, jnp.full_like(i, size))
                 index = index + along * jnp.full_like(i, other_stride)
             return index
+
+
+def seed_of(
+    example: jax.Array | None, seeds: Any, batch: tuple[int, ...], seed_batch: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The words of an example's seed, from a reference to the flattened seeds of the batch `seed_batch`."""
+    at = jnp.int32(0)
+    if example is not None:
+        at = 4 * Sharing.of(batch, strides_of(seed_batch)).index(example)
+    k0, k1, low, high = (seeds[at + i] for i in range(4))
+    return k0, k1, low, high

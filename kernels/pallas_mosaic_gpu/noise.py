@@ -4,7 +4,7 @@ To let the kernels draw from another generator, add a class and an entry of `STR
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ import numpy as np
 
 from ..generators import Generator, philox
 from ..gpu.shapes import FLIP, UNIT, Sharing
-from ..spec import Draw, strides_of
-from .tiles import Program, Tile
+from ..spec import Draw
+from .tiles import Tile
 
 
 class Stream(Protocol):
@@ -61,12 +61,3 @@ class PhiloxStream:
 
 
 STREAMS: Mapping[Generator, Callable[[philox.Words, Draw], Stream]] = {"philox": PhiloxStream}
-
-
-def seed_of(program: Program, seeds: Any, batch: tuple[int, ...], seed_batch: tuple[int, ...]) -> philox.Words:
-    """The seed of a program's example, from the flattened seeds of the batch `seed_batch`."""
-    at = jnp.int32(0)
-    if program.example is not None:
-        at = 4 * Sharing.of(batch, strides_of(seed_batch)).index(program.example)
-    k0, k1, low, high = (seeds[at + i] for i in range(4))
-    return k0, k1, low, high

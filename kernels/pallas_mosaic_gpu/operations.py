@@ -1,8 +1,8 @@
 """The operations in Pallas' Mosaic GPU: each is one pass over the flattened arrays.
 
-XLA does what these kernels are not for: the elements after the last whole block, so all of an array that is smaller
-than a block; noise from an array of another shape than x, and noise that no `STREAMS` draw; and masks of rows that are
-not whole bytes. There XLA makes one pass as well, and a kernel would need an array of padding or of noise.
+XLA handles the elements after the last whole block, and so all of an example that is smaller than a block. It also
+handles by itself what would need one more array for a kernel: noise from an array of another shape than x, noise that
+no `STREAMS` draw, and masks of rows that are not whole bytes. Either way there is one pass.
 """
 
 import math
@@ -14,12 +14,13 @@ import jax.numpy as jnp
 
 from .. import xla
 from ..gpu import tuning
-from ..gpu.shapes import draws_in_kernel, missing_columns
+from ..gpu.flattened import examples_of
+from ..gpu.shapes import draws_in_kernel, missing_columns, seed_of
 from ..gpu.tuning import Configuration
-from ..spec import Draw, QuantSpec
+from ..spec import Draw, QuantSpec, packed_shape
 from . import formula, rest
-from .noise import STREAMS, seed_of
-from .tiles import THREADS, Interpret, Kernel, Program, Tile, for_each_block
+from .noise import STREAMS
+from .tiles import THREADS, TILE, Interpret, Kernel, Program, Tile, for_each_block
 
 
 def quantize(
@@ -35,15 +36,14 @@ def quantize(
     Raises:
         ValueError: `configuration` does not have the four warps of a warpgroup.
     """
-    rank = 0 if noise is None or spec.draw is None else noise.ndim - 1
-    n, examples = math.prod(x.shape[rank:]), math.prod(x.shape[:rank])
+    n, examples = examples_of(x, noise, spec)
     operation = tuning.quantization(spec, with_noise=noise is not None)
     size = _block(x, operation, interpret, configuration, n, examples)
-    if n < size or not _is_for_a_kernel(x, noise, spec, examples):
+    if n < size or not examples or not _is_for_a_kernel(x, noise, spec, n, examples):
         return xla.quantize(x, noise, spec, platform="cuda")
     results = [jax.ShapeDtypeStruct((x.size,), spec.result_dtype(x.dtype))]
     if spec.with_mask:
-        results.append(jax.ShapeDtypeStruct((-(-x.size // 8),), jnp.uint8))
+        results.append(jax.ShapeDtypeStruct((math.prod(packed_shape(x.shape)),), jnp.uint8))
     if noise is None or spec.draw is None:
         kernel, name = _reading(spec, noise is not None), "intnumerics_quantize"
     else:
@@ -52,16 +52,16 @@ def quantize(
     found = for_each_block(kernel, n, inputs, results, name, interpret, size, examples)
     y, *packed = rest.quantize(x, noise, spec, examples, n // size * size, found)
     y = y.reshape(x.shape)
-    return (y, packed[0].reshape((*x.shape[:-1], -1))) if packed else y
+    return (y, packed[0].reshape(packed_shape(x.shape))) if packed else y
 
 
-def _is_for_a_kernel(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, examples: int) -> bool:
+def _is_for_a_kernel(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, n: int, examples: int) -> bool:
     """Whether a kernel can do a quantization: XLA does it otherwise, see above."""
     if spec.with_mask and missing_columns(x.shape):
         return False
     if noise is None or spec.draw is None:
         return noise is None or noise.shape == x.shape
-    starts_at_eights = examples == 1 or math.prod(x.shape) // examples % 8 == 0
+    starts_at_eights = examples == 1 or n % 8 == 0
     return starts_at_eights and draws_in_kernel(x, noise, spec, STREAMS)
 
 
@@ -73,14 +73,20 @@ def _block(
     n: int,
     examples: int = 1,
 ) -> int:
-    """How many elements a program handles."""
+    """How many elements a program handles.
+
+    Without a `configuration` it is halved until the rest of an example, which XLA handles, is at most a 16th of it.
+    """
     chosen = configuration or tuning.here("pallas_mosaic_gpu", x.dtype, operation, bool(interpret), n, examples)
     if chosen.threads != THREADS:
         raise ValueError(
             f"configuration={chosen} is not for implementation='pallas_mosaic_gpu', whose programs are one warpgroup: "
             f"give {THREADS // tuning.WARP} warps, and choose only the block"
         )
-    return chosen.block
+    block = chosen.block
+    while configuration is None and block > TILE and n % block > n // 16:
+        block //= 2
+    return block
 
 
 def _reading(spec: QuantSpec, with_noise: bool) -> Kernel:
@@ -99,7 +105,7 @@ def _drawing(x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw) -> Kern
     rank = seed.ndim - 1
 
     def kernel(program: Program, x_ref: Any, seed_ref: Any, *refs: Any) -> None:
-        stream = STREAMS[draw.generator](seed_of(program, seed_ref, x.shape[:rank], seed.shape[:rank]), draw)
+        stream = STREAMS[draw.generator](seed_of(program.example, seed_ref, x.shape[:rank], seed.shape[:rank]), draw)
         for tile in program.tiles:
             values = tile.load(x_ref)  # first, so that drawing hides its latency
             _quantize(program, tile, values, stream.uniform(tile), spec, *refs)

@@ -1,6 +1,6 @@
-"""What XLA does of an array that the Mosaic GPU kernels quantize: the elements after the last whole block.
+"""The elements after the last whole block of a Mosaic GPU kernel, computed by XLA.
 
-They are written into the array of the kernel's results, which XLA does in place.
+XLA writes them into the array of the kernel's results, in place.
 """
 
 import dataclasses

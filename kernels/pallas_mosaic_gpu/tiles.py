@@ -17,6 +17,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from ..gpu.shapes import index_dtype, indices
 from ..gpu.tuning import PER_THREAD, WARP
+from . import interpreter
 
 THREADS = 4 * WARP  # of a warpgroup
 TILE = THREADS * PER_THREAD  # elements
@@ -29,8 +30,8 @@ ELEMENTS = plgpu.Layout.TILED(
 ROWS = ELEMENTS.reduce((1,))  # one number per thread
 
 
-# False, True for Pallas' interpreter in plain jnp, or `plgpu.InterpretGPUParams()` for that of Mosaic GPU, which finds
-# races. The latter has side effects in an order, so it runs by itself only, not in a program with this package's rules.
+# False, True for `interpreter.py`, or `plgpu.InterpretGPUParams()` for Mosaic GPU's own interpreter, which finds races.
+# The latter has ordered side effects, so it works in direct calls of these kernels, and not through `quantize`.
 Interpret = Any
 
 
@@ -163,17 +164,7 @@ def for_each_block(
     types = [jax.ShapeDtypeStruct(a.shape, a.dtype, manual_axis_type=axes) for a in outputs]
     grid = (examples * blocks,)
     if interpret is True:
-        anywhere = pl.BlockSpec(memory_space=pl.ANY)
-        run = pl.pallas_call(
-            lambda *refs: body(pl.program_id(0), *refs),
-            grid=grid,
-            in_specs=[anywhere] * len(inputs),
-            out_specs=[anywhere] * len(outputs),
-            out_shape=types,
-            name=name,
-            interpret=True,
-        )
-        return run(*inputs)
+        return interpreter.run(body, grid, inputs, types)
     run = plgpu.kernel(
         lambda *refs: body(lax.axis_index("block"), *refs),
         out_type=types,

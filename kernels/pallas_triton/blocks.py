@@ -163,6 +163,6 @@ def check_addressable(array: Any) -> None:
     """Raises NotImplementedError for an array that Pallas would address wrongly."""
     if array.dtype.itemsize == 1 and INT32_END < array.size <= 2 * INT32_END:
         raise NotImplementedError(
-            f"implementation='pallas' cannot address {array.size} elements of {array.dtype.name} on a GPU: Pallas "
-            "uses signed 32-bit offsets up to 2**32 bytes; use implementation='xla', or None"
+            f"implementation='pallas_triton' cannot address {array.size} elements of {array.dtype.name}: Pallas uses "
+            "signed 32-bit offsets up to 2**32 bytes; use implementation='xla', or None"
         )

@@ -4,7 +4,7 @@ To let the kernels draw from another generator, add a class and an entry of `STR
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jax import lax
 from ..generators import Generator, philox
 from ..generators.philox_blocks import DRAWS
 from ..gpu.shapes import FLIP, UNIT, Sharing
-from ..spec import Draw, strides_of
+from ..spec import Draw
 from .blocks import Block
 
 
@@ -80,15 +80,6 @@ class PhiloxStream:
 
 
 STREAMS: Mapping[Generator, Callable[[Block, philox.Words, Draw, int], Stream]] = {"philox": PhiloxStream}
-
-
-def seed_of(block: Block, seeds: Any, batch: tuple[int, ...], seed_batch: tuple[int, ...]) -> philox.Words:
-    """The seed of the example that a block belongs to, from the flattened seeds of the batch `seed_batch`."""
-    at = jnp.int32(0)
-    if block.example is not None:
-        at = 4 * Sharing.of(batch, strides_of(seed_batch)).index(block.example)
-    k0, k1, low, high = (seeds[at + i] for i in range(4))
-    return k0, k1, low, high
 
 
 def join(columns: list[jax.Array]) -> jax.Array:

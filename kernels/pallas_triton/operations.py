@@ -9,11 +9,11 @@ from jax import lax
 
 from .. import elementwise
 from ..gpu import flattened, tuning
-from ..gpu.shapes import Sharing
+from ..gpu.shapes import Sharing, seed_of
 from ..gpu.tuning import Configuration
 from ..spec import Draw, QuantSpec, strides_of
 from .blocks import Block, Columns, Kernel, columns, for_each_block
-from .noise import STREAMS, join, seed_of, split
+from .noise import STREAMS, join, split
 
 # --- the mask, eight elements per byte -------------------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ def _drawing(x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, rows: i
     joins = result.itemsize < x.dtype.itemsize
 
     def kernel(block: Block, x_ref: Any, seed_ref: Any, y_ref: Any, *mask_ref: Any) -> None:
-        stream = STREAMS[draw.generator](block, seed_of(block, seed_ref, batch, seed_batch), draw, rows)
+        stream = STREAMS[draw.generator](block, seed_of(block.example, seed_ref, batch, seed_batch), draw, rows)
         zero = _unknown_zero(block)
         for turn, part in enumerate(block.parts(8 * rows)):
             places = columns(part, width)
