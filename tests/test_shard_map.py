@@ -85,7 +85,11 @@ def test_so_has_a_shard_in_a_kernel(platform: str, check_vma: bool) -> None:
 
 
 @each_check
-@pytest.mark.parametrize("how", [{}, {"implementation": "pallas", "interpret": "cuda"}], ids=["None", "pallas-gpu"])
+@pytest.mark.parametrize(
+    "how",
+    [{}, *({"implementation": name, "interpret": "cuda"} for name in ("pallas", "pallas_mosaic_gpu"))],
+    ids=["None", "pallas", "pallas_mosaic_gpu"],
+)
 def test_without_an_offset_a_shard_is_an_array_of_its_own(how: dict[str, str], check_vma: bool) -> None:
     spec = P("rows", None, "lanes")
     mapped = jax.shard_map(
