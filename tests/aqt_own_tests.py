@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("absl", reason="needs AQT, which `make test-aqt` installs")  # where pytest looks for doctests here
+pytest.importorskip("aqt", reason="needs AQT, which `make test-aqt` installs")  # where pytest looks for doctests here
 
 from absl import flags
 from absl.testing import absltest

@@ -114,3 +114,12 @@ def test_a_measurement_chooses_mosaic_gpu_on_the_device_that_was_measured(monkey
 def test_before_jax_0_11_it_is_always_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pallas, "MOSAIC_IS_FASTER", (None,))
     assert pallas.compiler() == "pallas_triton"
+
+
+@before_0_11
+def test_on_jax_0_10_the_package_that_mosaic_gpu_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "absl", None)
+    for name in [name for name in sys.modules if name.startswith("intnumerics.kernels.pallas_mosaic_gpu")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ImportError, match=r"needs absl-py.*pip install absl-py, or use JAX 0\.11 or newer"):
+        lowered(functools.partial(PHILOX, implementation="pallas_mosaic_gpu"), "bfloat16")
