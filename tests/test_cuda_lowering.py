@@ -14,8 +14,10 @@ from original import numerics
 from intnumerics import PhiloxUniform, quantize, quantize_to_int
 from intnumerics.kernels.gpu import pallas
 
-from_0_11 = pytest.mark.skipif(jax.__version_info__ < pallas.FIRST_WITH_MOSAIC, reason="always Triton before JAX 0.11")
-before_0_11 = pytest.mark.skipif(jax.__version_info__ >= pallas.FIRST_WITH_MOSAIC, reason="JAX has a choice")
+from_0_11 = pytest.mark.skipif(
+    jax.__version_info__ < pallas.FIRST_WITH_A_CHOICE, reason="always Triton before JAX 0.11"
+)
+before_0_11 = pytest.mark.skipif(jax.__version_info__ >= pallas.FIRST_WITH_A_CHOICE, reason="JAX has a choice")
 
 NOISY = numerics(8, noise_fn=PhiloxUniform())
 

@@ -33,7 +33,7 @@ def numbers(shape: tuple[int, ...], dtype: Any = ml_dtypes.bfloat16) -> np.ndarr
 # --- Mosaic GPU's own interpreter, from JAX 0.11 on -------------------------------------------------------------------
 
 in_its_interpreter = pytest.mark.skipif(
-    jax.__version_info__ < pallas.FIRST_WITH_MOSAIC, reason="Mosaic GPU's interpreter came with JAX 0.11"
+    jax.__version_info__ < pallas.FIRST_WITH_A_CHOICE, reason="Mosaic GPU's interpreter came with JAX 0.11"
 )
 
 

@@ -80,7 +80,7 @@ def main(path: pathlib.Path, rehearsal: bool) -> bool:
         "settings": vars(patience) | {"quick": rehearsal},
         "planned": [results.title(case.key) for case in planned],
         "pallas": pallas.compiler(),
-        "pallas_is_a_choice": pallas.has_triton() and jax.__version_info__ >= pallas.FIRST_WITH_MOSAIC,
+        "pallas_is_a_choice": pallas.has_triton() and jax.__version_info__ >= pallas.FIRST_WITH_A_CHOICE,
         "rows": {name: sum(tuning.key_of(row)[:2] == (name, about["device"]) for row in tuning.TABLE) for name in BOTH},
     }
     runner = Runner(names, patience, longest=1.0, compilers=min(8, machine.cores()), queue_on_cpu=rehearsal)
