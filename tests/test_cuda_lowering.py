@@ -15,8 +15,6 @@ from intnumerics import PhiloxUniform, quantize, quantize_to_int
 from intnumerics.kernels.gpu import pallas
 
 from_0_11 = pytest.mark.skipif(jax.__version_info__ < pallas.FIRST_WITH_A_CHOICE, reason="before JAX 0.11 it is Triton")
-    jax.__version_info__ < pallas.FIRST_WITH_A_CHOICE, reason="always Triton before JAX 0.11"
-)
 before_0_11 = pytest.mark.skipif(jax.__version_info__ >= pallas.FIRST_WITH_A_CHOICE, reason="JAX has a choice")
 
 NOISY = numerics(8, noise_fn=PhiloxUniform())
