@@ -1,15 +1,12 @@
 """The kernels of jax-triton: versions that work together, blocks and numbers of every kind, programs around them."""
 
 import dataclasses
-import itertools
 import os
 import pathlib
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 from unittest import mock
 
@@ -25,21 +22,18 @@ import triton_interpreter
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from oracle import assert_same_bits
-from packaging.requirements import Requirement  # of pytest
 from test_kernels import assert_is_formula
 
 from intnumerics import IntNumerics, quantize, quantize_to_int
 from intnumerics.kernels import Draw, QuantSpec
 from intnumerics.kernels.gpu import shapes, tuning
 from intnumerics.kernels.jax_triton import operations as jax_triton
-from intnumerics.kernels.jax_triton import versions as supported_versions
 from intnumerics.stochastic_rounding import PhiloxUniform
 
 NUMERICS = IntNumerics(8, True, True, True, True, True, None)
 STOCHASTIC = NUMERICS.replace(noise_fn=PhiloxUniform())
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
 KEY = (0x243F6A88, 0x85A308D3)
-FOUND = {"jax": "0.11.2", "jax-triton": "0.3.1", "triton": "3.6.0"}
 
 
 @pytest.mark.parametrize("before", [None, "", "/somewhere"])
@@ -58,93 +52,6 @@ def test_the_import_of_jax_triton_leaves_the_folder_of_tritons_cache_as_it_was(
     with mock.patch.object(jax_triton.importlib, "import_module", as_jax_triton_does):
         assert jax_triton.import_jax_triton() == "jax_triton"
     assert os.environ.get(jax_triton.CACHE) == before
-
-
-# --- versions ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The versions that seem to be installed."""
-    versions = dict(FOUND)
-
-    def version(package: str) -> str:
-        if package not in versions:
-            raise metadata.PackageNotFoundError(package)
-        return versions[package]
-
-    monkeypatch.setattr(supported_versions.metadata, "version", version)
-    return versions
-
-
-def lower(function: Callable[..., Any], *avals: jax.ShapeDtypeStruct) -> str:
-    return jax.jit(function).trace(*avals).lower(lowering_platforms=("cuda",)).as_text()
-
-
-def by_name(x: jax.Array) -> jax.Array:
-    return quantize(x, NUMERICS, implementation="jax_triton")
-
-
-WORKING = [
-    ("0.10.2", "0.3.1", "3.6.0"),
-    ("0.11.2", "0.3.1", "3.6.0"),
-    ("0.12.0.1", "0.3.1", "3.6.0"),
-    ("0.11.2", "0.4.1", "3.7.0"),
-    ("0.11.2", "0.4.1", "3.10.0"),
-    ("0.11.3.dev20260101+abc", "0.4.1", "3.9.0+git1"),
-]
-
-
-@pytest.mark.parametrize("versions", WORKING, ids=" ".join)
-def test_versions_that_work_together_are_taken(found: dict[str, str], versions: tuple[str, ...]) -> None:
-    found.update(zip(FOUND, versions, strict=True))
-    assert supported_versions.check()[:2] == tuple(map(int, versions[1].split(".")[:2]))
-
-
-BROKEN = [
-    ("0.12.0.1", "0.4.1", "3.9.0"),
-    ("0.10.2", "0.4.1", "3.9.0"),
-    ("0.11.2", "0.4.1", "3.6.0"),
-    ("0.11.2", "0.3.0", "3.6.0"),
-    ("0.11.2", "0.3.1", "3.5.1"),
-    ("0.13.0", "0.3.1", "3.6.0"),
-    ("0.11.2", "0.5.0", "3.9.0"),
-]
-
-
-@pytest.mark.parametrize("versions", BROKEN, ids=" ".join)
-def test_others_are_refused_with_those_found_and_wanted_before_anything_is_compiled(
-    found: dict[str, str], versions: tuple[str, ...]
-) -> None:
-    found.update(zip(FOUND, versions, strict=True))
-    words = [*versions, "jax-triton 0.3.1", "JAX 0.10.2", "triton 3.6 or newer", "jax-triton 0.4", "JAX 0.11", "3.7"]
-    with pytest.raises(ImportError, match="do not work together") as error:
-        lower(by_name, jax.ShapeDtypeStruct((16,), jnp.float32))
-    assert all(word in str(error.value) for word in [*words, "pip install 'intnumerics[triton]'"])
-
-
-@pytest.mark.parametrize("package", ["jax-triton", "triton"])
-def test_a_missing_package_is_named_with_how_to_install_it(found: dict[str, str], package: str) -> None:
-    del found[package]
-    with pytest.raises(ImportError, match=rf"needs {package}, which is not installed: pip install 'intnumerics\["):
-        lower(by_name, jax.ShapeDtypeStruct((16,), jnp.float32))
-
-
-RELEASES = {"jax-triton": ("0.3.0", "0.3.1", "0.4.0", "0.4.1"), "triton": ("3.5.1", "3.6.0", "3.7.0", "3.7.1", "3.9.0")}
-
-
-@pytest.mark.parametrize("jax_version", ["0.10.2", "0.11.2", "0.12.0.1"])
-def test_what_the_extra_installs_works_with_every_line_of_jax_that_is_tested(
-    found: dict[str, str], jax_version: str
-) -> None:
-    project = tomllib.loads((pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-    extra = [Requirement(requirement) for requirement in project["optional-dependencies"]["triton"]]
-    installed = [[v for v in RELEASES[package.name] if v in package.specifier] for package in extra]
-    assert [package.name for package in extra] == ["jax-triton", "triton"]
-    assert all(installed)
-    for jax_triton_version, triton_version in itertools.product(*installed):
-        found.update({"jax": jax_version, "jax-triton": jax_triton_version, "triton": triton_version})
-        supported_versions.check()
 
 
 # --- blocks and numbers, interpreted ----------------------------------------------------------------------------------
@@ -239,6 +146,14 @@ def test_indices_have_64_bits_where_32_do_not_reach() -> None:
 
 
 # --- programs, compiled for an H100 -----------------------------------------------------------------------------------
+
+
+def lower(function: Callable[..., Any], *avals: jax.ShapeDtypeStruct) -> str:
+    return jax.jit(function).trace(*avals).lower(lowering_platforms=("cuda",)).as_text()
+
+
+def by_name(x: jax.Array) -> jax.Array:
+    return quantize(x, NUMERICS, implementation="jax_triton")
 
 
 def with_philox(x: jax.Array) -> jax.Array:
