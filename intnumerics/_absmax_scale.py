@@ -3,11 +3,10 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 
 from . import _checks, _shape_checks
 from .int_numerics import IntNumerics, check_numerics
-from .kernels import scaling
+from .kernels import Scaling, scaling
 
 
 def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, ...] | None = None) -> jax.Array:
@@ -73,30 +72,16 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
             "which no scale maps x: use preserve_zero=False or more bits"
         )
     fits = bound <= numerics.spec().bound  # else the largest magnitude is beyond the bound of the clip on purpose
-    return _absmax_scale(x, _shape_checks.reduced_axes(axis, x.ndim), bound, fits)
+    return _absmax_scale(x, _shape_checks.reduced_axes(axis, x.ndim), Scaling(bound, fits))
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _absmax_scale(x: jax.Array, axes: tuple[int, ...], bound: float, fits: bool) -> jax.Array:
-    x, largest = jax.lax.stop_gradient(x), functools.partial(_largest_finite, axes=axes)
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _absmax_scale(x: jax.Array, axes: tuple[int, ...], how: Scaling) -> jax.Array:
+    x, largest = jax.lax.stop_gradient(x), functools.partial(scaling.largest_finite, axes=axes)
     if _has_one_cpu():
-        on_cpu = functools.partial(_largest_finite_on_a_cpu, axes=axes)
-        return scaling.scale_of(jax.lax.platform_dependent(x, cpu=on_cpu, default=largest), bound, fits)
-    return scaling.scale_of(largest(x), bound, fits)
-
-
-def _largest_finite(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """The largest magnitude of finite elements; 0 if there are none."""
-    magnitude = _magnitude(x)
-    finite = jnp.where(magnitude < jnp.inf, magnitude, jnp.zeros_like(magnitude))  # NaN compares as False too
-    return jnp.max(finite, axis=axes, keepdims=True, initial=0)
-
-
-def _largest_finite_on_a_cpu(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """`_largest_finite`, four times as fast if all elements are finite, as XLA for CPU reduces magnitudes quickly."""
-    largest = jnp.max(_magnitude(x), axis=axes, keepdims=True, initial=0)
-    is_finite = jnp.all(largest < jnp.inf)
-    return jax.lax.cond(is_finite, lambda _: largest, functools.partial(_largest_finite, axes=axes), x)
+        on_cpu = functools.partial(scaling.largest_finite_on_a_cpu, axes=axes)
+        return scaling.scale_of(jax.lax.platform_dependent(x, cpu=on_cpu, default=largest), how)
+    return scaling.scale_of(largest(x), how)
 
 
 def _has_one_cpu() -> bool:
@@ -105,8 +90,3 @@ def _has_one_cpu() -> bool:
         return len(jax.devices("cpu")) == 1
     except RuntimeError:  # JAX raises it if JAX_PLATFORMS does not have cpu
         return False
-
-
-def _magnitude(x: jax.Array) -> jax.Array:
-    """|x| in the dtype of a scale."""
-    return jnp.abs(x if x.dtype == jnp.float64 else x.astype(jnp.float32))

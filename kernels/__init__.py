@@ -22,6 +22,7 @@ from .generators import Generator as Generator
 from .gpu import pallas
 from .spec import Draw as Draw
 from .spec import QuantSpec as QuantSpec
+from .spec import Scaling as Scaling
 from .spec import packed_shape as packed_shape
 
 Operation = Callable[..., Any]
@@ -80,11 +81,13 @@ def _kernel(name: Name, platform: str, room: str, extra: str, **fields: Any) -> 
     return Implementation(name, platform, room, KERNEL_DTYPES, is_kernel=True, install=install, **fields)
 
 
+FORMS = ("quantize", "quantize_by_scale", "quantize_by_absmax")  # whose plain form depends on the platform
+
 TABLE = (
     Implementation("reference", None, "reference", ALL_DTYPES),
-    Implementation("xla", "cpu", "xla", ALL_DTYPES, by_platform=("quantize",)),
-    Implementation("xla", "cuda", "xla", ALL_DTYPES, by_platform=("quantize",)),
-    Implementation("xla", "tpu", "xla", ALL_DTYPES, by_platform=("quantize",)),
+    Implementation("xla", "cpu", "xla", ALL_DTYPES, by_platform=FORMS),
+    Implementation("xla", "cuda", "xla", ALL_DTYPES, by_platform=FORMS),
+    Implementation("xla", "tpu", "xla", ALL_DTYPES, by_platform=FORMS),
     Implementation("xla", None, "xla", ALL_DTYPES),
     _kernel("pallas_triton", "cuda", "pallas_triton", extra="cuda13", interpretable=True, in_pass=("philox",)),
     _kernel("pallas_mosaic_gpu", "cuda", "pallas_mosaic_gpu", extra="cuda13", interpretable=True, in_pass=("philox",)),

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from . import scaling as scales
 from .clip_mask import pack, unpack
 from .generators import drawn
 from .rounding import round_to
-from .spec import QuantSpec, wider
+from .spec import QuantSpec, Scaling, wider
 
 
 def add_noise(x: jax.Array, noise: jax.Array) -> jax.Array:
@@ -53,6 +54,50 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arra
     return (y, pack(inside(x, spec))) if spec.with_mask else y
 
 
+def quantize_by_scale(
+    x: jax.Array, scale: jax.Array, noise: jax.Array | None, spec: QuantSpec
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """Divides by a scale, adds noise, clips and rounds, all in float32, or in float64 for float64.
+
+    Args:
+        x: Floats of any shape of rank one or more.
+        scale: Floats with the rank of x. Each of its sizes is that of x or 1; the last one may also be the number of
+            equal blocks of the last axis that have a scale each.
+        noise: As in `quantize`.
+        spec: The static description. `noise_dtype` changes nothing.
+
+    Returns:
+        As `quantize`: integers, or values in the units of x, which are multiplied by the scale before they are rounded
+        to the dtype of x. The mask is that of x in buckets.
+    """
+    y = scales.in_buckets(x, scale)
+    result = quantize(y if noise is None else scales.pinned(y), noise, spec)
+    y, *mask = result if isinstance(result, tuple) else (result,)
+    if spec.integer_dtype is None:
+        y = round_to(scales.in_units(y, scale), x.dtype)
+    return (y, mask[0]) if mask else y
+
+
+def quantize_by_absmax(
+    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, scaling: Scaling, block: int | None
+) -> tuple[jax.Array, jax.Array]:
+    """`quantize_by_scale` with the scale of each slice's largest magnitude.
+
+    Args:
+        x: As in `quantize_by_scale`.
+        noise: As in `quantize`.
+        spec: The static description, without a mask.
+        scaling: How the largest finite magnitude of a slice becomes its scale.
+        block: How many elements of the last axis, which it divides, are a slice; None if the whole axis is one.
+
+    Returns:
+        The result, and the scales, float32, or float64 for float64: the shape of x with the number of slices for the
+        last axis.
+    """
+    scale = scales.scale_of(scales.largest_of_blocks(x, block), scaling)
+    return quantize_by_scale(x, scale, noise, spec), scale  # type: ignore[return-value]
+
+
 def inside(x: jax.Array, spec: QuantSpec) -> jax.Array:
     """The clip mask: where x, before the noise, is within the bound; False for NaN."""
     wide, bound = x.astype(spec.compute_dtype(x.dtype)), spec.bound_in(x.dtype)
@@ -69,3 +114,8 @@ def clip_gradient_from_mask(g: jax.Array, packed: jax.Array) -> jax.Array:
 def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Array:
     """`where(|x| <= bound, g, 0)`; g and x have one shape, and may differ in dtype."""
     return jnp.where(inside(x, spec), g, jnp.zeros_like(g))
+
+
+def clip_gradient_by_scale(g: jax.Array, x: jax.Array, scale: jax.Array, spec: QuantSpec) -> jax.Array:
+    """`where(|y| <= bound, g, 0)`, where y is x in buckets, as in `quantize_by_scale`."""
+    return clip_gradient_from_x(g, scales.in_buckets(x, scale), spec)

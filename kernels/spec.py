@@ -159,6 +159,23 @@ class QuantSpec:
         return np.dtype(dtype) if self.integer_dtype is None else self.integer_dtype
 
 
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    """How the largest magnitude of a slice becomes its scale: see `scaling.scale_of`.
+
+    Attributes:
+        in_buckets: How many buckets the largest magnitude is.
+        fits: Whether `maximum / scale` and `maximum * (1 / scale)` must not exceed `in_buckets` on any device.
+        fraction: What the largest magnitude is multiplied by before: below 1, elements beyond it are clipped.
+        power_of_two: Whether the scale is rounded up to a power of 2.
+    """
+
+    in_buckets: float
+    fits: bool
+    fraction: float = 1.0
+    power_of_two: bool = False
+
+
 def wider(a: np.dtype, b: np.dtype) -> np.dtype:
     """The float dtype that jnp promotes two float dtypes to; `jnp.promote_types` raises if promotion is strict.
 

@@ -16,8 +16,8 @@ import pytest
 from oracle import assert_same_bits
 from refusals import refused
 
-from intnumerics import IntNumerics, _absmax_scale, absmax_scale, quantize, quantize_to_int
-from intnumerics.kernels import scaling
+from intnumerics import IntNumerics, absmax_scale, quantize, quantize_to_int
+from intnumerics.kernels import Scaling, scaling
 
 ROOT = pathlib.Path(__file__).parent.parent
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -43,12 +43,12 @@ def expected(maximum: np.ndarray, bound: float, preserve_max_val: bool = True) -
 # --- rounding ---------------------------------------------------------------------------------------------------------
 
 MANTISSAS = (np.arange(1 << 23, dtype=np.int32) + (127 << 23)).view(np.float32)
-scale_of = jax.jit(scaling.scale_of, static_argnums=(1, 2))
+scale_of = jax.jit(scaling.scale_of, static_argnums=1)
 
 
 @pytest.mark.parametrize("bound", [0.5, 1.5, 7.0, 15.5, 127.0, 255.5, 32767.0])
 def test_no_quotient_exceeds_the_bound_even_where_a_device_is_two_units_off(bound: float) -> None:
-    scale = np.asarray(scale_of(MANTISSAS, bound, True))
+    scale = np.asarray(scale_of(MANTISSAS, Scaling(bound, fits=True)))
     assert_same_bits(scale, expected(MANTISSAS, bound))
     # As PTX's div.full.f32 and rcp.approx.f32 may be: beside NumPy's own, which are rounded to nearest.
     for off in (0, 2):
@@ -99,7 +99,7 @@ def test_what_cannot_be_divided_by_has_scale_1_and_what_is_not_finite_has_no_say
 @pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
 @pytest.mark.parametrize("axis", [None, 0, (1, 2)], ids=str)
 @pytest.mark.parametrize("finite", [True, False], ids=["finite", "not finite"])
-@pytest.mark.parametrize("largest", [_absmax_scale._largest_finite, _absmax_scale._largest_finite_on_a_cpu])  # pyright: ignore[reportPrivateUsage]
+@pytest.mark.parametrize("largest", [scaling.largest_finite, scaling.largest_finite_on_a_cpu])
 def test_both_ways_to_the_largest_magnitude_leave_out_what_is_not_finite(
     largest: Any, finite: bool, axis: Any, dtype: np.dtype
 ) -> None:

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .. import elementwise
+from .. import elementwise, scaling
 from ..clip_mask import inside, pack, unpack
 from ..generators import drawn
 from ..rounding import round_to
-from ..spec import QuantSpec, wider
+from ..spec import QuantSpec, Scaling, wider
 
 # The platforms where the sum with the noise is rounded to bfloat16 by a cast, which is one instruction on a GPU. XLA
 # keeps this cast, because its bits are used.
@@ -42,6 +42,32 @@ def quantize(
     return (y, pack(inside(x, spec))) if spec.with_mask else y
 
 
+def quantize_by_scale(
+    x: jax.Array, scale: jax.Array, noise: jax.Array | None, spec: QuantSpec, *, platform: str | None = None
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """`reference.quantize_by_scale`, in the form for a platform as JAX names it."""
+    y = scaling.in_buckets(x, scale)
+    result = quantize(y if noise is None else scaling.pinned(y), noise, spec, platform=platform)
+    y, *mask = result if isinstance(result, tuple) else (result,)
+    if spec.integer_dtype is None:
+        y = _rounded(scaling.in_units(y, scale), x.dtype)
+    return (y, mask[0]) if mask else y
+
+
+def quantize_by_absmax(
+    x: jax.Array,
+    noise: jax.Array | None,
+    spec: QuantSpec,
+    how: Scaling,
+    block: int | None,
+    *,
+    platform: str | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """`reference.quantize_by_absmax`: XLA reads x twice."""
+    scale = scaling.scale_of(scaling.largest_of_blocks(x, block, platform), how)
+    return quantize_by_scale(x, scale, noise, spec, platform=platform), scale  # type: ignore[return-value]
+
+
 def clip_gradient_from_mask(g: jax.Array, packed: jax.Array) -> jax.Array:
     """`reference.clip_gradient_from_mask`."""
     return jnp.where(unpack(packed, g.shape[-1]), g, jnp.zeros_like(g)) if g.size else g
@@ -50,6 +76,11 @@ def clip_gradient_from_mask(g: jax.Array, packed: jax.Array) -> jax.Array:
 def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Array:
     """`reference.clip_gradient_from_x`, in float32 or float64."""
     return jnp.where(inside(x, spec), g, jnp.zeros_like(g))
+
+
+def clip_gradient_by_scale(g: jax.Array, x: jax.Array, scale: jax.Array, spec: QuantSpec) -> jax.Array:
+    """`reference.clip_gradient_by_scale`."""
+    return clip_gradient_from_x(g, scaling.in_buckets(x, scale), spec)
 
 
 def _rounded_sum(y: jax.Array, noise: jax.Array, dtype: np.dtype, casts: bool) -> jax.Array:
