@@ -38,6 +38,19 @@ def of_quantization(
     return with_mask(packed_rows, platform, operands, allows_kernels)
 
 
+def of_absmax(
+    spec: QuantSpec,
+    axes: int,
+    block: int | None,
+    platform: str | None,
+    operands: Sequence[Typed],
+    allows_kernels: bool,
+) -> str:
+    """The fastest that quantizes by the maxima of slices: a kernel reads x once, and XLA twice."""
+    is_for_kernel = allows_kernels and platform in ("cuda", "tpu") and operands[0].dtype.name in KERNEL_DTYPES
+    return "pallas" if is_for_kernel else "xla"
+
+
 def with_mask(packed_rows: Shape, platform: str | None, operands: Sequence[Typed], allows_kernels: bool) -> str:
     """The fastest that packs or unpacks a mask: a TPU kernel moves a third of the bytes that XLA does.
 

@@ -129,11 +129,11 @@ def largest_finite_on_a_cpu(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     return lax.cond(is_finite, lambda _: largest, functools.partial(largest_finite, axes=axes), x)
 
 
-def largest_of_blocks(x: jax.Array, block: int | None, platform: str | None = None) -> jax.Array:
-    """`largest_finite` along the last axis, or of each of its blocks of `block` elements: (..., blocks)."""
+def absmax(x: jax.Array, axes: tuple[int, ...], block: int | None, platform: str | None = None) -> jax.Array:
+    """`reference.absmax`, in the form for a platform as JAX names it."""
     largest = largest_finite_on_a_cpu if platform == "cpu" else largest_finite
     if block is None:
-        return largest(x, (-1,))
+        return largest(x, axes)
     return largest(x.reshape(*x.shape[:-1], x.shape[-1] // block, block), (-1,))[..., 0]
 
 
