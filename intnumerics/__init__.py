@@ -3,6 +3,7 @@
 from . import kernels as kernels
 from ._absmax_scale import absmax_scale as absmax_scale
 from ._export_serialization import register as _register
+from ._qtensor import QTensor as QTensor
 from ._quantize import MASK as MASK
 from ._quantize import VALUES as VALUES
 from ._quantize import from_int as from_int
@@ -30,6 +31,7 @@ __all__ = [
     "NoiseFn",
     "PhiloxUniform",
     "QNumerics",
+    "QTensor",
     "RandomCenteredUniform",
     "absmax_scale",
     "from_int",
