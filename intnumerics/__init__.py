@@ -5,6 +5,7 @@ from ._absmax_scale import absmax_scale as absmax_scale
 from ._calibration import AbsMax as AbsMax
 from ._calibration import Fixed as Fixed
 from ._export_serialization import register as _register
+from ._qtensor import QTensor as QTensor
 from ._quantize import MASK as MASK
 from ._quantize import VALUES as VALUES
 from ._quantize import quantize as quantize
@@ -34,6 +35,7 @@ __all__ = [
     "NoiseFn",
     "PhiloxUniform",
     "QNumerics",
+    "QTensor",
     "RandomCenteredUniform",
     "absmax_scale",
     "from_int",

@@ -108,9 +108,9 @@ def pinned(product: jax.Array) -> jax.Array:
 
 def expanded(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """A scale of the rank of `shape`, one for each block of the last axis, such that it broadcasts to `shape`."""
-    blocks, n = scale.shape[-1], shape[-1]
-    if blocks in (1, n):
+    if not shape or scale.shape[-1] in (1, shape[-1]):
         return scale
+    blocks, n = scale.shape[-1], shape[-1]
     repeated = lax.broadcast_in_dim(scale, (*scale.shape, n // blocks), tuple(range(scale.ndim)))
     return repeated.reshape(*scale.shape[:-1], n)
 
