@@ -9,6 +9,7 @@ from ._qtensor import QTensor as QTensor
 from ._quantize import MASK as MASK
 from ._quantize import VALUES as VALUES
 from ._quantize import quantize as quantize
+from ._quantize_tensor import quantize_tensor as quantize_tensor
 from ._quantize_to_int import from_int as from_int
 from ._quantize_to_int import quantize_to_int as quantize_to_int
 from ._version import __version__ as __version__
@@ -40,5 +41,6 @@ __all__ = [
     "absmax_scale",
     "from_int",
     "quantize",
+    "quantize_tensor",
     "quantize_to_int",
 ]

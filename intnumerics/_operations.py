@@ -66,15 +66,13 @@ def quantize_by_absmax(
     noise: jax.Array | None,
     spec: QuantSpec,
     how: Scaling,
-    axes: int = 1,
     block: int | None = None,
     choice: Choice = ANY,
 ) -> tuple[jax.Array, jax.Array]:
-    """`kernels.reference.quantize_by_absmax`, where a slice is the last `axes` axes; the scale keeps the rank of x."""
+    """`kernels.reference.quantize_by_absmax`, of an x with at least one axis."""
     operation, others = _quantization(x, noise, spec)
-    by_absmax = QuantizeByAbsMax(operation.spec, operation.noise, how, axes, block)
-    y, scale = _run(choice, by_absmax, x, *others)
-    return y, scale.reshape(()) if x.ndim == 0 else scale
+    y, scale = _run(choice, QuantizeByAbsMax(operation.spec, operation.noise, how, block), x, *others)
+    return y, scale
 
 
 def absmax(x: jax.Array, axes: tuple[int, ...], block: int | None = None) -> jax.Array:

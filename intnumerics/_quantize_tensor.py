@@ -40,9 +40,10 @@ def quantize_tensor(
 ) -> QTensor:
     """Quantizes x to integers and their scales, which it makes of x itself.
 
-    If one scale covers the last axis, or the last axes, or a block of the last axis, a GPU or a TPU reads x once, and
-    computes both in float32, whatever the dtype of x is. Otherwise x is read twice: for the maxima, and for the
-    integers. Not differentiable: the result is integers, and no gradient goes through their scales.
+    If one scale covers the last axis, or a block of it, a GPU or a TPU reads x once, in one kernel. For any other
+    `axis`, and for rows of more than 65,536 elements, x is read twice: for the maxima, and for the integers. The
+    arithmetic is in float32, whatever the dtype of x is. Not differentiable: the result is integers, and no gradient
+    goes through their scales.
 
     Args:
         x: float32, bfloat16, float16 or (under x64) float64 of any shape. NaN gives the integer 0, and infinities clip;
@@ -84,17 +85,17 @@ def quantize_tensor(
     integers = smallest(*bucket_range(numerics, wide_type(x).dtype))
     if part is None and is_eager(numerics, x, key) and not isinstance(by, Tracer):
         key = None if numerics.noise_fn is None else _checks.key(key)
-        qvalue, scale = _eager.quantize_scaled(x, by, key, numerics, slices, integers, choice)
+        qvalue, scales = _eager.quantize_scaled(x, by, key, numerics, slices, integers, choice)
     else:
         noise, spec = numerics.noise_and_spec(wide_type(x), key, part)
         check_noise(noise, spec, choice)
-        qvalue, scale = scaled_pass(x, noise, spec, by, slices, integers, choice)
-        qvalue, scale = checkpoint_name(qvalue, VALUES), checkpoint_name(scale, VALUES)
-    return QTensor(qvalue, scale, numerics, x.dtype)
+        qvalue, scales = scaled_pass(x, noise, spec, by, slices, integers, choice)
+        qvalue, scales = checkpoint_name(qvalue, VALUES), checkpoint_name(scales, VALUES)
+    return QTensor(qvalue, scales, numerics, x.dtype)
 
 
 def _scales(
-    x: jax.Array, numerics: IntNumerics, axis: Axis, block: int | None, calibration: AbsMax | Fixed, scale: object
+    x: jax.Array, numerics: IntNumerics, axis: Axis, block: int | None, calibration: object, scale: object
 ) -> tuple[jax.Array | None, Slices | None]:
     """The scale that is given, or what the maxima of which slices are for."""
     if scale is not None:

@@ -22,8 +22,8 @@ class Slices(NamedTuple):
     block: int | None  # how many elements of the last axis, the only one of `axes`; None for all
 
     def in_one_read(self, rank: int) -> bool:
-        """Whether slices are the last axes of an array, or blocks of the last, so that a kernel reads it once."""
-        return self.block is not None or (bool(self.axes) and self.axes == tuple(range(rank - len(self.axes), rank)))
+        """Whether slices are the last axis of an array, or its blocks, so that a kernel reads the array once."""
+        return self.block is not None or self.axes == (rank - 1,)
 
     def scale(self, x: jax.Array) -> jax.Array:
         """The scale of each slice of x."""
@@ -54,8 +54,7 @@ def scaled_pass(
         spec = dataclasses.replace(spec, integer_dtype=written_as(integers))
     if scale is None and slices is not None:
         if slices.in_one_read(x.ndim):
-            axes = len(slices.axes)
-            y, scale = _operations.quantize_by_absmax(x, noise, spec, slices.how, axes, slices.block, choice)
+            y, scale = _operations.quantize_by_absmax(x, noise, spec, slices.how, slices.block, choice)
             return y if integers is None else y.astype(integers), scale
         scale = slices.scale(x)
     assert scale is not None

@@ -1,7 +1,6 @@
 """The operations with scales, described: quantizations by a scale that is given, or that of each slice's maximum."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -14,23 +13,17 @@ from . import _fastest
 from ._layout import Layout
 from ._operation import Arrays, Axes, Groups, Operand, Result, Run, Shape, Typed, every_axis
 from ._quantization import InReference, Quantize, drawing_on_shard
-from .kernels import Draw, QuantSpec, Scaling, clip_mask, scaling
-from .kernels.generators import drawn
+from .kernels import QuantSpec, Scaling, clip_mask, scaling
 from .kernels.spec import wider
 
 
 def scale_axes(shape: Shape, scale: Shape) -> Axes:
     """What is split with each axis of a scale of an array of `shape`: with blocks, the last axis counts them."""
-    axes: list[int | Groups | None] = [
-        axis if n == size and n != 1 else None for axis, (n, size) in _both(shape, scale)
-    ]
+    pairs = enumerate(zip(shape, scale, strict=True))
+    axes: list[int | Groups | None] = [axis if n == size and n != 1 else None for axis, (n, size) in pairs]
     if scale[-1] not in (1, shape[-1]):
         axes[-1] = Groups(len(shape) - 1, shape[-1] // scale[-1])
     return tuple(axes)
-
-
-def _both(shape: Shape, scale: Shape) -> list[tuple[int, tuple[int, int]]]:
-    return list(enumerate(zip(shape, scale, strict=True)))
 
 
 def _scale_on_shard(layout: Layout, scale: jax.Array) -> jax.Array:
@@ -171,8 +164,7 @@ class QuantizeByAbsMax(InReference):
         spec: What to do with each element, in buckets.
         noise: As in `Quantize`.
         how: How the largest magnitude of a slice becomes its scale.
-        axes: How many of the last axes are a slice.
-        block: As in `AbsMax`.
+        block: How many elements of the last axis are a slice; None if the whole axis is one.
     """
 
     name: ClassVar[str] = "quantize_by_absmax"
@@ -180,7 +172,6 @@ class QuantizeByAbsMax(InReference):
     spec: QuantSpec
     noise: Literal["noise", "seed"] | None
     how: Scaling
-    axes: int = 1
     block: int | None = None
 
     @property
@@ -189,7 +180,7 @@ class QuantizeByAbsMax(InReference):
 
     @property
     def _absmax(self) -> AbsMax:
-        return AbsMax(tuple(range(-self.axes, 0)), self.block)
+        return AbsMax((-1,), self.block)
 
     @property
     def operands(self) -> tuple[Operand, ...]:
@@ -203,20 +194,7 @@ class QuantizeByAbsMax(InReference):
 
     def call(self, function: Callable[..., Any], *operands: jax.Array) -> Arrays:
         x, noise = operands if self.noise else (*operands, None)
-        if self.axes == 1:
-            return list(function(x, noise, self.spec, self.how, self.block))
-        spec, shape = self.spec, x.shape
-        rows = (*shape[: -self.axes], math.prod(shape[-self.axes :]))
-        if noise is not None and spec.draw is not None:
-            in_rows = _draw_in_rows(spec.draw, self.axes, shape)
-            if in_rows is None:
-                noise = drawn(spec.draw, noise)
-            spec = dataclasses.replace(spec, draw=in_rows)
-        if noise is not None and spec.draw is None:
-            noise = jnp.broadcast_to(noise, (*noise.shape[: -self.axes], *shape[-self.axes :]))
-            noise = noise.reshape(*noise.shape[: -self.axes], -1)
-        y, scale = function(x.reshape(rows), noise, spec, self.how, None)
-        return [y.reshape(shape), scale.reshape(*shape[: -self.axes], *(1,) * self.axes)]
+        return list(function(x, noise, self.spec, self.how, self.block))
 
     def jvp(
         self, run: Run, operands: Sequence[jax.Array], results: Arrays, tangents: Mapping[int, jax.Array]
@@ -227,10 +205,7 @@ class QuantizeByAbsMax(InReference):
     def on_shard(self, layout: Layout, run: Run, *shards: jax.Array) -> Arrays:
         last = len(layout.shape) - 1
         groups = None if self.block is None else Groups(last, self.block)
-        if groups is None:
-            is_split = any(layout.split[-self.axes :])
-        else:
-            is_split = layout.cuts(groups)
+        is_split = bool(layout.split[last]) if groups is None else layout.cuts(groups)
         operation, operands = self, list(shards)
         if self.spec.draw is not None:
             spec, operands[1] = drawing_on_shard(layout, self.spec, self.spec.draw, shards[1])
@@ -250,14 +225,4 @@ class QuantizeByAbsMax(InReference):
         return self._quantize.sizes(*operands)
 
     def fastest(self, platform: str | None, operands: Sequence[Typed], allows_kernels: bool) -> str:
-        return _fastest.of_absmax(self.spec, self.axes, self.block, platform, operands, allows_kernels)
-
-
-def _draw_in_rows(draw: Draw, axes: int, shape: Shape) -> Draw | None:
-    """The draw for an array of `shape` whose last axes are one; None if they are not so in the whole array."""
-    inner = len(draw.shape) - axes
-    is_whole = draw.whole[inner + 1 :] == draw.shape[inner + 1 :]
-    if draw.generator == "hardware" or not is_whole or draw.shape[inner:] != shape[-axes:]:
-        return None
-    merged = [(*of[:inner], math.prod(of[inner:])) for of in (draw.shape, draw.whole)]
-    return dataclasses.replace(draw, shape=merged[0], whole=merged[1])
+        return _fastest.of_absmax(self.block, platform, operands, allows_kernels)
