@@ -175,7 +175,7 @@ def test_div_rounds_the_quotient(mode: str) -> None:
 def test_rcp_of_float64_rounds_the_reciprocal() -> None:
     """9.7.3.13 rcp: "rcp.rnd.f64 // IEEE 754 compliant rounding"."""
     form = FORMATS["f64"]
-    a, one = form.values(), int(np.float64(1).view(np.uint64))
+    [a], one = pairs(form.values()), int(np.float64(1).view(np.uint64))
     want = [arithmetic(form, "div", "rn", False, False, one, int(x)) for x in a]
     body = "rcp.rn.f64 %o, %a;"
     hold(body, run(body, [a], [64], 64), want, [a], "f64")
