@@ -156,8 +156,8 @@ class QTensor:
         if of_scale is None:
             raise ValueError(
                 f"shape={shown(new.shape)} joins or splits elements with different scales: a QTensor of shape "
-                f"{self.shape} has scales of shape {self.scale.shape}; keep the axes that share a scale apart from those that do "
-                "not, or use dequantize().reshape(...)"
+                f"{self.shape} has scales of shape {self.scale.shape}; keep the axes that share a scale apart from "
+                "those that do not, or use dequantize().reshape(...)"
             )
         return self._with(new.qvalue, self.scale.reshape(of_scale))
 
