@@ -134,8 +134,8 @@ def largest_finite_on_a_cpu(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """`largest_finite` for XLA for CPU, which reduces magnitudes quickly if they come of few operations.
 
     It reduces large arrays with YNNPACK, whose maximum loses NaN, and with it other elements. But a sum is not finite
-    if an element is not; if it overflows, only time is lost. The sum is that of -x, because XLA would write x in float32
-    to memory for all that reads it.
+    if an element is not; if it overflows, only time is lost. The sum is that of -x, because XLA would write x, cast to
+    float32, to memory for all that reads it.
     """
     if x.dtype == jnp.float16:  # which YNNPACK does not have
         x = x.astype(jnp.float32)

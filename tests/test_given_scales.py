@@ -1,4 +1,4 @@
-"""Quantization by a scale that is given, its gradient, the reciprocal of a scale and the largest magnitude, against NumPy."""
+"""Quantization by a scale that is given, its gradient, and the reciprocal of a scale, against NumPy."""
 
 import dataclasses
 from typing import Any
@@ -121,21 +121,3 @@ def test_the_reciprocal_is_right_for_every_exponent_sign_and_what_has_none() -> 
     with jax.enable_x64(True):
         wide = np.exp2(RANDOM.uniform(-900, 900, 4096))
         assert_same_bits(jax.jit(scaling.inverse_of)(wide), 1 / wide)
-
-
-# --- the largest magnitude --------------------------------------------------------------------------------------------
-
-
-@every_dtype
-@pytest.mark.parametrize("shape", [(1025, 16), (1025, 1000), (257, 1), (3, 40, 4096)], ids=str)
-@pytest.mark.parametrize("largest", [scaling.largest_finite, scaling.largest_finite_on_a_cpu])
-def test_no_maximum_is_lost_beside_nan_in_arrays_that_xla_gives_to_a_library(
-    largest: Any, shape: tuple[int, ...], dtype: np.dtype
-) -> None:
-    """YNNPACK's maximum on a CPU loses NaN, and with it the elements before."""
-    x = RANDOM.standard_normal(shape).astype(dtype)
-    places = RANDOM.integers(0, shape[-1], (*shape[:-1], 1))
-    np.put_along_axis(x, np.maximum(places - 1, 0), np.asarray(100, dtype), axis=-1)
-    np.put_along_axis(x, places, np.asarray(np.nan, dtype), axis=-1)
-    assert not np.isfinite(x.astype(np.float32)).all()
-    assert_same_bits(jax.jit(largest, static_argnames="axes")(x, axes=(-1,)), scaled_oracle.largest_finite(x, None))
