@@ -61,8 +61,8 @@ def quantize_tensor(
 
     Returns:
         A `QTensor` with the integers, of the smallest of int2, int4, int8, int16 and int32 that holds every bucket, and
-        the scales, float32, or float64 for float64 x, as `absmax_scale` gives them. Its `numerics` has no noise function,
-        so that tensors which were rounded with different noise are pytrees of one structure.
+        the scales, float32, or float64 for float64 x, as `absmax_scale` gives them. Its `numerics` has no noise
+        function, so that tensors which were rounded with different noise are pytrees of one structure.
 
     Raises:
         TypeError: As in `quantize`.
