@@ -4,11 +4,15 @@ The formula differs from that of `elementwise.py` because this compiler has othe
 `min` and `max` that propagate NaN, and does pairs of 16-bit floats at once; but it has no floor.
 """
 
+import functools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .. import scaling
 from ..elementwise import SIGNED_WHOLE, SIGNED_WHOLE_BITS
 from ..spec import QuantSpec
 from .tiles import Tile
@@ -34,6 +38,50 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.A
     elif spec.rounding == "floor_plus_half":
         wide = floor(wide) + 0.5
     return wide.astype(x.dtype)
+
+
+def quantize_by_scale(
+    x: jax.Array, scale: jax.Array, inverse: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.Array
+) -> jax.Array:
+    """`quantize` of the product of x and `inverse`, in the units of `scale` if the result is not an integer."""
+    y = x.astype(jnp.float32) * inverse
+    if noise is not None:  # what follows keeps the compiler from adding the noise before it rounds the product
+        y = jnp.maximum(y, jnp.float32(-3e38)) if spec.clip else scaling.pinned(y)
+    y = quantize(y, noise, spec, zero)
+    return y if spec.integer_dtype is not None else (y * scale).astype(x.dtype)
+
+
+def lifted(x: jax.Array) -> jax.Array:
+    """Unsigned integers in the order of the magnitudes of finite numbers, and lower for NaN and infinities.
+
+    A shift drops the sign, and a sum then wraps around for what is not finite. That takes one operation, for two 16-bit
+    numbers at once.
+    """
+    bits = lax.bitcast_convert_type(x, _unsigned(x.dtype))
+    return bits + bits + _lift(x.dtype)
+
+
+def highest(values: Sequence[jax.Array]) -> jax.Array:
+    """The maximum of some arrays."""
+    return functools.reduce(jnp.maximum, values)
+
+
+def largest_finite(lifts: jax.Array, dtype: np.dtype) -> jax.Array:
+    """The largest magnitude of finite numbers of a dtype along all axes but that of rows, from `lifted`; 0 if none."""
+    top = jnp.max(jnp.max(lifts, axis=-1).astype(jnp.uint32), axis=-1)
+    lift = _lift(dtype).astype(jnp.uint32)
+    bits = ((jnp.maximum(top, lift) - lift) >> jnp.uint32(1)).astype(_unsigned(dtype))
+    return lax.bitcast_convert_type(bits, dtype).astype(jnp.float32)
+
+
+def _unsigned(dtype: np.dtype) -> np.dtype:
+    return np.dtype(f"uint{8 * dtype.itemsize}")
+
+
+def _lift(dtype: np.dtype) -> jax.Array:
+    """What wraps around to 0 if twice the bits of infinity are added."""
+    unsigned = _unsigned(dtype)
+    return jnp.asarray(-2 * int(np.asarray(np.inf, dtype).view(unsigned)) % (1 << 8 * dtype.itemsize), unsigned)
 
 
 def _to_integers(y: jax.Array, dtype: np.dtype, spec: QuantSpec) -> jax.Array:
