@@ -182,16 +182,26 @@ def for_each_block(
 
 
 def launch(
-    body: Kernel, programs: int, inputs: Sequence[jax.Array], outputs: Sequence[Any], name: str, interpret: Interpret
+    body: Kernel,
+    programs: int,
+    inputs: Sequence[jax.Array],
+    outputs: Sequence[Any],
+    name: str,
+    interpret: Interpret,
+    shared: int = 0,
 ) -> list[jax.Array]:
-    """Runs `body(i, *refs)` for each of some programs, a warpgroup each; its results are like `outputs`."""
+    """Runs `body(i, *refs)` for each of some programs, a warpgroup each; its results are like `outputs`.
+
+    Each program keeps `shared` bytes of shared memory from others, so that fewer run at once on a core.
+    """
     axes = jax.typeof(inputs[0]).manual_axis_type  # inside `shard_map`, results vary along the same axes
     types = [jax.ShapeDtypeStruct(a.shape, a.dtype, manual_axis_type=axes) for a in outputs]
     if interpret is True:
         return interpreter.run(body, (programs,), inputs, types)
     run = plgpu.kernel(
-        lambda *refs: body(lax.axis_index("block"), *refs),
+        lambda *refs: body(lax.axis_index("block"), *refs[: len(inputs) + len(types)]),
         out_type=types,
+        scratch_types=[plgpu.SMEM((shared,), jnp.int8)] if shared else [],
         grid=(programs,),
         grid_names=("block",),
         # Lane semantics compile to the same machine code as Warpgroup semantics, in an eighth of the time.
