@@ -8,9 +8,8 @@ from compilers import Compilers
 from bench.aot.chips import CHIPS, count, reports
 from bench.aot.report import CASES
 from bench.baselines import GENERATORS
-from intnumerics.kernels import rows_of
 
-ABSMAX = "by absmax"  # in the names of the cases that quantize by the largest magnitudes
+ABSMAX = "by absmax"  # in the names of the cases of test_aot_scales.py
 SLOW_ON_V4 = ("int8", "bfloat16 with mask")  # where it takes at least twice the bundles of a v5e
 
 MOSAIC = "pallas_mosaic_gpu"
@@ -59,12 +58,6 @@ def kernels_of(report: dict[str, Any]) -> tuple[str, ...]:
     return {"cuda": ("pallas_triton", MOSAIC), "jax_triton": ("jax_triton",), "tpu": ("pallas",)}[report["platform"]]
 
 
-def with_scales(report: dict[str, Any]) -> list[str]:
-    """Those of `kernels_of` on a GPU that quantize by the largest magnitudes."""
-    who = [] if report["platform"] == "tpu" else kernels_of(report)
-    return [name for name in who if rows_of(name)[0].operation("quantize_by_absmax") is not None]
-
-
 def ceilings(platform: str) -> dict[tuple[str, str], float]:
     """What each count may be at most: instructions per element, or bundles per 1,024 elements.
 
@@ -86,13 +79,6 @@ def ceilings(platform: str) -> dict[tuple[str, str], float]:
         found |= {(f"{ours} {d} -> int8 with Philox", "h100"): 19.0 for d in (*floats, "float16")}
         # On an H100 blocks of more instructions per element, and so more blocks, were measured to take less time.
         found |= {(f"{ours} {d} with Philox", "h100"): 22.5 for d in floats}
-        # Those of 32 elements per thread; a thread with more has fewer instructions for each.
-        scaled = f"{MOSAIC}: quantize bfloat16 -> int8 {ABSMAX}"
-        rows = [f"rows of {n}" for n in (1024, 4096, 1000)]
-        found |= {(f"{scaled}, {shape}", "h100"): 13.0 for shape in (*rows, "blocks of 128")}
-        found |= {(f"{scaled} with Philox, {shape}", "h100"): 23.5 for shape in (*rows[1:], "blocks of 128")}
-        found |= {(f"{scaled}, rows of {n}", "h100"): 11.5 for n in (8192, 65536)}
-        found |= {(f"{scaled} with Philox, rows of 65536", "h100"): 20.5}
         return found | {(f"{ours} bfloat16 with Philox and mask", "h100"): 21.0}
     found = {}
     for chip in ("v5e", "v5p", "v6e"):
@@ -133,9 +119,6 @@ def test_memory_bounds_the_kernels_that_draw_on_their_chip(report: dict[str, Any
     noise = "with hardware noise" if report["platform"] == "tpu" else "with Philox"
     kinds = ("float32", "bfloat16", "bfloat16 -> int8")
     names = {f"{who}: quantize {kind} {noise}" for who in kernels_of(report) for kind in kinds}
-    scaled = [f"{who}: quantize bfloat16 -> int8 {ABSMAX}" for who in with_scales(report)]
-    shapes = ("rows of 4096", "rows of 1000", "rows of 65536", "blocks of 128")
-    names |= {f"{case}{drawn}, {shape}" for case in scaled for drawn in ("", " with Philox") for shape in shapes}
     slow = bound_by_arithmetic(report, names)
     assert not [(case, chip) for case, chip in slow if chip != "v4"]
 
@@ -159,7 +142,7 @@ def of_mosaic(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_mosaic_gpu_takes_at_most_a_twentieth_more_instructions_than_triton(report: dict[str, Any]) -> None:
     found = rows(report)
     ours = {what: count(row) for what, row in of_mosaic(report).items() if what not in NOT_IN_MOSAIC}
-    ours = {what: number for what, number in ours.items() if ABSMAX not in what}  # which have ceilings of their own
+    ours = {what: number for what, number in ours.items() if ABSMAX not in what}
     assert {*CASES, "quantize float32 with Philox", "quantize bfloat16 -> int8 with Philox"} <= set(ours)
     pairs = {what: (mosaic, count(found[f"pallas_triton: {what}", "h100"])) for what, mosaic in ours.items()}
     assert not {what: pair for what, pair in pairs.items() if pair[0] > 1.05 * pair[1]}
@@ -223,8 +206,8 @@ def test_h100_kernels_that_draw_noise_keep_it_in_registers(report: dict[str, Any
     if report["platform"] == "tpu":
         pytest.skip("about machine code for CUDA")
     kernels = kernels_of(report)
-    drawing = {case: row for (case, _), row in rows(report).items() if case.startswith(kernels)}
-    drawing = {case: row for case, row in drawing.items() if "Philox" in case and ABSMAX not in case}
+    drawing = {case: row for (case, _), row in rows(report).items() if case.startswith(kernels) and "Philox" in case}
+    drawing = {case: row for case, row in drawing.items() if ABSMAX not in case}
     assert drawing
     for case, row in drawing.items():
         memory = dict(row["memory"])
@@ -243,32 +226,6 @@ def test_h100_kernels_that_draw_noise_keep_it_in_registers(report: dict[str, Any
         ):  # four columns at a time, which it does not join
             store = 32
         assert set(memory) == moves(case, load, store), (case, memory)
-
-
-def test_h100_kernels_read_x_once_for_the_maximum_and_the_integers(report: dict[str, Any]) -> None:
-    """A thread moves eight elements at a time, and loads as many of them as it stores; of long rows some twice."""
-    found = {case: row for (case, _), row in rows(report).items() if case.startswith(MOSAIC) and ABSMAX in case}
-    if report["platform"] != "cuda":
-        pytest.skip("about Pallas for CUDA")
-    assert found
-    for case, row in found.items():
-        memory = {name: number for name, number in row["memory"].items() if not name.startswith("LDS")}
-        loads, stores = (2 if "float32" in case else 1), ("ST.E.64" if "int8" in case else "ST.E.128")
-        twice = 8 if case.endswith("65536") else 0
-        assert memory["LD.E.128"] == loads * (memory[stores] + twice), case
-        scales = {"STG.E", "ST.E"} & set(memory)
-        seed = {"LDG.E.64"} if "Philox" in case else set[str]()
-        assert set(memory) == {"LD.E.128", stores} | scales | seed and len(scales) == memory[scales.pop()] == 1, case
-
-
-def test_no_kernel_adds_noise_to_a_product_that_is_not_rounded(report: dict[str, Any]) -> None:
-    """Else its bits would depend on the compiler."""
-    kernels = tuple(with_scales(report))
-    if not kernels:
-        pytest.skip("no kernel here has scales")
-    found = {case: row for (case, _), row in rows(report).items() if case.startswith(kernels) and ABSMAX in case}
-    assert any("Philox" in case for case in found)
-    assert {case: row["merged"] for case, row in found.items() if row["merged"]} == {}
 
 
 def test_xla_fuses_the_stream_with_its_neighbours_on_a_gpu(report: dict[str, Any]) -> None:

@@ -133,8 +133,9 @@ class Case:
         if self.who == "xla":
             return BOTH_KINDS if self.dtype == "bfloat16" and (draws or self.mask or self.backward == "mask") else ()
         if self.chips == H100 and self.slices:
-            is_usual = (self.dtype, self.to) == ("bfloat16", "int8") and not (self.noise and self.slices in (1024, 8192))
-            return self.chips if is_usual or (self.noise and self.slices == 4096) else ()
+            shapes = (4096, 1000, 65536, 128) if self.noise else (self.slices,)
+            to_int8 = (self.dtype, self.to) == ("bfloat16", "int8") and self.slices in shapes
+            return self.chips if to_int8 or (self.noise and self.slices == 4096) else ()
         if self.chips == H100:
             return () if self.dtype == "float16" and (self.note or self.noise == "noise array") else self.chips
         if self.dtype == "float16" or (self.note and self.note not in (FLOOR, "a part")):
@@ -193,7 +194,7 @@ def _gpu_kernels(who: str) -> Iterator[Case]:
 
 
 def _by_absmax(who: str) -> Iterator[Case]:
-    """A scale for each row, or each block of 128 elements; rows that are whole pieces or not, and that are read twice."""
+    """A scale for each row, or each block of 128 elements; rows of 65,536 elements are read twice."""
     for dtype, to in (("bfloat16", "int8"), ("float32", "int8"), ("bfloat16", "")):
         for noise in ("", "Philox"):
             make = functools.partial(Case, who, chips=H100, dtype=dtype, to=to, noise=noise)

@@ -66,8 +66,8 @@ def quantize_by_scale(
 def lifted(x: jax.Array) -> jax.Array:
     """Unsigned integers in the order of the magnitudes of finite numbers, and lower for NaN and infinities.
 
-    The sum wraps around for what is not finite. A compiler needs one operation for the two steps on 32 bits, and one for
-    each step on two times 16 bits.
+    The sum wraps around for what is not finite. The compiler needs one operation for the two steps on 32 bits, and one
+    for each step on two times 16 bits.
     """
     return _magnitude(lax.bitcast_convert_type(x, _unsigned(x.dtype))) + _lift(x.dtype)
 

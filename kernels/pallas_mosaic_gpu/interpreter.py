@@ -24,7 +24,7 @@ class Ref:
         return self
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, tuple) or hasattr(index, "size") and hasattr(index, "start"):
+        if isinstance(index, tuple) or (hasattr(index, "size") and hasattr(index, "start")):
             return Part(self, index if isinstance(index, tuple) else (index,))
         return lax.dynamic_index_in_dim(self.value, index, keepdims=False)
 

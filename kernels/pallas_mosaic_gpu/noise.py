@@ -26,7 +26,7 @@ class Eights(Protocol):
         """Each element's place among the eight of its thread, int32."""
         ...
 
-    def spread(self, rows: jax.Array) -> jax.Array:
+    def spread(self, rows: jax.Array, /) -> jax.Array:
         """One number per thread, for each of its elements."""
         ...
 

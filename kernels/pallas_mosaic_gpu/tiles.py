@@ -33,7 +33,8 @@ ROWS = ELEMENTS.reduce((1,))  # one number per thread
 # False, True for `interpreter.py`, or `plgpu.InterpretGPUParams()` for Mosaic GPU's own interpreter, which finds races.
 # The latter has ordered side effects, so it works in direct calls of these kernels, and not through `quantize`.
 Interpret = Any
-Part, Value = TypeVar("Part"), TypeVar("Value")
+Part = TypeVar("Part")
+Value = TypeVar("Value")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Program:
 
 
 def ahead(read: Callable[[Part], Value], parts: Sequence[Part]) -> Iterator[tuple[Part, Value]]:
-    """Each part of a program's elements and what is read of it, which is before the part that precedes it is handled."""
+    """Each part and what is read of it, which is read before the part that precedes it is handled."""
     values = [read(parts[0])]
     for part, after in zip(parts, (*parts[1:], None), strict=True):
         value = values.pop()

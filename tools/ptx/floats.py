@@ -88,21 +88,6 @@ def arithmetic(name: str, kind: Kind, mode: str, ftz: bool = False, sat: bool = 
     return compute
 
 
-def reciprocal(kind: Kind, ftz: bool) -> Compute:
-    """The approximate reciprocal: the manual leaves open which of the two numbers around the exact one it is.
-
-    Here it depends on the bits of the operand, so that a program whose result depends on the choice is found out.
-    """
-    below, above = (arithmetic("div", kind, mode, ftz) for mode in "mp")
-
-    def compute(a: np.ndarray) -> np.ndarray:
-        bits = np.ascontiguousarray(a).view(UNSIGNED[kind.bits])
-        one = np.ones_like(a)
-        return np.where((bits ^ bits >> 3 ^ bits >> 11) & 1, above(one, a), below(one, a))
-
-    return compute
-
-
 def extreme(kind: Kind, is_min: bool, keeps_nan: bool, ftz: bool) -> Compute:
     """The minimum or maximum, with -0 below +0; of a number and NaN the number, unless `keeps_nan`."""
 
