@@ -81,8 +81,8 @@ def inverse_of(scale: jax.Array) -> jax.Array:
         divisor = (magnitude & fraction) | whole
         for _ in range(2):
             error = ((found & fraction) | whole) * divisor * jnp.asarray(-2, integer)
-            one = jnp.ones_like(error)
-            found = found + jnp.where(error > divisor, one, jnp.where(error < -divisor, -one, one - one))
+            up, same, down = (jnp.full_like(error, step) for step in (1, 0, -1))
+            found = found + jnp.where(error > divisor, up, jnp.where(error < -divisor, down, same))
     inverse = lax.bitcast_convert_type(found | (bits ^ (bits & jnp.asarray(jnp.iinfo(integer).max, integer))), dtype)
     return jnp.where(scale == scale, inverse, scale)
 

@@ -230,10 +230,13 @@ def _scales(rows: Piece, largest: jax.Array, how: Scaling, scale_ref: Any) -> tu
         if count == 1:
             scale_ref[row] = scale
             return scale, inverse
-        each = lax.iota(rows.row.dtype, count)
-        plt.store(scale_ref.at[row + each], scale, mask=None if rows.whole else rows.row + each < n)
-    scale, inverse = (lax.broadcast_in_dim(s, (count, threads), (0,)).reshape(-1, 1) for s in (scale, inverse))
-    return scale, inverse
+        scale, inverse = (lax.broadcast_in_dim(s, (count, threads), (0,)).reshape(-1) for s in (scale, inverse))
+        # The first thread of each row writes its scale. If it wrote one of several scales, they would have to be moved.
+        i = lax.iota(rows.row.dtype, count * threads)
+        own, lane = (f(i, jnp.full_like(i, threads)) for f in (lax.div, lax.rem))
+        is_first = lane == 0 if rows.whole else (lane == 0) & (rows.row + own < n)
+        plt.store(scale_ref.at[row + own], scale, mask=is_first)
+    return scale[:, None], inverse[:, None]
 
 
 Noise = Callable[[list[Piece]], list[list[jax.Array | None]]]  # the noise of each part of pieces that follow each other
