@@ -1,12 +1,11 @@
 """The scale that brings an array into buckets."""
 
-import functools
-
 import jax
 
 from . import _checks, _shape_checks
+from ._scaled_pass import scale_by_absmax
 from .int_numerics import IntNumerics, check_numerics
-from .kernels import Scaling, scaling
+from .kernels import Scaling
 
 
 def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, ...] | None = None) -> jax.Array:
@@ -28,7 +27,7 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
     No gradient goes through the scale. In `quantize(x / scale, numerics) * scale` the gradient of x is multiplied by
     the scale and divided by it again: it is lost where the product underflows, and infinite where it overflows.
 
-    Under `jit` a sharded x takes one all-reduce of maxima for each axis that is both reduced and split. Inside
+    Under `jit` a sharded x takes one all-reduce of maxima if a reduced axis is split. Inside
     `jax.shard_map` only the local shard is seen: `docs/sharding.md` shows how to have one scale for all shards.
 
     Args:
@@ -65,28 +64,17 @@ def absmax_scale(x: jax.Array, numerics: IntNumerics, *, axis: int | tuple[int, 
     """
     check_numerics(numerics, x)
     x = _checks.floats("x", x)
-    bound = numerics.abs_val_mapped_to()
-    if bound == 0:
+    axes = _shape_checks.reduced_axes(axis, x.ndim)
+    return scale_by_absmax(x, scaling_of(numerics), axes)
+
+
+def scaling_of(numerics: IntNumerics, fraction: float = 1.0, power_of_two: bool = False) -> Scaling:
+    """How the largest magnitude of a slice becomes its scale, for some numerics."""
+    in_buckets = numerics.abs_val_mapped_to()
+    if in_buckets == 0:
         raise ValueError(
             f"numerics has bits={numerics.bits}, preserve_zero=True and preserve_max_val=True, and so one bucket, to "
             "which no scale maps x: use preserve_zero=False or more bits"
         )
-    fits = bound <= numerics.spec().bound  # else the largest magnitude is beyond the bound of the clip on purpose
-    return _absmax_scale(x, _shape_checks.reduced_axes(axis, x.ndim), Scaling(bound, fits))
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _absmax_scale(x: jax.Array, axes: tuple[int, ...], how: Scaling) -> jax.Array:
-    x, largest = jax.lax.stop_gradient(x), functools.partial(scaling.largest_finite, axes=axes)
-    if _has_one_cpu():
-        on_cpu = functools.partial(scaling.largest_finite_on_a_cpu, axes=axes)
-        return scaling.scale_of(jax.lax.platform_dependent(x, cpu=on_cpu, default=largest), how)
-    return scaling.scale_of(largest(x), how)
-
-
-def _has_one_cpu() -> bool:
-    """Whether no program for CPUs is split over devices; if one were, each branch would send maxima."""
-    try:
-        return len(jax.devices("cpu")) == 1
-    except RuntimeError:  # JAX raises it if JAX_PLATFORMS does not have cpu
-        return False
+    fits = in_buckets <= numerics.spec().bound  # else the largest magnitude is beyond the bound of the clip on purpose
+    return Scaling(in_buckets, fits, fraction, power_of_two)

@@ -185,6 +185,33 @@ def integers(name: str, value: Any) -> jax.Array:
     return array
 
 
+def real_array(name: str, value: Any) -> jax.Array:
+    """An array of floats, or a number as one."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_ | np.generic)
+    array = (
+        jnp.asarray(float(value)) if number else _array(f"{name}={{}}", value, "give a number or an array of floats")
+    )
+    if array.dtype.name not in FLOATS:
+        raise TypeError(
+            f"{name} has dtype {array.dtype.name}, and only numbers and {', '.join(FLOATS)} are taken: "
+            f"cast it first, as in {name}.astype(jnp.float32)"
+        )
+    return array
+
+
+def positive(name: str, value: Any) -> None:
+    """Refuses a number that is not above 0 or not finite, alone or in an array of NumPy; JAX's are not fetched."""
+    if not isinstance(value, numbers.Real | np.ndarray) or isinstance(value, bool | np.bool_):
+        return
+    given = np.asarray(value)
+    if given.dtype.kind not in "iu" and given.dtype.name not in FLOATS:
+        return
+    wide = given.astype(np.float64)
+    if not ((wide > 0) & np.isfinite(wide)).all():
+        what = "the size of a bucket" if name == "scale" else "the largest magnitude to keep"
+        raise ValueError(f"{name}={shown(value)} is not above 0 and finite: give {what}, in the units of x")
+
+
 def float_dtype(name: str, value: Any) -> np.dtype:
     """A float dtype that can be quantized."""
     if isinstance(value, type) and (known := _BY_TYPE.get(value)) is not None:  # in a third of the time

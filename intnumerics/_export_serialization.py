@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jax import export
 
+from ._error_values import shown
+from ._qtensor import QTensor
 from .int_numerics import IntNumerics
 from .numerics import Context
 from .stochastic_rounding import NOISE_CLASSES
@@ -20,8 +22,8 @@ NOISE = {cls.__name__: cls for cls in NOISE_CLASSES}
 DTYPES = ("dtype", "noise_dtype")
 
 
-def _write(aux: Any) -> bytes:
-    fields: dict[str, Any] = {field.name: getattr(aux, field.name) for field in dataclasses.fields(IntNumerics)}
+def _fields(numerics: IntNumerics) -> dict[str, Any]:
+    fields: dict[str, Any] = {field.name: getattr(numerics, field.name) for field in dataclasses.fields(IntNumerics)}
     fn = fields["noise_fn"]
     if fn is not None:
         if NOISE.get(type(fn).__name__) is not type(fn):
@@ -33,11 +35,10 @@ def _write(aux: Any) -> bytes:
     for name in DTYPES:
         fields[name] = None if fields[name] is None else np.dtype(fields[name]).name
     fields["bits"] = int(fields["bits"])
-    return json.dumps(fields, default=lambda scalar: scalar.item()).encode()  # NumPy's scalars
+    return fields
 
 
-def _read(data: bytes) -> IntNumerics:
-    fields = json.loads(data)
+def _numerics(fields: dict[str, Any]) -> IntNumerics:
     if fields["noise_fn"] is not None:
         name, arguments = fields["noise_fn"]
         fields["noise_fn"] = cast(Any, NOISE[name])(**arguments)
@@ -46,10 +47,39 @@ def _read(data: bytes) -> IntNumerics:
     return IntNumerics(**fields)
 
 
+def _written(value: Any) -> bytes:
+    return json.dumps(value, default=lambda scalar: scalar.item()).encode()  # NumPy's scalars
+
+
+def _write_static(static: Any) -> bytes:
+    """What is static of a QTensor."""
+    numerics, dtype = static
+    if type(numerics) is not IntNumerics:
+        raise ValueError(
+            f"numerics={shown(numerics)} of a QTensor is an object of a subclass of IntNumerics, and is not stored "
+            "with an exported program: give the function the QTensor's qvalue and scale instead"
+        )
+    return _written({"numerics": _fields(numerics), "dtype": dtype.name})
+
+
+def _read_static(data: bytes) -> Any:
+    static = json.loads(data)
+    return _numerics(static["numerics"]), jax.numpy.dtype(static["dtype"])
+
+
 def register() -> None:
     """Registers the pytrees with `jax.export`."""
     export.register_pytree_node_serialization(
-        IntNumerics, serialized_name="intnumerics.IntNumerics", serialize_auxdata=_write, deserialize_auxdata=_read
+        IntNumerics,
+        serialized_name="intnumerics.IntNumerics",
+        serialize_auxdata=lambda numerics: _written(_fields(numerics)),
+        deserialize_auxdata=lambda data: _numerics(json.loads(data)),
+    )
+    export.register_pytree_node_serialization(
+        QTensor,
+        serialized_name="intnumerics.QTensor",
+        serialize_auxdata=_write_static,
+        deserialize_auxdata=_read_static,
     )
     export.register_pytree_node_serialization(
         Context,

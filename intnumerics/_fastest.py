@@ -21,6 +21,8 @@ from .kernels.spec import is_static
 # float32 to int8. On an H100 it takes 1.1 times as long by itself, and 0.7 times between gelu and a dot.
 QUICK_MEMORY = ("NVIDIA H200",)
 
+LONGEST_ROW = 1 << 16  # elements that a kernel reads for one scale
+
 
 def of_quantization(
     spec: QuantSpec, packed_rows: Shape | None, platform: str | None, operands: Sequence[Typed], allows_kernels: bool
@@ -36,6 +38,17 @@ def of_quantization(
     if packed_rows is None or any(operand.dtype == np.float64 for operand in operands[1:]):  # noise no kernel reads
         return "xla"
     return with_mask(packed_rows, platform, operands, allows_kernels)
+
+
+def of_absmax(block: int | None, platform: str | None, operands: Sequence[Typed], allows_kernels: bool) -> str:
+    """The fastest that quantizes by the maxima of rows or blocks: a kernel reads x once, and XLA twice.
+
+    One core handles a row, so XLA, which gives a row to many, is left the longest rows.
+    """
+    x = operands[0]
+    if not allows_kernels or platform not in ("cuda", "tpu") or x.dtype.name not in KERNEL_DTYPES:
+        return "xla"
+    return "pallas" if block is not None or x.shape[-1] <= LONGEST_ROW else "xla"
 
 
 def with_mask(packed_rows: Shape, platform: str | None, operands: Sequence[Typed], allows_kernels: bool) -> str:

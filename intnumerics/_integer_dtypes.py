@@ -14,7 +14,7 @@ INTEGERS = tuple(jnp.dtype(d) for d in (jnp.int2, jnp.int4, jnp.int8, jnp.int16,
 
 def integer_dtype(value: Any, lowest: float, highest: float) -> np.dtype:
     """The dtype for integers from `lowest` to `highest`; None means the smallest of int8, int16 and int32."""
-    fitting = [d for d in INTEGERS if int(jnp.iinfo(d).min) <= lowest and highest <= int(jnp.iinfo(d).max)]
+    fitting = _fitting(lowest, highest)
     if not math.isfinite(highest) or not fitting:
         raise ValueError(
             f"the buckets reach from {lowest} to {highest} in the dtype of x, which no integer dtype holds: "
@@ -35,6 +35,20 @@ def integer_dtype(value: Any, lowest: float, highest: float) -> np.dtype:
             f"use {fitting[0].name}, or None for the smallest from int8 on"
         )
     return dtype
+
+
+def smallest(lowest: float, highest: float) -> np.dtype:
+    """The smallest dtype for integers from `lowest` to `highest`, of which an array stores no more bits than needed.
+
+    Example:
+        >>> smallest(-7, 7), smallest(-8, 7), smallest(-8, 8), smallest(0, 40_000)
+        (dtype(int4), dtype(int4), dtype('int8'), dtype('int32'))
+    """
+    return _fitting(lowest, highest)[0]
+
+
+def _fitting(lowest: float, highest: float) -> list[np.dtype]:
+    return [d for d in INTEGERS if int(jnp.iinfo(d).min) <= lowest and highest <= int(jnp.iinfo(d).max)]
 
 
 def written_as(dtype: np.dtype) -> np.dtype:

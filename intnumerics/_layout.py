@@ -88,6 +88,15 @@ class Layout:
             array = lax.dynamic_slice_in_dim(jnp.pad(array, padding), self.index(axes) * n, n, axis)
         return array
 
+    def without_padding(self, axis: int, shard: jax.Array) -> jax.Array:
+        """A shard of the first operand, with 0 for the elements that pad the last shards along an axis."""
+        n, parts = self.shape[axis], self.parts(self.split[axis])
+        if n % parts == 0:
+            return shard
+        size = shard.shape[axis]
+        place = lax.broadcasted_iota(jnp.int32, shard.shape, axis) + self.index(self.split[axis]) * size
+        return jnp.where(place < n, shard, jnp.zeros_like(shard))
+
     def _split_from(self, first: int) -> list[tuple[int, tuple[str, ...]]]:
         """The axes from `first` on that are split, with the mesh axes."""
         return [(axis, axes) for axis, axes in enumerate(self.split) if axis >= first and axes]

@@ -11,7 +11,8 @@ from ._dispatch import ANY, Choice
 from ._mask_packing import BY_THE_BYTE, Packing, packing, packing_of
 from ._operation import Arrays, Groups, Operation
 from ._quantization import ClipGradientFromMask, ClipGradientFromX, Derivative, Quantize, noise_alone
-from .kernels import Draw, QuantSpec
+from ._scaled_quantization import AbsMax, ClipGradientByScale, QuantizeByAbsMax, QuantizeByScale
+from .kernels import Draw, QuantSpec, Scaling, scaling
 
 
 def quantize(
@@ -32,6 +33,56 @@ def quantize_with_mask(
     return y, packed
 
 
+def quantize_by_scale(
+    x: jax.Array,
+    scale: jax.Array,
+    noise: jax.Array | None,
+    spec: QuantSpec,
+    choice: Choice = ANY,
+    derivative: Derivative = "straight",
+) -> jax.Array:
+    """`kernels.reference.quantize_by_scale` without a mask; scale and noise need not have the rank of x."""
+    operation, others = _quantization(x, noise, spec, derivative)
+    return _run(choice, _by_scale(operation), x, *others, _in_rank_of(x, scale))[0]
+
+
+def quantize_by_scale_with_mask(
+    x: jax.Array,
+    scale: jax.Array,
+    noise: jax.Array | None,
+    spec: QuantSpec,
+    choice: Choice = ANY,
+    derivative: Derivative = "straight",
+) -> tuple[jax.Array, jax.Array]:
+    """`quantize_by_scale`, and the packed clip mask in the same pass."""
+    operation, others = _quantization(x, noise, spec, derivative)
+    operation = dataclasses.replace(_by_scale(operation), packing=_packing_by_type(spec, _at_least_1d(x)))
+    y, packed = _run(choice, operation, x, *others, _in_rank_of(x, scale))
+    return y, packed
+
+
+def quantize_by_absmax(
+    x: jax.Array,
+    noise: jax.Array | None,
+    spec: QuantSpec,
+    how: Scaling,
+    block: int | None = None,
+    choice: Choice = ANY,
+) -> tuple[jax.Array, jax.Array]:
+    """`kernels.reference.quantize_by_absmax`, of an x with at least one axis."""
+    operation, others = _quantization(x, noise, spec)
+    y, scale = _run(choice, QuantizeByAbsMax(operation.spec, operation.noise, how, block), x, *others)
+    return y, scale
+
+
+def absmax(x: jax.Array, axes: tuple[int, ...], block: int | None = None) -> jax.Array:
+    """`kernels.reference.absmax`."""
+    if not axes:
+        return scaling.largest_finite(x, ())
+    [largest] = _primitive.run(AbsMax(axes, block), x, **ANY._asdict())
+    return largest
+
+
 def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, choice: Choice = ANY) -> jax.Array:
     """`kernels.reference.clip_gradient_from_mask`."""
     how = packing_of(packed.shape, _at_least_1d(g).shape)
@@ -43,6 +94,13 @@ def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec, choice: Ch
     return _run(choice, ClipGradientFromX(spec), g, _at_least_1d(x))[0]
 
 
+def clip_gradient_by_scale(
+    g: jax.Array, x: jax.Array, scale: jax.Array, spec: QuantSpec, choice: Choice = ANY
+) -> jax.Array:
+    """`kernels.reference.clip_gradient_by_scale`; the scale need not have the rank of x."""
+    return _run(choice, ClipGradientByScale(spec), g, _at_least_1d(x), _in_rank_of(x, scale))[0]
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def drawn(draw: Draw, seed: jax.Array) -> jax.Array:
     """The noise that a pass draws, float32 of (*batch, *draw.shape): what it adds to zeros."""
@@ -50,17 +108,26 @@ def drawn(draw: Draw, seed: jax.Array) -> jax.Array:
     return quantize(zeros, seed, noise_alone(draw).spec)
 
 
-def of_one_type(x: jax.Array, noise: jax.Array, spec: QuantSpec) -> tuple[jax.Array, jax.Array]:
-    """x, and noise or its seed, such that the result has the type of x: it varies and is split along the same axes.
+def of_one_type(
+    x: jax.Array, noise: jax.Array | None, scale: jax.Array | None, spec: QuantSpec
+) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+    """x, noise or its seed, and a scale, such that the result has the type of x: it varies and is split along its axes.
 
     `custom_vjp` wants the cotangent of x in the type of x, and the backward gives it in the type of the result. What is
     done to x here is differentiable: the derivative of an x that several devices share is the sum of their cotangents.
     """
-    x, noise = _primitive.varying_alike([x, noise])
-    if not x.ndim or not _partitioning.mesh_of([jax.typeof(x), jax.typeof(noise)]).explicit_axes:
-        return x, noise
+    given = [array for array in (noise, scale) if array is not None]
+    if not given:
+        return x, None, None
+    x, *given = _primitive.varying_alike([x, *given])
+    noise, scale = (None if array is None else given.pop(0) for array in (noise, scale))
+    types = [jax.typeof(array) for array in (x, noise, scale) if array is not None]
+    if not x.ndim or not _partitioning.mesh_of(types).explicit_axes:
+        return x, noise, scale
     operation, others = _quantization(x, noise, spec)
-    return _partitioning.split_as_result(operation, [x, *others]), noise
+    if scale is not None:
+        operation, others = _by_scale(operation), [*others, _in_rank_of(x, scale)]
+    return _partitioning.split_as_result(operation, [x, *others]), noise, scale
 
 
 # --- arrays as the primitive takes them -------------------------------------------------------------------------------
@@ -88,6 +155,14 @@ def _quantization(
     if not spec.draw.shape:
         spec = dataclasses.replace(spec, draw=dataclasses.replace(spec.draw, shape=(1,), whole=(1,)))
     return Quantize(spec, "seed", derivative=derivative), [noise]
+
+
+def _by_scale(operation: Quantize) -> QuantizeByScale:
+    return QuantizeByScale(operation.spec, operation.noise, operation.packing, operation.derivative)
+
+
+def _in_rank_of(x: jax.Array, scale: jax.Array) -> jax.Array:
+    return jnp.reshape(scale, (1,) * (max(x.ndim, 1) - scale.ndim) + scale.shape)
 
 
 def _packing_by_type(spec: QuantSpec, x: jax.Array) -> Packing:

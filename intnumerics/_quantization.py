@@ -27,7 +27,7 @@ def packed_axes(packing: Packing, shape: Shape) -> Axes:
 Derivative = Literal["formula", "straight", "clipped"]
 
 
-class _InReference(Operation):
+class InReference(Operation):
     """An operation whose formula is the function of its name in `kernels/reference.py`."""
 
     def formula(self, *operands: jax.Array) -> Arrays:
@@ -35,7 +35,7 @@ class _InReference(Operation):
 
 
 @dataclasses.dataclass(frozen=True)
-class Quantize(_InReference):
+class Quantize(InReference):
     """Adds noise, clips and rounds.
 
     Attributes:
@@ -81,11 +81,15 @@ class Quantize(_InReference):
             return [function(x, noise, self.spec)]
         spec, rows = self._spec_in_rows(x.shape, noise), self.packing.rows(x.shape)
         if spec is None:
-            return [*self._without_mask().call(function, *operands), self.packing.pack(clip_mask.inside(x, self.spec))]
+            return [*self._without_mask().call(function, *operands), self.packing.pack(self.inside(*operands))]
         if self.noise == "noise" and rows != x.shape:
             noise = operands[1].reshape(rows)
         y, packed = function(x.reshape(rows), noise, dataclasses.replace(spec, with_mask=True))
         return [y.reshape(x.shape), packed.reshape(self.packing.shape(x.shape))]
+
+    def inside(self, *operands: jax.Array) -> jax.Array:
+        """The clip mask, from the operands."""
+        return clip_mask.inside(operands[0], self.spec)
 
     def _without_mask(self) -> "Quantize":
         return dataclasses.replace(self, packing=None)
@@ -121,28 +125,15 @@ class Quantize(_InReference):
     def on_shard(self, layout: Layout, run: Run, *shards: jax.Array) -> Arrays:
         operation, operands = self, list(shards)
         if self.spec.draw is not None:
-            operation, operands[1] = self._drawing_on_shard(layout, self.spec.draw, shards[1])
+            spec, operands[1] = drawing_on_shard(layout, self.spec, self.spec.draw, shards[1])
+            operation = dataclasses.replace(self, spec=spec)
         if self.packing is None:
             return run(operation, *operands)
         first = len(layout.shape) - self.packing.axes
         if not layout.cuts(Groups(first, self.packing.group)):
             return run(operation, *operands)
-        mask = layout.gather_from(first, clip_mask.inside(operands[0], self.spec))
+        mask = layout.gather_from(first, self.inside(*operands))
         return [*run(operation._without_mask(), *operands), self.packing.pack(mask)]
-
-    def _drawing_on_shard(self, layout: Layout, draw: Draw, seed: jax.Array) -> tuple["Quantize", jax.Array]:
-        """The operation that draws the noise of this device's shard, and its seed."""
-        split_of_x = layout.split[len(layout.split) - len(draw.shape) :]
-        split = tuple(() if n in (0, 1) else axes for n, axes in zip(draw.shape, split_of_x, strict=True))
-        shape = layout.shard(draw.shape, split)
-        steps: Steps = [
-            (layout.index(axes), (n, *draw.sizes_within(axis)))
-            for axis, (axes, n) in enumerate(zip(split, shape, strict=True))
-            if layout.parts(axes) > 1
-        ]
-        aligned = draw.aligned and all(math.prod(sizes) % 8 == 0 for _, sizes in steps)
-        spec = dataclasses.replace(self.spec, draw=dataclasses.replace(draw, shape=shape, aligned=aligned))
-        return dataclasses.replace(self, spec=spec), advance(seed, steps)
 
     @property
     def generator(self) -> str | None:
@@ -157,13 +148,27 @@ class Quantize(_InReference):
         return _fastest.of_quantization(self.spec, packed_rows, platform, operands, allows_kernels)
 
 
+def drawing_on_shard(layout: Layout, spec: QuantSpec, draw: Draw, seed: jax.Array) -> tuple[QuantSpec, jax.Array]:
+    """The description that draws the noise of this device's shard, and its seed."""
+    split_of_x = layout.split[len(layout.split) - len(draw.shape) :]
+    split = tuple(() if n in (0, 1) else axes for n, axes in zip(draw.shape, split_of_x, strict=True))
+    shape = layout.shard(draw.shape, split)
+    steps: Steps = [
+        (layout.index(axes), (n, *draw.sizes_within(axis)))
+        for axis, (axes, n) in enumerate(zip(split, shape, strict=True))
+        if layout.parts(axes) > 1
+    ]
+    aligned = draw.aligned and all(math.prod(sizes) % 8 == 0 for _, sizes in steps)
+    return dataclasses.replace(spec, draw=dataclasses.replace(draw, shape=shape, aligned=aligned)), advance(seed, steps)
+
+
 def noise_alone(draw: Draw) -> Quantize:
     """The operation that adds the noise of a draw, and does nothing else."""
     return Quantize(QuantSpec(math.inf, clip=False, rounding=None, draw=draw), "seed")
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipGradientFromMask(_InReference):
+class ClipGradientFromMask(InReference):
     """`where(mask, g, 0)`, with a mask that is packed as `packing` says."""
 
     name: ClassVar[str] = "clip_gradient_from_mask"
@@ -196,7 +201,7 @@ class ClipGradientFromMask(_InReference):
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipGradientFromX(_InReference):
+class ClipGradientFromX(InReference):
     """`where(|x| <= bound, g, 0)`, with the bound of `spec`."""
 
     name: ClassVar[str] = "clip_gradient_from_x"

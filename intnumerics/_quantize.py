@@ -1,33 +1,28 @@
 """The public functions, with their gradients."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
-from jax.typing import DTypeLike
 
-from . import _checks, _dispatch, _eager, _operations
+from . import _checks, _eager, _operations
+from ._arguments import Scale, check_noise, checked
+from ._calibration import resolved
 from ._dispatch import Choice
 from ._global_position import part_of
-from ._integer_dtypes import integer_dtype, written_as
 from ._quantization import Derivative
 from ._reverse_mode_only import reverse_only
-from .int_numerics import IntNumerics, check_numerics, is_eager
+from ._scaled_pass import Slices, scaled_pass, wide_type
+from .int_numerics import IntNumerics, is_eager
 from .kernels import Interpreted, Name, QuantSpec
-from .kernels.spec import wider
 
 # What a checkpoint policy can save by name: `jax.checkpoint_policies.save_only_these_names(MASK, VALUES)`.
 VALUES = "intnumerics_values"  # the result of a quantization
 MASK = "intnumerics_mask"  # its clip mask, one bit per element
-
-
-_HASHABLE = (np.dtype, type, str, type(None))  # what a dtype may be written as, of what can be hashed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,33 +32,49 @@ class _Straight:
     spec: QuantSpec
     residual: Literal["mask", "x"] | None  # what the backward needs; None if the gradient is not clipped
     choice: Choice
+    slices: Slices | None = None  # whose maxima give the scales, in one read
 
     @property
     def derivative(self) -> Derivative:
         return "straight" if self.residual is None else "clipped"
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _straight_through(how: _Straight, x: jax.Array, noise: jax.Array | None) -> jax.Array:
+def _quantized(how: _Straight, x: jax.Array, noise: jax.Array | None, scale: jax.Array | None) -> jax.Array:
+    """The result, whatever the backward needs."""
+    if how.slices is not None:
+        return scaled_pass(x, noise, how.spec, None, how.slices, choice=how.choice)[0]
+    if scale is not None:
+        return _operations.quantize_by_scale(x, scale, noise, how.spec, how.choice, how.derivative)
     return _operations.quantize(x, noise, how.spec, how.choice, how.derivative)
 
 
-def _forward(how: _Straight, x: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, Any]:
+_straight_through = jax.custom_vjp(_quantized, nondiff_argnums=(0,))
+
+
+def _forward(
+    how: _Straight, x: jax.Array, noise: jax.Array | None, scale: jax.Array | None
+) -> tuple[jax.Array, tuple[Any, jax.Array | None]]:
     """The result, and what the backward needs. Second derivatives differentiate it, and go straight through too."""
-    if how.residual == "mask":
+    if how.residual != "mask":
+        y = _quantized(how, x, noise, scale)
+        return checkpoint_name(y, VALUES), (x, scale) if how.residual == "x" else (None, None)
+    if scale is None:
         y, packed = _operations.quantize_with_mask(x, noise, how.spec, how.choice, how.derivative)
-        return checkpoint_name(y, VALUES), checkpoint_name(packed, MASK)
-    y = _operations.quantize(x, noise, how.spec, how.choice, how.derivative)
-    return checkpoint_name(y, VALUES), x if how.residual == "x" else None
+    else:
+        y, packed = _operations.quantize_by_scale_with_mask(x, scale, noise, how.spec, how.choice, how.derivative)
+    return checkpoint_name(y, VALUES), (checkpoint_name(packed, MASK), None)
 
 
-def _backward(how: _Straight, kept: Any, g: jax.Array) -> tuple[jax.Array, None]:
+def _backward(how: _Straight, kept: tuple[Any, jax.Array | None], g: jax.Array) -> tuple[jax.Array, None, None]:
     g = jnp.asarray(g)  # which is a number where `jax.vjp` is given one
+    mask_or_x, scale = kept
     if how.residual == "mask":
-        g = _operations.clip_gradient_from_mask(g, kept, how.choice)
+        g = _operations.clip_gradient_from_mask(g, mask_or_x, how.choice)
+    elif how.residual == "x" and scale is not None:
+        g = _operations.clip_gradient_by_scale(g, mask_or_x, scale, how.spec, how.choice)
     elif how.residual == "x":
-        g = _operations.clip_gradient_from_x(g, kept, how.spec, how.choice)
-    return g, None
+        g = _operations.clip_gradient_from_x(g, mask_or_x, how.spec, how.choice)
+    return g, None, None
 
 
 _straight_through.defvjp(_forward, _backward)
@@ -73,6 +84,7 @@ def quantize(
     x: jax.Array,
     numerics: IntNumerics,
     *,
+    scale: Scale | None = None,
     key: jax.Array | None = None,
     offset: Sequence[int | jax.Array] | None = None,
     global_shape: Sequence[int] | None = None,
@@ -87,10 +99,15 @@ def quantize(
     result has the name `intnumerics.VALUES`, and the mask `intnumerics.MASK`.
 
     Args:
-        x: float32, bfloat16, float16 or (under x64) float64 of any shape, in buckets: divide it by its
-            `absmax_scale` first. NaN stays NaN, and infinities clip. Without x64 a NumPy array of float64 is taken as
-            float32, as JAX does everywhere.
+        x: float32, bfloat16, float16 or (under x64) float64 of any shape: in buckets, or with `scale` in any units.
+            NaN stays NaN, and infinities clip. Without x64 a NumPy array of float64 is taken as float32, as JAX does
+            everywhere.
         numerics: What to round to.
+        scale: The size of a bucket in the units of x: a number, or an array of floats that broadcasts to x, or whose
+            last axis has the number of blocks of 16, 32, 64, 128 or 256 elements of the last axis of x. Or what scales
+            are made of: `AbsMax(axis=-1)` for the largest magnitude of each row, `Fixed(bound)`. Then x is divided by
+            its scale, and the result multiplied by it, in float32 whatever the dtype of x is, in the same pass. The
+            clip mask is that of x in buckets. No gradient goes through a scale.
         key: A key for `numerics.noise_fn`, typed (`jax.random.key`) or legacy uint32; without a noise function it is
             not looked at. One key gives two arrays of equal size the same noise: `jax.random.split` it.
         offset: The index at which x begins in a larger array of `global_shape`: an integer for each axis, which may be
@@ -112,8 +129,9 @@ def quantize(
         TypeError: x is not made of floats, numerics is not an IntNumerics, or the key is not a key. Or the derivative
             is asked for in forward mode, as by `jax.jvp`, or is called, where `jax.linearize` made it: only
             `numerics.fwd` has one.
-        ValueError: A noise function without a key, noise that does not broadcast to x, a part that is not within the
-            whole, or an implementation that is unknown, does not take the dtype or does not run on the platform.
+        ValueError: A noise function without a key, noise or a scale that does not broadcast to x, a part that is not
+            within the whole, or an implementation that is unknown, does not take the dtype or does not run on the
+            platform.
         ImportError: `implementation="jax_triton"` without jax-triton, or with versions that do not work together.
 
     Example:
@@ -127,134 +145,22 @@ def quantize(
     """
     _checks.residual(residual)
     choice = Choice(implementation, interpret)
-    x = _checked(x, numerics, choice)
+    x = checked(x, numerics, choice)
+    scale, slices = resolved(scale, x, numerics)
     part = part_of(offset, global_shape, x.shape)
-    if part is None and is_eager(numerics, x, key):
+    if part is None and is_eager(numerics, x, key) and not isinstance(scale, Tracer):
         key = None if numerics.noise_fn is None else _checks.key(key)
-        return _eager.quantize(x, key, numerics, None, choice)
-    noise, spec = numerics.noise_and_spec(x, key, part)
-    _check_noise(noise, spec, choice)
-    if not isinstance(x, Tracer) and not isinstance(noise, Tracer):  # and nothing is differentiated
-        return _operations.quantize(x, noise, spec, choice)
-    if noise is not None:
-        x, noise = _operations.of_one_type(x, noise, spec)
-    how = _Straight(spec, residual if numerics.clip_gradient else None, choice)
-    return _straight_through(how, reverse_only(x), noise)
-
-
-def quantize_to_int(
-    x: jax.Array,
-    numerics: IntNumerics,
-    *,
-    key: jax.Array | None = None,
-    offset: Sequence[int | jax.Array] | None = None,
-    global_shape: Sequence[int] | None = None,
-    dtype: DTypeLike | None = None,
-    implementation: Name | None = None,
-    interpret: Interpreted | None = None,
-) -> jax.Array:
-    """Quantizes x to integers in the same single pass; `from_int` is the inverse.
-
-    The integer is the rounded value, or with `preserve_zero=False` the bucket number `floor(x)`, whose centre is half a
-    bucket above it. NaN gives 0. Not differentiable: the result is integers.
-
-    Args:
-        x: As in `quantize`.
-        numerics: What to round to; it must clip and round.
-        key: As in `quantize`.
-        offset: As in `quantize`.
-        global_shape: As in `quantize`.
-        dtype: int2, int4, int8, int16 or int32, if it holds every bucket; or None for the smallest that does from int8
-            on. For int2 and int4 the pass writes int8, which XLA narrows.
-        implementation: As in `quantize`.
-        interpret: As in `quantize`.
-
-    Returns:
-        Integers of the shape of x.
-
-    Raises:
-        TypeError: As in `quantize`.
-        ValueError: As in `quantize`; or numerics does not clip or does not round, or dtype is too small.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> binary = IntNumerics.symmetric(1)
-        >>> q = quantize_to_int(jnp.array([-0.3, 0.1, 7.0]), binary)
-        >>> q
-        Array([-1,  0,  0], dtype=int8)
-        >>> from_int(q, binary, jnp.float32)
-        Array([-0.5,  0.5,  0.5], dtype=float32)
-    """
-    choice = Choice(implementation, interpret)
-    x = _checked(x, numerics, choice)
-    part = part_of(offset, global_shape, x.shape)
-    can_be_hashed = isinstance(dtype, _HASHABLE)
-    if part is None and can_be_hashed and is_eager(numerics, x, key):
-        key = None if numerics.noise_fn is None else _checks.key(key)
-        return _eager.quantize(x, key, numerics, _kept_integers(numerics, x.dtype, dtype), choice)
-    noise, spec = numerics.noise_and_spec(x, key, part)
-    _check_noise(noise, spec, choice)
-    integers = _integers(numerics, x.dtype, dtype)
-    spec = dataclasses.replace(spec, integer_dtype=written_as(integers))
-    return checkpoint_name(_operations.quantize(x, noise, spec, choice).astype(integers), VALUES)
-
-
-def _integers(numerics: IntNumerics, of_x: np.dtype, dtype: DTypeLike | None) -> np.dtype:
-    """The dtype of the integers that an x of a dtype is quantized to."""
-    for name in ("clip", "round"):
-        if not getattr(numerics, name):
-            raise ValueError(
-                f"numerics.{name}=False, and integers hold only values that were clipped and rounded: "
-                f"use numerics.replace({name}=True), or quantize() for floats"
-            )
-    bound = numerics.spec().bound_in(of_x)
-    lowest = -bound if numerics.preserve_zero else np.floor(-bound)
-    highest = bound if numerics.preserve_zero else np.floor(bound)
-    return integer_dtype(dtype, float(lowest), float(highest))
-
-
-_kept_integers = functools.lru_cache(1024)(_integers)  # for numerics of the package's own class, which do not change
-
-
-def from_int(q: jax.Array, numerics: IntNumerics, dtype: DTypeLike) -> jax.Array:
-    """The values that `quantize_to_int` made integers of.
-
-    Args:
-        q: Integers of any shape and dtype.
-        numerics: What they were rounded with.
-        dtype: A float dtype for the result.
-
-    Returns:
-        What `quantize` returns in `dtype` for the same input, bit for bit, except that -0.0 and NaN became 0.
-
-    Raises:
-        TypeError: q is not made of integers, or dtype is not a float dtype.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> int8 = IntNumerics.symmetric(8)
-        >>> from_int(jnp.array([-127, 3], jnp.int8), int8, jnp.bfloat16)
-        Array([-127, 3], dtype=bfloat16)
-    """
-    check_numerics(numerics, q)
-    q = _checks.integers("q", q)
-    return _centres(q, 0.0 if numerics.preserve_zero else 0.5, _checks.float_dtype("dtype", dtype))
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))  # so that 0.5 is part of a program, and not sent to the device
-def _centres(q: jax.Array, offset: float, dtype: np.dtype) -> jax.Array:
-    values = q.astype(wider(dtype, np.dtype(np.float32)))
-    return (values + jnp.asarray(offset, values.dtype) if offset else values).astype(dtype)
-
-
-def _checked(x: Any, numerics: Any, choice: Choice) -> jax.Array:
-    """x as an array, after a check of the arguments that the public functions share."""
-    check_numerics(numerics, x)
-    x = _checks.floats("x", x)
-    _dispatch.check(choice, x.dtype)
-    return x
-
-
-def _check_noise(noise: jax.Array | None, spec: QuantSpec, choice: Choice) -> None:
-    if noise is not None and spec.draw is None:
-        _dispatch.check(choice, noise.dtype)
+        if scale is None and slices is None:
+            return _eager.quantize(x, key, numerics, None, choice)
+        return _eager.quantize_scaled(x, scale, key, numerics, slices, None, choice)[0]
+    is_scaled = scale is not None or slices is not None
+    noise, spec = numerics.noise_and_spec(wide_type(x) if is_scaled else x, key, part)
+    check_noise(noise, spec, choice)
+    clips = numerics.clip_gradient and not (slices is not None and slices.how.fraction == 1)
+    if slices is not None and (clips or not slices.in_one_read(x.ndim)):
+        scale, slices = slices.scale(x), None
+    if not any(isinstance(array, Tracer) for array in (x, noise, scale)):  # and nothing is differentiated
+        return _quantized(_Straight(spec, None, choice, slices), x, noise, scale)
+    x, noise, scale = _operations.of_one_type(x, noise, scale, spec)
+    how = _Straight(spec, residual if clips else None, choice, slices)
+    return _straight_through(how, reverse_only(x), noise, scale)

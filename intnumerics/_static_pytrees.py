@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,8 +16,19 @@ def make_known(cls: type[Any]) -> None:
     register it. It is called again when the object is used. Flax is never imported here.
     """
     _make_static(cls)
+    make_known_to_flax(cls, lambda _: {}, lambda target, _: target)
+
+
+def make_known_to_flax(cls: type[Any], state: Callable[[Any], Any], restored: Callable[[Any, Any], Any]) -> None:
+    """Registers a class with Flax if that was imported.
+
+    Args:
+        cls: The class.
+        state: The state of an object, as a dictionary.
+        restored: An object from another one, the target, and a state.
+    """
     if (flax := sys.modules.get("flax.serialization")) and not flax.is_serializable(cls):
-        flax.register_serialization_state(cls, lambda _: {}, lambda target, _: target)
+        flax.register_serialization_state(cls, state, restored)
 
 
 @functools.cache

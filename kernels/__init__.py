@@ -81,7 +81,7 @@ def _kernel(name: Name, platform: str, room: str, extra: str, **fields: Any) -> 
     return Implementation(name, platform, room, KERNEL_DTYPES, is_kernel=True, install=install, **fields)
 
 
-FORMS = ("quantize", "quantize_by_scale", "quantize_by_absmax")  # whose plain form depends on the platform
+FORMS = ("quantize", "quantize_by_scale", "quantize_by_absmax", "absmax")  # whose plain form depends on the platform
 
 TABLE = (
     Implementation("reference", None, "reference", ALL_DTYPES),

@@ -78,6 +78,17 @@ def quantize_by_scale(
     return (y, mask[0]) if mask else y
 
 
+def absmax(x: jax.Array, axes: tuple[int, ...], block: int | None) -> jax.Array:
+    """The largest finite magnitude of each slice, in the dtype of a scale; 0 if there is none.
+
+    Args:
+        x: Floats of any shape of rank one or more.
+        axes: The axes of a slice, counted from the last. They are kept with size 1.
+        block: How many elements of the last axis, the only one of `axes`, are a slice; None if the whole axis is one.
+    """
+    return scales.absmax(x, axes, block)
+
+
 def quantize_by_absmax(
     x: jax.Array, noise: jax.Array | None, spec: QuantSpec, scaling: Scaling, block: int | None
 ) -> tuple[jax.Array, jax.Array]:
@@ -94,7 +105,7 @@ def quantize_by_absmax(
         The result, and the scales, float32, or float64 for float64: the shape of x with the number of slices for the
         last axis.
     """
-    scale = scales.scale_of(scales.largest_of_blocks(x, block), scaling)
+    scale = scales.scale_of(scales.absmax(x, (-1,), block), scaling)
     return quantize_by_scale(x, scale, noise, spec), scale  # type: ignore[return-value]
 
 

@@ -108,9 +108,9 @@ def pinned(product: jax.Array) -> jax.Array:
 
 def expanded(scale: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """A scale of the rank of `shape`, one for each block of the last axis, such that it broadcasts to `shape`."""
-    blocks, n = scale.shape[-1], shape[-1]
-    if blocks in (1, n):
+    if not shape or scale.shape[-1] in (1, shape[-1]):
         return scale
+    blocks, n = scale.shape[-1], shape[-1]
     repeated = lax.broadcast_in_dim(scale, (*scale.shape, n // blocks), tuple(range(scale.ndim)))
     return repeated.reshape(*scale.shape[:-1], n)
 
@@ -129,11 +129,11 @@ def largest_finite_on_a_cpu(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     return lax.cond(is_finite, lambda _: largest, functools.partial(largest_finite, axes=axes), x)
 
 
-def largest_of_blocks(x: jax.Array, block: int | None, platform: str | None = None) -> jax.Array:
-    """`largest_finite` along the last axis, or of each of its blocks of `block` elements: (..., blocks)."""
+def absmax(x: jax.Array, axes: tuple[int, ...], block: int | None, platform: str | None = None) -> jax.Array:
+    """`reference.absmax`, in the form for a platform as JAX names it."""
     largest = largest_finite_on_a_cpu if platform == "cpu" else largest_finite
     if block is None:
-        return largest(x, (-1,))
+        return largest(x, axes)
     return largest(x.reshape(*x.shape[:-1], x.shape[-1] // block, block), (-1,))[..., 0]
 
 

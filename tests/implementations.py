@@ -18,7 +18,14 @@ from intnumerics.kernels.gpu import pallas
 
 # The rows of the table, but for the one that needs what JAX may have removed.
 ROWS = [row for row in kernels.TABLE if row.name != "pallas_triton" or pallas.has_triton()]
-OPERATIONS = ("quantize", "clip_gradient_from_mask", "clip_gradient_from_x")
+OPERATIONS = (
+    "quantize",
+    "quantize_by_scale",
+    "quantize_by_absmax",
+    "clip_gradient_from_mask",
+    "clip_gradient_from_x",
+    "clip_gradient_by_scale",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +45,13 @@ class Where:
         return self.device in ("gpu", "h100")
 
     def operations(self) -> Any:
-        """The operations as attributes."""
+        """The operations that the room has, as attributes."""
         if (self.name, self.device) == ("jax_triton", "cpu"):
             return triton_interpreter.operations()
         [row] = [row for row in ROWS if (row.name, row.platform) == (self.name, self.platform)]
         interpret = row.interpretable and self.device == "cpu"
-        return SimpleNamespace(**{name: row.operation(name, interpret) for name in OPERATIONS})
+        found = {name: row.operation(name, interpret) for name in OPERATIONS}
+        return SimpleNamespace(**{name: operation for name, operation in found.items() if operation})
 
     def compiled(self, function: Callable[..., Any], *arrays: Any) -> Callable[..., Any]:
         """A function that returns NumPy arrays, for arguments like some arrays."""
@@ -105,6 +113,19 @@ PARAMETERS = [
     for name, where in (ON_CPU | INTERPRETED | COMPILED | ON_DEVICE).items()
 ]
 every_implementation = pytest.mark.parametrize("where", PARAMETERS)
+# The plain forms of platforms, on a CPU.
+FORMS = [pytest.param(Where("xla", platform, "cpu"), id=f"xla-{platform}") for platform in ("cpu", "tpu")]
+
+
+def having(operation: str) -> pytest.MarkDecorator:
+    """The implementations whose room has an operation; that of jax-triton, which may not be importable, has no other.
+
+    Of the plain forms of platforms, that of a CPU finds the largest magnitude in a way of its own.
+    """
+    rooms = [row for row in ROWS if row.name != "jax_triton" and row.operation(operation)]
+    names = {(row.name, row.platform) for row in rooms}
+    found = [p for p in [FORMS[0], *PARAMETERS] if (p.values[0].name, p.values[0].platform) in names]  # pyright: ignore
+    return pytest.mark.parametrize("where", found)
 
 
 def differs_by_flushing(x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec) -> np.ndarray:

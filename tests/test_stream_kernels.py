@@ -8,14 +8,12 @@ import numpy as np
 import oracle
 import pytest
 import streams
-from implementations import ON_CPU_HERE, PARAMETERS, Where, assert_is_formula
+from implementations import FORMS, ON_CPU_HERE, PARAMETERS, Where, assert_is_formula
 from oracle import assert_same_bits
 from test_kernels import every_noise_dtype
 
 from intnumerics.kernels import Draw, QuantSpec
 
-# The plain forms of platforms differ from each other in nothing but the stream, so they are tested here.
-FORMS = [pytest.param(Where("xla", platform, "cpu"), id=f"xla-{platform}") for platform in ("cpu", "tpu")]
 every_implementation = pytest.mark.parametrize("where", [*FORMS, *PARAMETERS])
 KEY = (0x243F6A88, 0x85A308D3)
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")

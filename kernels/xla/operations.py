@@ -54,6 +54,11 @@ def quantize_by_scale(
     return (y, mask[0]) if mask else y
 
 
+def absmax(x: jax.Array, axes: tuple[int, ...], block: int | None, *, platform: str | None = None) -> jax.Array:
+    """`reference.absmax`, in the form for a platform as JAX names it."""
+    return scaling.absmax(x, axes, block, platform)
+
+
 def quantize_by_absmax(
     x: jax.Array,
     noise: jax.Array | None,
@@ -64,7 +69,7 @@ def quantize_by_absmax(
     platform: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """`reference.quantize_by_absmax`: XLA reads x twice."""
-    scale = scaling.scale_of(scaling.largest_of_blocks(x, block, platform), how)
+    scale = scaling.scale_of(scaling.absmax(x, (-1,), block, platform), how)
     return quantize_by_scale(x, scale, noise, spec, platform=platform), scale  # type: ignore[return-value]
 
 
