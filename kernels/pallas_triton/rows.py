@@ -238,11 +238,10 @@ def _scales(rows: Piece, largest: jax.Array, how: Scaling, scale_ref: Any) -> tu
             scale_ref[row] = scale
             return scale, inverse
         scale, inverse = (lax.broadcast_in_dim(s, (count, threads), (0,)).reshape(-1) for s in (scale, inverse))
-        # The first thread of each row writes its scale. If it wrote one of several scales, they would have to be moved.
+        # Each thread writes the scale of its row. Threads that wrote a scale each would have to be given it first.
         i = lax.iota(rows.row.dtype, count * threads)
-        own, lane = (f(i, jnp.full_like(i, threads)) for f in (lax.div, lax.rem))
-        is_first = lane == 0 if rows.whole else (lane == 0) & (rows.row + own < n)
-        plt.store(scale_ref.at[row + own], scale, mask=is_first)
+        own = rows.row + lax.div(i, jnp.full_like(i, threads))
+        plt.store(scale_ref.at[row - rows.row + own], scale, mask=None if rows.whole else own < n)
     return scale[:, None], inverse[:, None]
 
 
