@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-import oracle
 import pytest
+import scaled_oracle
 import streams
-import test_scale
 from meshes import H100
 from oracle import assert_same_bits
+from ptx_approximations import approximate_quotients as approximate_quotients
 
 from intnumerics.kernels import Draw, QuantSpec, Scaling
 from intnumerics.kernels.gpu import shapes, tuning
@@ -43,16 +43,7 @@ def numbers(n: int, features: int, dtype: Any) -> np.ndarray:
 
 
 def expected(x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec, block: int | None = None) -> Any:
-    """The values and the scales in NumPy, whose quotients are rounded correctly."""
-    wide = x.astype(np.float32)
-    slices = wide.reshape(*x.shape[:-1], -1, block or x.shape[-1])
-    magnitude = np.abs(slices)
-    maximum = np.where(np.isfinite(magnitude), magnitude, np.float32(0)).max(axis=-1)
-    scale = np.where(maximum < spec.bound * 2.0**-125, np.float32(1), test_scale.expected(maximum, spec.bound))
-    each = np.repeat(scale, slices.shape[-1], axis=-1)
-    with np.errstate(all="ignore"):
-        y = oracle.quantize(wide * (np.float32(1) / each), noise, dataclasses.replace(spec, draw=None))
-        return (y if spec.integer_dtype is not None else (y * each).astype(x.dtype)), scale
+    return scaled_oracle.quantize_by_absmax(x, noise, spec, Scaling(spec.bound, fits=True), block)
 
 
 def check(x: np.ndarray, noise: Any, spec: QuantSpec, block: int | None = None, seed: Any = None, **options: Any) -> None:
@@ -87,11 +78,10 @@ def test_rows_are_quantized_wherever_a_program_ends(
     check(numbers(*shape, dtype), None, spec, configuration=RowConfiguration(threads, warps))
 
 
-@pytest.fixture(params=["32 bits", "64 bits"])
-def long_rows(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Rows of over `MOST` elements are too long for registers, and indices are those of arrays beyond 2**31."""
-    end = shapes.INT32_END if request.param == "32 bits" else 64
-    with mock.patch.object(rows, "ONCE", MOST), mock.patch.object(shapes, "INT32_END", end):
+@pytest.fixture
+def long_rows() -> Iterator[None]:
+    """Rows of over `MOST` elements are too long for registers."""
+    with mock.patch.object(rows, "ONCE", MOST):
         yield
 
 
@@ -192,13 +182,19 @@ COMPILED = [  # the shape, the dtype, what is computed, the noise and the config
     ((2, 40_008), BFLOAT16, INT8, "drawn", None),
     ((1, 20_003), np.float32, HALVES, None, None),
 ]
+WIDE = [COMPILED[i] for i in (0, 2, 7)]  # with the indices of arrays beyond 2**31
 
 
 @pytest.mark.ptx
 @pytest.mark.pallas_triton
-@pytest.mark.parametrize(("shape", "dtype", "spec", "kind", "chosen"), COMPILED, ids=str)
+@pytest.mark.usefixtures("approximate_quotients")
+@pytest.mark.parametrize(
+    ("shape", "dtype", "spec", "kind", "chosen", "end"),
+    [*((*case, shapes.INT32_END) for case in COMPILED), *((*case, 64) for case in WIDE)],
+    ids=str,
+)
 def test_compiled_rows_have_the_formulas_bits(
-    shape: tuple[int, int], dtype: Any, spec: QuantSpec, kind: str | None, chosen: RowConfiguration | None
+    shape: tuple[int, int], dtype: Any, spec: QuantSpec, kind: str | None, chosen: RowConfiguration | None, end: int
 ) -> None:
     from test_compiled_blocks import CONTRACTIBLE  # which needs the compilers
 
@@ -216,7 +212,8 @@ def test_compiled_rows_have_the_formulas_bits(
     def call(x: jax.Array, noise: jax.Array | None = None) -> Any:
         return rows.quantize_by_absmax(x, noise, spec, Scaling(spec.bound, fits=True), None, configuration=chosen)
 
-    program = ptx.compile(call, x, *given)
+    with mock.patch.object(shapes, "INT32_END", end):
+        program = ptx.compile(call, x, *given)
     [kernel] = program.kernels
     assert not CONTRACTIBLE.search(kernel.text), "the compiler may make one operation of a product and the noise"
     for actual, want in zip(program(x, *given), expected(x, noise, spec), strict=True):
