@@ -31,7 +31,7 @@ MOST = 24  # rows are swept that are longer, if tests sweep short rows
 
 
 def numbers(n: int, features: int, dtype: Any) -> np.ndarray:
-    """Rows of normal numbers, and rows that are zero, not finite, very small, very large, or have what is not finite."""
+    """Rows of normal numbers; others are zero, not finite in some or all places, very small, or very large."""
     x = (np.random.default_rng(n + features).standard_normal((n, features)) * 3).astype(np.float32)
     x[1::8] = 0
     x[2::8, ::3], x[2::8, -1] = np.nan, np.inf
@@ -46,7 +46,9 @@ def expected(x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec, block: in
     return scaled_oracle.quantize_by_absmax(x, noise, spec, Scaling(spec.bound, fits=True), block)
 
 
-def check(x: np.ndarray, noise: Any, spec: QuantSpec, block: int | None = None, seed: Any = None, **options: Any) -> None:
+def check(
+    x: np.ndarray, noise: Any, spec: QuantSpec, block: int | None = None, seed: Any = None, **options: Any
+) -> None:
     """Interprets the kernel on x, with noise or a seed of the noise, and compares what it returns."""
     given = noise if seed is None else seed
     call = lambda x, u: rows.quantize_by_absmax(  # noqa: E731

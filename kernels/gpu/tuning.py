@@ -116,6 +116,7 @@ TABLE: tuple[Row, ...] = (
 )
 # fmt: on
 
+
 @dataclasses.dataclass(frozen=True)
 class RowConfiguration:
     """How an array is divided whose rows have a scale each. Each thread has eight elements at a time.

@@ -5,6 +5,7 @@ holds in registers between their maximum and their quantization.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from jax.experimental.pallas import triton as plt
 
 from .. import elementwise, scaling
 from ..gpu import flattened, tuning
-from ..gpu.shapes import Sharing, index_dtype, indices, seed_of
+from ..gpu.shapes import Sharing, indices, seed_of
 from ..gpu.tuning import RowConfiguration
 from ..spec import QuantSpec, Scaling, strides_of
 from .blocks import Block, block_and_example, block_start, call
@@ -215,13 +216,9 @@ def _largest(values: list[list[jax.Array]]) -> jax.Array:
     Integers are compared, because the maximum of floats in Triton drops NaN. The sum is negative for infinities and
     NaN, whose exponent is the largest one.
     """
-    largest = None
-    for value in (one for each in values for one in each):
-        bits = lax.bitcast_convert_type(elementwise.widen(value), jnp.int32)
-        bits = (bits & jnp.int32(0x7FFFFFFF)) + jnp.int32(NEXT_EXPONENT)
-        largest = bits if largest is None else jnp.maximum(largest, bits)
-    assert largest is not None
-    return jnp.max(largest, axis=1)
+    bits = [lax.bitcast_convert_type(elementwise.widen(one), jnp.int32) for each in values for one in each]
+    magnitudes = [(each & jnp.int32(0x7FFFFFFF)) + jnp.int32(NEXT_EXPONENT) for each in bits]
+    return jnp.max(functools.reduce(jnp.maximum, magnitudes), axis=1)
 
 
 def _scales(rows: Piece, largest: jax.Array, how: Scaling, scale_ref: Any) -> tuple[jax.Array, jax.Array]:
@@ -233,15 +230,15 @@ def _scales(rows: Piece, largest: jax.Array, how: Scaling, scale_ref: Any) -> tu
     inverse = scaling.inverse_of(scale)
     n = rows.n // rows.features
     with indices(rows.start.dtype):
-        row = rows.row if rows.example is None else rows.example.astype(rows.row.dtype) * n + rows.row
+        before = 0 if rows.example is None else rows.example.astype(rows.row.dtype) * n
         if count == 1:
-            scale_ref[row] = scale
+            scale_ref[before + rows.row] = scale
             return scale, inverse
         scale, inverse = (lax.broadcast_in_dim(s, (count, threads), (0,)).reshape(-1) for s in (scale, inverse))
         # Each thread writes the scale of its row. Threads that wrote a scale each would have to be given it first.
         i = lax.iota(rows.row.dtype, count * threads)
-        own = rows.row + lax.div(i, jnp.full_like(i, threads))
-        plt.store(scale_ref.at[row - rows.row + own], scale, mask=None if rows.whole else own < n)
+        row = rows.row + lax.div(i, jnp.full_like(i, threads))
+        plt.store(scale_ref.at[before + row], scale, mask=None if rows.whole else row < n)
     return scale[:, None], inverse[:, None]
 
 
@@ -258,7 +255,9 @@ def _noise(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> Callable[.
         def read(part: Piece, ref: Any) -> jax.Array:
             return elementwise.widen(part.load(ref, None if sharing is None else sharing.index(part.index())))
 
-        return lambda rows, width, ref: lambda pieces: [[read(p, ref) for p in piece.columns(width)] for piece in pieces]
+        return lambda rows, width, ref: (
+            lambda pieces: [[read(p, ref) for p in piece.columns(width)] for piece in pieces]
+        )
     draw, rank = spec.draw, noise.ndim - 1
     batch, seed_batch = x.shape[:rank], noise.shape[:rank]
 
