@@ -211,14 +211,18 @@ def _sweep(rows: Piece, visit: Callable[[list[Piece], jax.Array], jax.Array], ca
 
 
 def _largest(values: list[list[jax.Array]]) -> jax.Array:
-    """For each thread the bits of its largest finite magnitude plus `NEXT_EXPONENT`; at most 0 if it has none.
+    """For each thread the largest `_order` of its elements."""
+    return jnp.max(functools.reduce(jnp.maximum, (_order(one) for each in values for one in each)), axis=1)
 
-    Integers are compared, because the maximum of floats in Triton drops NaN. The sum is negative for infinities and
-    NaN, whose exponent is the largest one.
+
+def _order(x: jax.Array) -> jax.Array:
+    """Integers in the order of magnitudes: their bits plus `NEXT_EXPONENT`, or a negative number if x is not finite.
+
+    Integers are compared, because the maximum of floats in Triton drops NaN. The sum overflows for infinities and NaN,
+    whose exponent is the largest one.
     """
-    bits = [lax.bitcast_convert_type(elementwise.widen(one), jnp.int32) for each in values for one in each]
-    magnitudes = [(each & jnp.int32(0x7FFFFFFF)) + jnp.int32(NEXT_EXPONENT) for each in bits]
-    return jnp.max(functools.reduce(jnp.maximum, magnitudes), axis=1)
+    magnitude = lax.bitcast_convert_type(elementwise.widen(x), jnp.int32) & jnp.int32(0x7FFFFFFF)
+    return magnitude + jnp.int32(NEXT_EXPONENT)
 
 
 def _scales(rows: Piece, largest: jax.Array, how: Scaling, scale_ref: Any) -> tuple[jax.Array, jax.Array]:
