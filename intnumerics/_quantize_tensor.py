@@ -61,7 +61,8 @@ def quantize_tensor(
 
     Returns:
         A `QTensor` with the integers, of the smallest of int2, int4, int8, int16 and int32 that holds every bucket, and
-        the scales, float32, or float64 for float64 x, as `absmax_scale` gives them.
+        the scales, float32, or float64 for float64 x, as `absmax_scale` gives them. Its `numerics` has no noise
+        function, so that tensors which were rounded with different noise are pytrees of one structure.
 
     Raises:
         TypeError: As in `quantize`.
@@ -91,7 +92,7 @@ def quantize_tensor(
         check_noise(noise, spec, choice)
         qvalue, scales = scaled_pass(x, noise, spec, by, slices, integers, choice)
         qvalue, scales = checkpoint_name(qvalue, VALUES), checkpoint_name(scales, VALUES)
-    return QTensor(qvalue, scales, numerics, x.dtype)
+    return QTensor(qvalue, scales, numerics if numerics.noise_fn is None else numerics.replace(noise_fn=None), x.dtype)
 
 
 def _scales(
@@ -104,7 +105,7 @@ def _scales(
                 "scale is given, and so is axis, block or calibration, which say how scales are made: give scale alone "
                 "for scales that are there, or leave it out"
             )
-        return given_scale("scale", scale, x), None
+        return given_scale(scale, x), None
     if not isinstance(calibration, AbsMax | Fixed):
         raise TypeError(f"calibration={shown(calibration)} is no calibration: use AbsMax() or Fixed(bound)")
     if calibration.axis is not None or calibration.block is not None:

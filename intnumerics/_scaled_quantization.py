@@ -1,6 +1,7 @@
 """The operations with scales, described: quantizations by a scale that is given, or that of each slice's maximum."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -144,14 +145,26 @@ class AbsMax(InReference):
         [x] = shards
         last = len(layout.shape) - 1
         if self.block is not None:
-            cut = layout.cuts(Groups(last, self.block))
-            return run(self, layout.gather_from(last, x) if cut else x)
+            cuts = layout.cuts(Groups(last, self.block))
+            return self._of_parts(self.block, layout, run, x) if cuts else run(self, x)
         split = [axis % len(layout.shape) for axis in self.axes if layout.split[axis]]
         for axis in split:
             x = layout.without_padding(axis, x)
         [largest] = run(self, x)
         names = tuple(name for axis in split for name in layout.split[axis])
         return [lax.pmax(largest, names)] if names else [largest]
+
+    def _of_parts(self, block: int, layout: Layout, run: Run, x: jax.Array) -> Arrays:
+        """The maxima of all blocks of the last axis, of which devices have parts."""
+        last = len(layout.shape) - 1
+        names, n = layout.split[last], layout.shape[last]
+        size = math.gcd(x.shape[last], block)  # so that blocks and shards begin where a part of this size does
+        [parts] = run(dataclasses.replace(self, block=size), layout.without_padding(last, x))
+        here, count = layout.index(names) * parts.shape[last], parts.shape[last] * layout.parts(names)
+        whole = jnp.zeros((*parts.shape[:last], count), parts.dtype)
+        whole = lax.dynamic_update_slice_in_dim(whole, parts, here, last)[..., : n // size]
+        largest = whole.reshape(*parts.shape[:last], n // block, block // size).max(axis=-1)
+        return [lax.pmax(largest, names)]
 
 
 @dataclasses.dataclass(frozen=True)
