@@ -90,8 +90,8 @@ def corrected(reciprocal: jax.Array, scale: jax.Array) -> jax.Array:
     divisor = (divisor & fraction) | whole
     for _ in range(2):
         error = ((found & fraction) | whole) * divisor * jnp.asarray(-2, jnp.int32)
-        one = jnp.ones_like(error)
-        found = found + jnp.where(error > divisor, one, jnp.where(error < -divisor, -one, one - one))
+        up, same, down = (jnp.full_like(error, step) for step in (1, 0, -1))
+        found = found + jnp.where(error > divisor, up, jnp.where(error < -divisor, down, same))
     return lax.bitcast_convert_type(found, jnp.float32)
 
 
