@@ -67,9 +67,14 @@ def transfer(block: Blocks) -> None:
     for i, element in enumerate(parts):
         block.write(element, kind.of(data[:, i]), kind, True)
 
+
 REDUCTIONS = {
-    **{"add": np.add, "min": np.minimum, "max": np.maximum},
-    **{"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor},
+    "add": np.add,
+    "min": np.minimum,
+    "max": np.maximum,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
 }
 
 REDUCTIONS = {
