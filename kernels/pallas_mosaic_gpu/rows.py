@@ -24,10 +24,9 @@ from ..spec import Draw, QuantSpec, Scaling
 from . import formula, interpreter
 from .noise import STREAMS
 from .pieces import AT_ONCE, Piece, Rows, rows_of
-from .tiles import Interpret, ahead, launch, unknown_zero
+from .tiles import Interpret, ahead, launch, unbounded, unknown_zero
 
 FILLING = 76 * 1024  # bytes of the 228 KB of shared memory of a core: two programs fit
-ALIGNED = 256  # bytes, as Mosaic GPU takes every array to be
 
 
 def quantize_by_absmax(
@@ -104,10 +103,7 @@ def _pieces(i: jax.Array, rows: Rows, interpret: Interpret) -> tuple[jax.Array |
     row, example, within = i * jnp.int32(rows.together), None, None
     if rows.count % rows.together:
         row = jnp.minimum(row, jnp.int32(rows.count - rows.together))
-    if rows.count * 4 <= ALIGNED:
-        # From the size of the grid, LLVM would know that no scale is so far from the first. It would then put the
-        # number of the row into the low bits of the address by `or`. But XLA aligns some arrays to fewer bytes.
-        row = lax.optimization_barrier(row)
+    row = unbounded(row, 4 * rows.count)  # the scales are the smallest array
     if rows.examples > 1:
         example = lax.div(row, jnp.int32(rows.count // rows.examples))
         within = lax.rem(row, jnp.int32(rows.count // rows.examples))

@@ -21,6 +21,7 @@ from . import interpreter
 
 THREADS = 4 * WARP  # of a warpgroup
 TILE = THREADS * PER_THREAD  # elements
+ALIGNED = 256  # bytes
 
 # A tile is [THREADS, PER_THREAD]: each thread has eight consecutive elements, which it moves 128 bits at a time, which
 # share a Philox block, and whose mask is one byte.
@@ -131,6 +132,15 @@ def unknown_zero(i: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(i, jnp.float32)
 
 
+def unbounded(i: jax.Array, size: int) -> jax.Array:
+    """An index into an array of `size` bytes, of which LLVM does not know that it is small if the array is.
+
+    Mosaic GPU declares all arrays to be aligned to `ALIGNED` bytes, and LLVM would put an index that is known to be
+    smaller into the low bits of the address by `or`. But XLA aligns some arrays to fewer bytes.
+    """
+    return lax.optimization_barrier(i) if size <= ALIGNED else i
+
+
 def load(ref: Any, layout: Any) -> jax.Array:
     """The elements of a part of global memory, as arrays of this layout."""
     # Mosaic GPU calls a transfer "optimized" if it is one of shared memory without bank conflicts.
@@ -168,6 +178,7 @@ def for_each_block(
     blocks, dtype = n // size, index_dtype(n * examples)
 
     def body(i: jax.Array, *refs: Any) -> None:
+        i = unbounded(i, n * examples // 8)  # the packed mask is the smallest array
         block, example = i, None
         if examples > 1:
             example, block = lax.div(i, jnp.full((), blocks, i.dtype)), lax.rem(i, jnp.full((), blocks, i.dtype))

@@ -13,6 +13,9 @@ from .parser import Variable, parse
 
 Buffer = np.ndarray | np.generic | None
 TOGETHER = 1 << 14  # threads, of several blocks
+# A buffer begins so many bytes, less its alignment, after a round address: bits above those that the alignment promises
+# to be 0 are 1, so that an address which a compiler puts together by `or`, as if they were 0, is another one.
+ODD = 1 << 12
 
 
 def run(
@@ -118,9 +121,10 @@ def bind(memory: Memory, start: int, parameter: Variable, buffer: Buffer, align:
     if not buffer.flags.c_contiguous or (not buffer.flags.writeable and is_output):
         raise ValueError(f"the buffer of {parameter.name} is not C-contiguous and writable")
     data = buffer.reshape(-1).view(np.uint8)
+    address = start + ODD - align
     written = np.zeros(data.size, bool) if is_output else None
-    memory.add(Region(parameter.name, start + align, data, written, is_constant=not buffer.flags.writeable))
-    return np.array([start + align], np.uint64).view(np.uint8)
+    memory.add(Region(parameter.name, address, data, written, is_constant=not buffer.flags.writeable))
+    return np.array([address], np.uint64).view(np.uint8)
 
 
 def place(spaces: dict[str, Memory], variables: Iterable[Variable], dynamic: int) -> tuple[dict[str, int], int]:
