@@ -1,0 +1,248 @@
+"""Quantization by the largest magnitude of each slice, which reads x once: whole rows are in a block.
+
+A maximum over lanes is a column, one number for each sublane, and arithmetic on a column takes a register for every
+eight numbers. So maxima are transposed: scales are computed, and leave the kernel, with the rows along lanes, and their
+reciprocals are transposed back into every lane of their slice. A slice may be any number of lanes that divides a tile.
+
+What XLA does instead: blocks that neither divide a tile of 128 lanes nor are whole tiles, a single row, and rows of
+which 32 are more than `ROWS_BYTES` (longer than 65,536 for bfloat16 to int8).
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from .. import scaling as scales
+from .. import xla
+from ..spec import Draw, QuantSpec, Scaling, strides_of
+from .formula import LANES, narrow, quantize_block, widen
+from .noise import IN_KERNEL, noise_block
+from .operations import check, drawn_before, run, seeds_of
+from .tiling import MINIMUM_ROWS, SUBLANES, UNMERGED, Tiling, merged, round_up, tile_draw
+
+BLOCK_BYTES = 3 << 20  # of all operands and results of a block: double buffered, they take 6 MB of the chip's 16
+ROWS_BYTES = 6 << 20  # the same for the fewest rows that a block can have
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleTiling(Tiling):
+    """The tiling of the scales: a block, (..., slices, rows in whole tiles of lanes), for each block of x."""
+
+    def block_spec(self, shape: tuple[int, ...]) -> pl.BlockSpec:
+        """The blocks, in the grid of x, which has one block along its lanes."""
+        return pl.BlockSpec(self.block, lambda *at: (*at[:-2], 0, at[-2]))
+
+
+def tiling_of_scales(tiling: Tiling, slices: int) -> ScaleTiling:
+    """The tiling of the scales for that of x."""
+    lanes = round_up(tiling.block[-2] or 1, LANES)
+    shape = (*tiling.shape[:-2], slices, lanes * tiling.grid[-2])
+    return ScaleTiling(shape, (*tiling.block[:-2], slices, lanes))
+
+
+def in_whole_tiles(tiling: Tiling) -> Tiling:
+    """The tiling with blocks of whole tiles of 8 rows and 128 lanes, which may reach beyond the array."""
+    *outer, rows, lanes = tiling.block
+    return dataclasses.replace(tiling, block=(*outer, round_up(rows or 1, SUBLANES), round_up(lanes or 1, LANES)))
+
+
+def tile_whole_rows(shape: tuple[int, ...], itemsize: int) -> Tiling | None:
+    """Tiles (..., slabs, rows, lanes) into blocks of whole rows; None if rows are too long.
+
+    For each element, all operands and results have `itemsize` bytes.
+    """
+    *batch, slabs, rows, lanes = shape
+    row_bytes = round_up(lanes, LANES) * itemsize
+    if MINIMUM_ROWS * row_bytes > ROWS_BYTES:
+        return None
+    room = max(MINIMUM_ROWS, BLOCK_BYTES // row_bytes)
+    unit = LANES if room >= LANES else MINIMUM_ROWS  # with whole tiles of lanes, XLA need not copy the scales
+    row_block = rows if rows <= room else room // unit * unit
+    slab_block = max(1, min(slabs, UNMERGED, room // round_up(rows, SUBLANES))) if row_block == rows else 1
+    return Tiling(shape, (*[None] * len(batch), None if slab_block == 1 else slab_block, row_block, lanes))
+
+
+# --- the kernel -------------------------------------------------------------------------------------------------------
+
+
+def magnitudes(x: jax.Array, defined: int) -> jax.Array:
+    """|x| of a tile of lanes, with 0 for what is not finite and for lanes from `defined` on."""
+    magnitude = jnp.abs(x)
+    is_counted = magnitude < jnp.inf
+    if defined < LANES:
+        is_counted &= lax.broadcasted_iota(jnp.int32, x.shape, 1) < defined
+    return jnp.where(is_counted, magnitude, 0.0)
+
+
+def by_slice(by_lane: jax.Array, slices: int) -> jax.Array:
+    """The maximum of each slice of the lanes of [rows, 128], as [slices, rows]."""
+    rows = by_lane.shape[0]
+    return jnp.max(by_lane.T.reshape(slices, LANES // slices, rows), axis=1)
+
+
+def by_lane(of_slices: jax.Array) -> jax.Array:
+    """[slices, rows] as [rows, 128], each number repeated in the lanes of its slice."""
+    slices, rows = of_slices.shape
+    return jnp.broadcast_to(of_slices[:, None], (slices, LANES // slices, rows)).reshape(LANES, rows).T
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """What is known of rows before they are quantized."""
+
+    spec: QuantSpec
+    scaling: Scaling
+    block: int | None
+    length: int  # how many columns are defined
+    dtype: np.dtype
+
+    def quantize(
+        self, x_ref: jax.Ref, noise: Callable[[slice], jax.Array] | None, y_ref: jax.Ref, scale_ref: jax.Ref
+    ) -> None:
+        """Quantizes whole rows, in whole tiles; `noise` gives that of some columns."""
+        rows, lanes = x_ref.shape
+        slices = LANES // min(self.block or LANES, LANES)  # in a tile
+        width = max(self.block or lanes, LANES)  # of the columns whose maxima come from one tile
+        tiles = [
+            [slice(at, at + LANES) for at in range(start, start + width, LANES)] for start in range(0, lanes, width)
+        ]
+        maxima = []
+        for group in tiles:
+            found = (magnitudes(widen(x_ref[:, here], self.dtype), self.length - here.start) for here in group)
+            maxima.append(by_slice(functools.reduce(jnp.maximum, found), slices))
+        scale = scales.scale_of(jnp.concatenate(maxima), self.scaling)
+        scale_ref[:, :rows] = scale[: scale_ref.shape[0]]
+        inverse = scales.inverse_of(scale)
+        for i, group in enumerate(tiles):
+            factor, unit = (by_lane(a[i * slices : (i + 1) * slices]) for a in (inverse, scale))
+            for here in group:
+                y = widen(x_ref[:, here], self.dtype) * factor
+                y_ref[:, here] = self.rounded(y, noise and noise(here), unit)
+
+    def rounded(self, y: jax.Array, noise: jax.Array | None, unit: jax.Array) -> jax.Array:
+        """The result for numbers in buckets, in units of x if it is not integers, as the kernel writes it."""
+        if noise is not None or not self.spec.clip:
+            y = scales.pinned(y)  # else the interpreter, which is XLA for CPU, would add without rounding y
+        y = quantize_block(y, noise, self.spec, np.dtype(np.float32))
+        return y if self.spec.integer_dtype is not None else narrow(scales.in_units(y, unit), self.dtype)
+
+
+def slab(ref: jax.Ref, i: int) -> jax.Ref:
+    """A slab of a block: all of the block if that has two axes, or the only slab of what all slabs share."""
+    return ref if len(ref.shape) == 2 else ref.at[i if ref.shape[0] != 1 else 0]
+
+
+def slabs_of(ref: jax.Ref) -> int:
+    """How many slabs are in a block."""
+    return ref.shape[0] if len(ref.shape) == 3 else 1
+
+
+# --- the operation ----------------------------------------------------------------------------------------------------
+
+
+def tile_to_draw(x: jax.Array, draw: Draw) -> tuple[Tiling, int] | None:
+    """The tiling of x in which the kernel draws the noise, and how many examples it has; None if it does not draw."""
+    batch = x.shape[: x.ndim - len(draw.shape)]
+    generator, examples = IN_KERNEL.get(draw.generator), math.prod(batch)
+    if generator is None or not draw.shape or (*batch, *draw.shape) != x.shape or not generator.serves(draw):
+        return None
+    tiling = tile_draw(draw)[0]
+    if tiling.folded or tiling.grid[-1] != 1:  # the rows are in pieces
+        return None
+    return tiling if examples == 1 else tiling.of_batch(examples), examples
+
+
+def quantize_by_absmax(
+    x: jax.Array,
+    noise: jax.Array | None,
+    spec: QuantSpec,
+    scaling: Scaling,
+    block: int | None,
+    *,
+    interpret: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """See `reference.quantize_by_absmax`; one pass over x."""
+    check(x=x.dtype, noise=None if noise is None or spec.draw else noise.dtype)
+    is_for_a_kernel = x.size not in (0, x.shape[-1]) and (block is None or LANES % block == 0 or block % LANES == 0)
+    rows = Rows(spec, scaling, block, x.shape[-1], x.dtype)
+    if noise is not None and spec.draw is not None:
+        found = tile_to_draw(x, spec.draw) if is_for_a_kernel else None
+        if found is not None:
+            return with_draw(x, noise, rows, spec.draw, *found, interpret)
+        noise, spec = drawn_before(spec.draw, noise, interpret), dataclasses.replace(spec, draw=None)
+    shape, strides = merged(x.shape, strides_of(x.shape if noise is None else noise.shape))
+    itemsize = x.dtype.itemsize + spec.result_dtype(x.dtype).itemsize + (0 if noise is None else noise.dtype.itemsize)
+    tiling = tile_whole_rows(shape, itemsize) if is_for_a_kernel else None
+    if tiling is None:
+        return xla.quantize_by_absmax(x, noise, spec, scaling, block, platform="tpu")
+    return with_array(
+        x, noise, tuple(n if step else 1 for n, step in zip(shape, strides, strict=True)), rows, tiling, interpret
+    )
+
+
+def with_array(
+    x: jax.Array, noise: jax.Array | None, noise_shape: tuple[int, ...], rows: Rows, tiling: Tiling, interpret: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Runs the kernel with an array of noise or without noise."""
+    tiling = in_whole_tiles(tiling)
+    operands = [(x, tiling, tiling.shape)]
+    if noise is not None:
+        operands.append((noise, tiling, noise_shape))
+
+    def kernel(x_ref: jax.Ref, *refs: jax.Ref) -> None:
+        *noise_refs, y_ref, scale_ref = refs
+        for i in range(slabs_of(x_ref)):
+            added = None
+            if noise is not None:
+                ref, dtype = slab(noise_refs[0], i), noise.dtype
+                added = lambda here: widen(ref[:, here if ref.shape[1] != 1 else slice(None)], dtype)
+            rows.quantize(slab(x_ref, i), added, slab(y_ref, i), slab(scale_ref, i))
+
+    return finished(x, rows, operands, kernel, interpret)
+
+
+def with_draw(
+    x: jax.Array, seed: jax.Array, rows: Rows, draw: Draw, tiling: Tiling, examples: int, interpret: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Runs the kernel that draws the noise."""
+    outer, tiling = 1 if examples > 1 else 0, in_whole_tiles(tiling)
+
+    def kernel(seed_ref: jax.Ref, x_ref: jax.Ref, y_ref: jax.Ref, scale_ref: jax.Ref) -> None:
+        noise = noise_block(seed_ref, x_ref.shape, draw, outer).reshape(slabs_of(x_ref), *x_ref.shape[-2:])
+        for i in range(slabs_of(x_ref)):
+            rows.quantize(slab(x_ref, i), lambda here, i=i: noise[i, :, here], slab(y_ref, i), slab(scale_ref, i))
+
+    interpreted = (
+        pltpu.InterpretParams() if interpret and IN_KERNEL[draw.generator].needs_tpu_interpreter else interpret
+    )
+    seeds = seeds_of(seed, x.shape[: x.ndim - len(draw.shape)])
+    return finished(x, rows, [(x, tiling, tiling.shape)], kernel, interpreted, seeds)
+
+
+def finished(
+    x: jax.Array,
+    rows: Rows,
+    operands: list[tuple[jax.Array, Tiling, tuple[int, ...]]],
+    kernel: Callable[..., None],
+    interpret: bool | pltpu.InterpretParams,
+    seeds: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """The results of a kernel; the scales are only seen in another order, if blocks are whole tiles of lanes."""
+    tiling, slices = operands[0][1], x.shape[-1] // (rows.block or x.shape[-1])
+    scale_tiling = tiling_of_scales(tiling, slices)
+    y_and_scale = [
+        (tiling, x.shape, rows.spec.result_dtype(x.dtype)),
+        (scale_tiling, scale_tiling.shape, jnp.dtype(jnp.float32)),
+    ]
+    y, scale = run(kernel, operands, y_and_scale, "quantize_by_absmax", interpret, seeds)
+    scale = scale.reshape(*scale.shape[:-1], tiling.grid[-2], -1)[..., : tiling.block[-2]]
+    scale = scale.reshape(*scale.shape[:-2], -1)[..., : tiling.shape[-2]]
+    return y, jnp.swapaxes(scale, -1, -2).reshape(*x.shape[:-1], slices)
