@@ -74,10 +74,10 @@ def tile_whole_rows(shape: tuple[int, ...], itemsize: int) -> Tiling | None:
 
 
 def magnitudes(x: jax.Array, defined: int) -> jax.Array:
-    """|x| of a tile of lanes, with 0 for what is not finite and for lanes from `defined` on."""
+    """|x|, with 0 for what is not finite and for columns from `defined` on."""
     magnitude = jnp.abs(x)
     is_counted = magnitude < jnp.inf
-    if defined < LANES:
+    if defined < x.shape[1]:
         is_counted &= lax.broadcasted_iota(jnp.int32, x.shape, 1) < defined
     return jnp.where(is_counted, magnitude, 0.0)
 
@@ -96,7 +96,7 @@ def by_lane(of_slices: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """What is known of rows before they are quantized."""
+    """How whole rows are quantized."""
 
     spec: QuantSpec
     scaling: Scaling
@@ -104,35 +104,30 @@ class Rows:
     length: int  # how many columns are defined
     dtype: np.dtype
 
-    def quantize(
-        self, x_ref: jax.Ref, noise: Callable[[slice], jax.Array] | None, y_ref: jax.Ref, scale_ref: jax.Ref
-    ) -> None:
-        """Quantizes whole rows, in whole tiles; `noise` gives that of some columns."""
+    def quantize(self, x_ref: jax.Ref, noise: jax.Array | None, y_ref: jax.Ref, scale_ref: jax.Ref) -> None:
+        """Quantizes a block of whole tiles, with noise that broadcasts."""
         rows, lanes = x_ref.shape
         slices = LANES // min(self.block or LANES, LANES)  # in a tile
-        width = max(self.block or lanes, LANES)  # of the columns whose maxima come from one tile
-        tiles = [
-            [slice(at, at + LANES) for at in range(start, start + width, LANES)] for start in range(0, lanes, width)
-        ]
-        maxima = []
-        for group in tiles:
-            found = (magnitudes(widen(x_ref[:, here], self.dtype), self.length - here.start) for here in group)
-            maxima.append(by_slice(functools.reduce(jnp.maximum, found), slices))
-        scale = scales.scale_of(jnp.concatenate(maxima), self.scaling)
+        tiles = max(self.block or lanes, LANES) // LANES  # of a slice
+        parts = jnp.split(magnitudes(widen(x_ref[...], self.dtype), self.length), lanes // LANES, axis=1)
+        of_slices = [functools.reduce(jnp.maximum, parts[i : i + tiles]) for i in range(0, len(parts), tiles)]
+        scale = scales.scale_of(jnp.concatenate([by_slice(part, slices) for part in of_slices]), self.scaling)
         scale_ref[:, :rows] = scale[: scale_ref.shape[0]]
-        inverse = scales.inverse_of(scale)
-        for i, group in enumerate(tiles):
-            factor, unit = (by_lane(a[i * slices : (i + 1) * slices]) for a in (inverse, scale))
-            for here in group:
-                y = widen(x_ref[:, here], self.dtype) * factor
-                y_ref[:, here] = self.rounded(y, noise and noise(here), unit)
+        inverse, found = scales.inverse_of(scale), list[jax.Array]()
+        for tile in range(lanes // LANES):  # one by one, so that the compiler keeps what it computes in registers
+            here, first = slice(tile * LANES, (tile + 1) * LANES), tile // tiles * slices
+            if tile % tiles == 0:
+                factor, unit = (by_lane(a[first : first + slices]) for a in (inverse, scale))
+            added = noise if noise is None or noise.shape[1] == 1 else noise[:, here]
+            found.append(self.rounded(widen(x_ref[:, here], self.dtype) * factor, added, unit))
+        y_ref[...] = jnp.concatenate(found, axis=1)
 
     def rounded(self, y: jax.Array, noise: jax.Array | None, unit: jax.Array) -> jax.Array:
         """The result for numbers in buckets, in units of x if it is not integers, as the kernel writes it."""
         if noise is not None or not self.spec.clip:
             y = scales.pinned(y)  # else the interpreter, which is XLA for CPU, would add without rounding y
         y = quantize_block(y, noise, self.spec, np.dtype(np.float32))
-        return y if self.spec.integer_dtype is not None else narrow(scales.in_units(y, unit), self.dtype)
+        return y if self.spec.integer_dtype is not None else narrow(y * unit, self.dtype)
 
 
 def slab(ref: jax.Ref, i: int) -> jax.Ref:
@@ -202,8 +197,7 @@ def with_array(
         for i in range(slabs_of(x_ref)):
             added = None
             if noise is not None:
-                ref, dtype = slab(noise_refs[0], i), noise.dtype
-                added = lambda here: widen(ref[:, here if ref.shape[1] != 1 else slice(None)], dtype)
+                added = widen(slab(noise_refs[0], i)[...], noise.dtype)
             rows.quantize(slab(x_ref, i), added, slab(y_ref, i), slab(scale_ref, i))
 
     return finished(x, rows, operands, kernel, interpret)
@@ -218,7 +212,7 @@ def with_draw(
     def kernel(seed_ref: jax.Ref, x_ref: jax.Ref, y_ref: jax.Ref, scale_ref: jax.Ref) -> None:
         noise = noise_block(seed_ref, x_ref.shape, draw, outer).reshape(slabs_of(x_ref), *x_ref.shape[-2:])
         for i in range(slabs_of(x_ref)):
-            rows.quantize(slab(x_ref, i), lambda here, i=i: noise[i, :, here], slab(y_ref, i), slab(scale_ref, i))
+            rows.quantize(slab(x_ref, i), noise[i], slab(y_ref, i), slab(scale_ref, i))
 
     interpreted = (
         pltpu.InterpretParams() if interpret and IN_KERNEL[draw.generator].needs_tpu_interpreter else interpret
