@@ -5,7 +5,7 @@ eight numbers. So maxima are transposed: scales are computed, and leave the kern
 reciprocals are transposed back into every lane of their slice. A slice may be any number of lanes that divides a tile.
 
 What XLA does instead: blocks that neither divide a tile of 128 lanes nor are whole tiles, a single row, and rows of
-which 32 are more than `ROWS_BYTES` (longer than 65,536 for bfloat16 to int8).
+which 32 do not fit into the chip's memory: longer than 45,824 for bfloat16 to int8, and 22,912 for float32 to itself.
 """
 
 import dataclasses
@@ -23,13 +23,16 @@ from jax.experimental.pallas import tpu as pltpu
 from .. import scaling as scales
 from .. import xla
 from ..spec import Draw, QuantSpec, Scaling, strides_of
-from .formula import LANES, narrow, quantize_block, widen
+from .formula import LANES, f16_from_bits, narrow, quantize_block, widen
 from .noise import IN_KERNEL, noise_block
 from .operations import check, drawn_before, run, seeds_of
 from .tiling import MINIMUM_ROWS, SUBLANES, UNMERGED, Tiling, merged, round_up, tile_draw
 
+F16_INFINITY = 0x7C00  # its bits
+
 BLOCK_BYTES = 3 << 20  # of all operands and results of a block: double buffered, they take 6 MB of the chip's 16
-ROWS_BYTES = 6 << 20  # the same for the fewest rows that a block can have
+WIDE = 4096  # lanes: longer rows are cut into pieces, if a slice is shorter than the piece
+ROWS_BYTES = 14 << 20  # of the fewest rows that a block can have, with both buffers, and float32 numbers in between
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +40,16 @@ class ScaleTiling(Tiling):
     """The tiling of the scales: a block, (..., slices, rows in whole tiles of lanes), for each block of x."""
 
     def block_spec(self, shape: tuple[int, ...]) -> pl.BlockSpec:
-        """The blocks, in the grid of x, which has one block along its lanes."""
-        return pl.BlockSpec(self.block, lambda *at: (*at[:-2], 0, at[-2]))
+        """The blocks, in the grid of x, whose last two axes are the other way round."""
+        return pl.BlockSpec(self.block, lambda *at: (*at[:-2], at[-1], at[-2]))
 
 
 def tiling_of_scales(tiling: Tiling, slices: int) -> ScaleTiling:
-    """The tiling of the scales for that of x."""
-    lanes = round_up(tiling.block[-2] or 1, LANES)
-    shape = (*tiling.shape[:-2], slices, lanes * tiling.grid[-2])
-    return ScaleTiling(shape, (*tiling.block[:-2], slices, lanes))
+    """The tiling of the scales for that of x, whose blocks along the lanes have equal numbers of slices."""
+    in_lanes = round_up(tiling.block[-2] or 1, LANES)
+    shape = (*tiling.shape[:-2], slices, in_lanes * tiling.grid[-2])
+    in_block = slices if tiling.grid[-1] == 1 else slices * (tiling.block[-1] or 1) // tiling.shape[-1]
+    return ScaleTiling(shape, (*tiling.block[:-2], in_block, in_lanes))
 
 
 def in_whole_tiles(tiling: Tiling) -> Tiling:
@@ -54,32 +58,33 @@ def in_whole_tiles(tiling: Tiling) -> Tiling:
     return dataclasses.replace(tiling, block=(*outer, round_up(rows or 1, SUBLANES), round_up(lanes or 1, LANES)))
 
 
-def tile_whole_rows(shape: tuple[int, ...], itemsize: int) -> Tiling | None:
-    """Tiles (..., slabs, rows, lanes) into blocks of whole rows; None if rows are too long.
+def tile_slices(shape: tuple[int, ...], itemsize: int, block: int | None) -> Tiling | None:
+    """Tiles (..., slabs, rows, lanes) into blocks of whole slices; None if the slices are too long.
 
     For each element, all operands and results have `itemsize` bytes.
     """
     *batch, slabs, rows, lanes = shape
-    row_bytes = round_up(lanes, LANES) * itemsize
-    if MINIMUM_ROWS * row_bytes > ROWS_BYTES:
+    lane_block = round_up(lanes, LANES)
+    if block is not None and lane_block > WIDE:  # eight slices or more, since their scales are in whole tiles
+        lane_block = min(lane_block, SUBLANES * max(block, LANES))
+    if MINIMUM_ROWS * lane_block * (2 * itemsize + 4) > ROWS_BYTES:
         return None
-    room = max(MINIMUM_ROWS, BLOCK_BYTES // row_bytes)
+    room = max(MINIMUM_ROWS, BLOCK_BYTES // (lane_block * itemsize))
     unit = LANES if room >= LANES else MINIMUM_ROWS  # with whole tiles of lanes, XLA need not copy the scales
     row_block = rows if rows <= room else room // unit * unit
     slab_block = max(1, min(slabs, UNMERGED, room // round_up(rows, SUBLANES))) if row_block == rows else 1
-    return Tiling(shape, (*[None] * len(batch), None if slab_block == 1 else slab_block, row_block, lanes))
+    return Tiling(shape, (*[None] * len(batch), None if slab_block == 1 else slab_block, row_block, lane_block))
 
 
 # --- the kernel -------------------------------------------------------------------------------------------------------
 
 
-def magnitudes(x: jax.Array, defined: int) -> jax.Array:
-    """|x|, with 0 for what is not finite and for columns from `defined` on."""
-    magnitude = jnp.abs(x)
-    is_counted = magnitude < jnp.inf
-    if defined < x.shape[1]:
-        is_counted &= lax.broadcasted_iota(jnp.int32, x.shape, 1) < defined
-    return jnp.where(is_counted, magnitude, 0.0)
+def magnitudes(x: jax.Array, dtype: np.dtype) -> jax.Array:
+    """|x| for numbers of `dtype` as a kernel gets them, 0 if not finite: float32, or the bits of float16 as int32."""
+    magnitude, infinity = jnp.abs(x.astype(jnp.float32)), jnp.inf
+    if dtype == jnp.float16:
+        magnitude, infinity = x.astype(jnp.int32) & 0x7FFF, F16_INFINITY
+    return jnp.where(magnitude < infinity, magnitude, jnp.zeros_like(magnitude))
 
 
 def by_slice(by_lane: jax.Array, slices: int) -> jax.Array:
@@ -109,17 +114,24 @@ class Rows:
         rows, lanes = x_ref.shape
         slices = LANES // min(self.block or LANES, LANES)  # in a tile
         tiles = max(self.block or lanes, LANES) // LANES  # of a slice
-        parts = jnp.split(magnitudes(widen(x_ref[...], self.dtype), self.length), lanes // LANES, axis=1)
+        magnitude = magnitudes(x_ref[...], self.dtype)
+        if self.block is None and self.length < lanes:  # else the slices that are undefined are wholly so
+            is_defined = lax.broadcasted_iota(jnp.int32, magnitude.shape, 1) < self.length
+            magnitude = jnp.where(is_defined, magnitude, jnp.zeros_like(magnitude))
+        parts = jnp.split(magnitude, lanes // LANES, axis=1)
         of_slices = [functools.reduce(jnp.maximum, parts[i : i + tiles]) for i in range(0, len(parts), tiles)]
+        if self.dtype == jnp.float16:
+            of_slices = [f16_from_bits(part) for part in of_slices]
         scale = scales.scale_of(jnp.concatenate([by_slice(part, slices) for part in of_slices]), self.scaling)
         scale_ref[:, :rows] = scale[: scale_ref.shape[0]]
-        inverse, found = scales.inverse_of(scale), list[jax.Array]()
+        inverse = scales.inverse_of(scale)
+        factors, units = ([by_lane(a[i : i + slices]) for i in range(0, len(a), slices)] for a in (inverse, scale))
+        found = list[jax.Array]()
         for tile in range(lanes // LANES):  # one by one, so that the compiler keeps what it computes in registers
-            here, first = slice(tile * LANES, (tile + 1) * LANES), tile // tiles * slices
-            if tile % tiles == 0:
-                factor, unit = (by_lane(a[first : first + slices]) for a in (inverse, scale))
+            here = slice(tile * LANES, (tile + 1) * LANES)
+            y = widen(x_ref[:, here], self.dtype) * factors[tile // tiles]
             added = noise if noise is None or noise.shape[1] == 1 else noise[:, here]
-            found.append(self.rounded(widen(x_ref[:, here], self.dtype) * factor, added, unit))
+            found.append(self.rounded(y, added, units[tile // tiles]))
         y_ref[...] = jnp.concatenate(found, axis=1)
 
     def rounded(self, y: jax.Array, noise: jax.Array | None, unit: jax.Array) -> jax.Array:
@@ -175,7 +187,7 @@ def quantize_by_absmax(
         noise, spec = drawn_before(spec.draw, noise, interpret), dataclasses.replace(spec, draw=None)
     shape, strides = merged(x.shape, strides_of(x.shape if noise is None else noise.shape))
     itemsize = x.dtype.itemsize + spec.result_dtype(x.dtype).itemsize + (0 if noise is None else noise.dtype.itemsize)
-    tiling = tile_whole_rows(shape, itemsize) if is_for_a_kernel else None
+    tiling = tile_slices(shape, itemsize, block) if is_for_a_kernel else None
     if tiling is None:
         return xla.quantize_by_absmax(x, noise, spec, scaling, block, platform="tpu")
     return with_array(
