@@ -5,7 +5,8 @@ eight numbers. So maxima are transposed: scales are computed, and leave the kern
 reciprocals are transposed back into every lane of their slice, which may be a part of a tile.
 
 What XLA does instead: blocks that are neither 8, 16, 32 or 64 elements nor whole tiles of 128 lanes, a single row, and
-rows of which 32 do not fit into the chip's memory: longer than 45,824 for bfloat16 to int8, and 22,912 for float32 to itself.
+rows of which 32 do not fit into the chip's memory, which are longer than 45,824 for bfloat16 to int8, and than 22,912
+for float32 to float32. A scale for each slice of such rows is no problem.
 """
 
 import dataclasses
@@ -156,7 +157,7 @@ def slabs_of(ref: jax.Ref) -> int:
 
 
 def is_in_tiles(block: int) -> bool:
-    """Whether slices of a row divide a tile of lanes, and are whole tiles of sublanes in its transpose, or are tiles."""
+    """Whether slices are whole tiles, or a tile has a number of them that are whole tiles in its transpose."""
     return block % SUBLANES == 0 and (LANES % block == 0 or block % LANES == 0)
 
 
