@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from jax.experimental import pallas as pl
 from oracle import DTYPES, assert_same_bits
 
 from intnumerics.kernels import Draw, QuantSpec, Scaling, pallas_tpu, reference
+from intnumerics.kernels.pallas_tpu.rows import Rows
 
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
 TO_INT8 = dataclasses.replace(NEAREST, integer_dtype=np.dtype(np.int8))
@@ -218,3 +220,19 @@ def test_longer_rows_are_left_to_xla(dtype: str, to: QuantSpec, longest: int) ->
 def test_a_dtype_that_the_kernels_do_not_take_is_named() -> None:
     with pytest.raises(NotImplementedError, match="x is int32, which the TPU kernels do not take"):
         pallas_tpu.quantize_by_absmax(jnp.ones((8, 128), jnp.int32), None, TO_INT8, SCALING, None)
+
+
+def test_columns_beyond_the_array_are_not_counted() -> None:
+    """On a chip they hold what was there before; here, numbers that are larger than those of the rows."""
+    x = np.random.default_rng(0).standard_normal((8, 256)).astype(np.float32)
+    x[:, 200:] = 100
+    rows = Rows(TO_INT8, SCALING, None, 200, x.dtype)
+    results = [jax.ShapeDtypeStruct(x.shape, jnp.int8), jax.ShapeDtypeStruct((1, 128), jnp.float32)]
+
+    def body(x_ref: jax.Ref, y_ref: jax.Ref, scale_ref: jax.Ref) -> None:
+        rows.quantize(x_ref, None, y_ref, scale_ref)
+
+    y, scale = pl.pallas_call(body, out_shape=results, interpret=True)(x)
+    expected = reference.quantize_by_absmax(jnp.asarray(x[:, :200]), None, TO_INT8, SCALING, None)
+    assert_same_bits(y[:, :200], expected[0])
+    assert_same_bits(scale[0, :8, None], expected[1])

@@ -138,8 +138,8 @@ class Case:
             return self.chips if to_int8 or (self.noise and self.slices == 4096) else ()
         if self.chips == H100:
             return () if self.dtype == "float16" and (self.note or self.noise == "noise array") else self.chips
-        if self.slices:
-            return BOTH_KINDS if (self.dtype, self.to) == ("bfloat16", "int8") else ()
+        if self.slices and (self.dtype, self.to) == ("bfloat16", "int8"):
+            return BOTH_KINDS
         if self.dtype == "float16" or (self.note and self.note not in (FLOOR, "a part")):
             return BOTH_KINDS[len(self.note) % 2 :][:1]
         on_all = self.dtype == "bfloat16" and (self.to if not self.mask else self.noise == "")
@@ -241,10 +241,10 @@ def _tpu() -> Iterator[Case]:
         yield make(to="int8", noise="Philox", note="a part", **part)
     yield from _operations(functools.partial(xla, chips=TPUS), FLOATS[:2])
     yield from _formulas(LARGE, TPUS)
-    yield from _tpu_by_absmax()
+    yield from _by_absmax_on_a_tpu()
 
 
-def _tpu_by_absmax() -> Iterator[Case]:
+def _by_absmax_on_a_tpu() -> Iterator[Case]:
     """A scale for each row, or each block of a row; XLA reads rows twice."""
 
     def make(slices: int, columns: int = 0, who: str = "pallas", **fields: Any) -> Case:
