@@ -14,7 +14,7 @@ ROWS = [f"rows of {features}" for features in (1024, 4096, 8192, 1000)]
 CEILINGS = {
     **{f"{INT8}, {rows}": 3.8 for rows in ROWS},
     **{f"{FLOAT32}, {rows}": 3.5 for rows in ROWS},
-    **{f"{BFLOAT16}, {rows}": 5.2 for rows in ROWS},
+    **{f"{BFLOAT16}, {rows}": 5.5 for rows in ROWS},
     f"{INT8}, blocks of 128": 4.9,
     f"{INT8}, blocks of 32": 5.2,
     f"{INT8} with hardware noise, rows of 4096": 5.5,
@@ -60,7 +60,7 @@ def test_x_is_read_once_and_scales_are_not_copied(rows: Rows) -> None:
     for (case, chip), row in rows.items():
         if "rows of 1000" in case:  # XLA lays out the array otherwise, and so copies it for the kernel
             continue
-        assert row["temporary_bytes"] <= 1 << 16, (case, chip)
+        assert row["temporary_bytes"] <= 1 << (22 if "blocks of 32" in case else 16), (case, chip)
         copied = 2 * 4 / 32 if "blocks of 32" in case else 0
         assert row["bytes_per_element"] <= row["least_bytes_per_element"] + copied + 0.01, (case, chip)
 

@@ -70,9 +70,8 @@ def tile_slices(shape: tuple[int, ...], itemsize: int, block: int | None) -> Til
         lane_block = min(lane_block, SUBLANES * max(block, LANES))
     if MINIMUM_ROWS * lane_block * (2 * itemsize + 4) > ROWS_BYTES:
         return None
-    room = max(MINIMUM_ROWS, BLOCK_BYTES // (lane_block * itemsize))
-    unit = LANES if room >= LANES else MINIMUM_ROWS  # with whole tiles of lanes, XLA need not copy the scales
-    row_block = rows if rows <= room else room // unit * unit
+    room = max(MINIMUM_ROWS, 1 << (BLOCK_BYTES // (lane_block * itemsize)).bit_length() - 1)
+    row_block = min(rows, room)  # if blocks of 128 rows or more divide the rows, XLA need not copy the scales
     slab_block = max(1, min(slabs, UNMERGED, room // round_up(rows, SUBLANES))) if row_block == rows else 1
     return Tiling(shape, (*[None] * len(batch), None if slab_block == 1 else slab_block, row_block, lane_block))
 
