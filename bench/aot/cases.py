@@ -138,6 +138,8 @@ class Case:
             return self.chips if to_int8 or (self.noise and self.slices == 4096) else ()
         if self.chips == H100:
             return () if self.dtype == "float16" and (self.note or self.noise == "noise array") else self.chips
+        if self.slices and (self.dtype, self.to) == ("bfloat16", "int8"):
+            return BOTH_KINDS
         if self.dtype == "float16" or (self.note and self.note not in (FLOOR, "a part")):
             return BOTH_KINDS[len(self.note) % 2 :][:1]
         on_all = self.dtype == "bfloat16" and (self.to if not self.mask else self.noise == "")
@@ -239,6 +241,28 @@ def _tpu() -> Iterator[Case]:
         yield make(to="int8", noise="Philox", note="a part", **part)
     yield from _operations(functools.partial(xla, chips=TPUS), FLOATS[:2])
     yield from _formulas(LARGE, TPUS)
+    yield from _by_absmax_on_a_tpu()
+
+
+def _by_absmax_on_a_tpu() -> Iterator[Case]:
+    """A scale for each row, or each block of a row; XLA reads rows twice."""
+
+    def make(slices: int, columns: int = 0, who: str = "pallas", **fields: Any) -> Case:
+        columns, note = columns or slices, f"blocks of {slices}" if columns else f"rows of {slices}"
+        shape = (SIZE // columns, columns)
+        return Case(who, chips=TPUS, shape=shape, slices=slices, note=note, **fields)
+
+    for dtype, to in (("bfloat16", "int8"), ("float32", "int8"), ("bfloat16", "")):
+        kind: dict[str, Any] = {"dtype": dtype, "to": to}
+        for features in (1024, 4096, 8192, 1000):
+            yield make(features, **kind)
+        yield make(128, 4096, **kind)
+        for features in (4096, 1000):
+            yield make(features, noise="Philox", **kind)
+        yield make(128, 4096, noise="Philox", **kind)
+    yield make(4096, to="int8", noise="hardware noise")
+    yield make(32, 4096, to="int8")
+    yield make(4096, who="xla", to="int8")
 
 
 def _formulas(shape: tuple[int, ...], chips: tuple[str, ...]) -> Iterator[Case]:
