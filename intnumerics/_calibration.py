@@ -13,10 +13,10 @@ import numpy as np
 from . import _checks, _shape_checks
 from ._absmax_scale import scaling_of
 from ._error_values import shown
-from ._scaled_pass import Slices
+from ._scaled_pass import Slices, wide_type
 from .int_numerics import IntNumerics
 from .kernels import Scaling, scaling
-from .kernels.spec import is_static, wider
+from .kernels.spec import is_static
 
 BLOCKS = (16, 32, 64, 128, 256)  # elements of the last axis that may share a scale
 
@@ -143,39 +143,40 @@ def absmax_slices(x: jax.Array, numerics: IntNumerics, calibration: AbsMax, axis
 
 
 def fixed_scale(x: jax.Array, numerics: IntNumerics, calibration: Fixed) -> jax.Array:
-    """The scale that `Fixed` says for x: a number, or the shape of the bound."""
+    """The scale that `Fixed` says for x, in the rank of x."""
     how = scaling_of(numerics, power_of_two=bool(calibration.power_of_two))
-    return given_scale("bound", _of_bound(_checks.real_array("bound", calibration.bound), how, _dtype_for(x)), x)
+    bound = _in_rank_of(x, "bound", _checks.real_array("bound", calibration.bound))
+    return _of_bound(bound, how, wide_type(x).dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _of_bound(bound: jax.Array, how: Scaling, dtype: np.dtype) -> jax.Array:
-    return scaling.scale_of(jnp.abs(bound.astype(dtype)), how)
+    return scaling.scale_of(jnp.abs(jax.lax.stop_gradient(bound).astype(dtype)), how)
 
 
-def given_scale(name: str, value: Any, x: jax.Array) -> jax.Array:
+def given_scale(value: Any, x: jax.Array) -> jax.Array:
     """A scale of the user, float32, or float64 for float64 x, in the rank of x; without a gradient."""
-    _checks.positive(name, value)
-    scale = _checks.real_array(name, value)
-    shape = (1,) * (x.ndim - scale.ndim) + tuple(scale.shape)
-    pairs = list(zip(shape, x.shape, strict=False))
-    fits = len(shape) == x.ndim and all(n in (1, size) for n, size in pairs[:-1])
-    if not fits or (x.ndim and not _fits_last(shape[-1], x.shape[-1], scale.ndim == x.ndim)):
+    _checks.positive("scale", value)
+    scale = _in_rank_of(x, "scale", _checks.real_array("scale", value))
+    return jax.lax.stop_gradient(scale).astype(wide_type(x).dtype)
+
+
+def _in_rank_of(x: jax.Array, name: str, array: jax.Array) -> jax.Array:
+    """An array that broadcasts to x, or has an element for each block of its last axis, in the rank of x."""
+    shape = (1,) * (x.ndim - array.ndim) + tuple(array.shape)
+    fits = len(shape) == x.ndim and all(n in (1, size) for n, size in list(zip(shape, x.shape, strict=True))[:-1])
+    if not fits or (x.ndim and not _fits_last(shape[-1], x.shape[-1], array.ndim == x.ndim)):
         raise ValueError(
-            f"{name} has shape {tuple(scale.shape)}, and x has shape {tuple(x.shape)}: give each axis of x its size or "
+            f"{name} has shape {tuple(array.shape)}, and x has shape {tuple(x.shape)}: give each axis of x its size or "
             f"1, as keepdims=True makes it, or for the last axis its number of blocks of {', '.join(map(str, BLOCKS))}"
         )
-    return jax.lax.stop_gradient(scale).astype(_dtype_for(x)).reshape(shape)
+    return array if array.ndim == x.ndim else array.reshape(shape)
 
 
 def _fits_last(n: int, size: int, may_be_blocks: bool) -> bool:
     if n in (1, size):
         return True
     return may_be_blocks and is_static((n, size)) and n > 0 and size % n == 0 and size // n in BLOCKS
-
-
-def _dtype_for(x: jax.Array) -> np.dtype:
-    return wider(x.dtype, np.dtype(np.float32))
 
 
 def resolved(scale: Any, x: jax.Array, numerics: IntNumerics) -> tuple[jax.Array | None, Slices | None]:
@@ -189,7 +190,7 @@ def resolved(scale: Any, x: jax.Array, numerics: IntNumerics) -> tuple[jax.Array
         return fixed_scale(x, numerics, scale), None
     if isinstance(scale, type) and scale in (AbsMax, Fixed):
         raise TypeError(f"scale={shown(scale)} is a class: make an object of it, as in scale=AbsMax(axis=-1)")
-    return given_scale("scale", scale, x), None
+    return given_scale(scale, x), None
 
 
 def keepdims_shape(shape: tuple[int, ...], axes: tuple[int, ...], block: int | None) -> tuple[int, ...]:

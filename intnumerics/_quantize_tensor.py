@@ -104,7 +104,7 @@ def _scales(
                 "scale is given, and so is axis, block or calibration, which say how scales are made: give scale alone "
                 "for scales that are there, or leave it out"
             )
-        return given_scale("scale", scale, x), None
+        return given_scale(scale, x), None
     if not isinstance(calibration, AbsMax | Fixed):
         raise TypeError(f"calibration={shown(calibration)} is no calibration: use AbsMax() or Fixed(bound)")
     if calibration.axis is not None or calibration.block is not None:

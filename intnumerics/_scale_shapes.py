@@ -109,12 +109,12 @@ def index_of_scales(index: Any, shape: _Shape, scale: _Shape) -> tuple[Any, ...]
     ellipses = sum(entry is Ellipsis for entry in entries)
     if ellipses > 1:
         raise IndexError("index has two Ellipsis: only one of them says which axes the other parts index")
-    if not ellipses:
-        entries.append(Ellipsis)
     missing = len(shape) - sum(entry is not Ellipsis and entry is not None for entry in entries)
     if missing < 0:
         raise IndexError(f"index has {len(shape) - missing} parts for axes, and the QTensor has {len(shape)} axes")
-    if entries[-1] is None and (block := block_of(shape, scale)):
+    if missing and not ellipses:
+        entries.append(Ellipsis)
+    if entries and entries[-1] is None and (block := block_of(shape, scale)):
         raise ValueError(
             f"index ends in None, and the last axis, which has a scale for each {block} elements, has to stay the "
             "last: put None before it, or use dequantize() first"

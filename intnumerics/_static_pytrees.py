@@ -25,10 +25,12 @@ def make_known_to_flax(cls: type[Any], state: Callable[[Any], Any], restored: Ca
     Args:
         cls: The class.
         state: The state of an object, as a dictionary.
-        restored: An object from another one, the target, and a state.
+        restored: The object that another one, the target, is with such a state.
     """
     if (flax := sys.modules.get("flax.serialization")) and not flax.is_serializable(cls):
-        flax.register_serialization_state(cls, state, restored)
+        flax.register_serialization_state(
+            cls, state, lambda target, read: restored(target, flax.from_state_dict(state(target), read))
+        )
 
 
 @functools.cache

@@ -68,23 +68,31 @@ def inverse_of(scale: jax.Array) -> jax.Array:
     """
     dtype, kind = scale.dtype, jnp.finfo(scale.dtype)
     tiny, integer = float(kind.smallest_normal), jnp.dtype(f"int{kind.bits}")
-    whole = jnp.asarray(1 << kind.nmant, integer)
-    fraction = whole - jnp.asarray(1, integer)
     lowest, highest = (jnp.asarray(np.asarray(limit, dtype).view(integer)) for limit in (tiny, 1 / tiny))
     bits = lax.bitcast_convert_type(scale, integer)
     magnitude = bits & jnp.asarray(jnp.iinfo(integer).max, integer)
-    magnitude = jnp.where(magnitude < lowest, lowest, jnp.where(magnitude > highest, highest, magnitude))
+    clamped = jnp.where(magnitude < lowest, lowest, jnp.where(magnitude > highest, highest, magnitude))
     # 1 / scale is in the range of normal numbers from here on.
-    found = lax.bitcast_convert_type(jnp.asarray(1, dtype) / lax.bitcast_convert_type(magnitude, dtype), integer)
+    positive = lax.bitcast_convert_type(clamped, dtype)
+    inverse = jnp.asarray(1, dtype) / positive
     if dtype == jnp.float32:
-        # In whole mantissas, found * magnitude is a power of 2 that 32 bits do not hold, plus the error of the product.
-        divisor = (magnitude & fraction) | whole
-        for _ in range(2):
-            error = ((found & fraction) | whole) * divisor * jnp.asarray(-2, integer)
-            one = jnp.ones_like(error)
-            found = found + jnp.where(error > divisor, one, jnp.where(error < -divisor, -one, one - one))
-    inverse = lax.bitcast_convert_type(found | (bits ^ (bits & jnp.asarray(jnp.iinfo(integer).max, integer))), dtype)
+        inverse = corrected(inverse, positive)
+    inverse = lax.bitcast_convert_type(lax.bitcast_convert_type(inverse, integer) | (bits ^ magnitude), dtype)
     return jnp.where(scale == scale, inverse, scale)
+
+
+def corrected(reciprocal: jax.Array, scale: jax.Array) -> jax.Array:
+    """`1 / scale` rounded correctly, from a reciprocal within two units in the last place; normal positive float32."""
+    found, divisor = (lax.bitcast_convert_type(number, jnp.int32) for number in (reciprocal, scale))
+    whole = jnp.asarray(1 << jnp.finfo(jnp.float32).nmant, jnp.int32)
+    fraction = whole - jnp.asarray(1, jnp.int32)
+    # In whole mantissas, found * divisor is a power of 2 that 32 bits do not hold, plus the error of the product.
+    divisor = (divisor & fraction) | whole
+    for _ in range(2):
+        error = ((found & fraction) | whole) * divisor * jnp.asarray(-2, jnp.int32)
+        one = jnp.ones_like(error)
+        found = found + jnp.where(error > divisor, one, jnp.where(error < -divisor, -one, one - one))
+    return lax.bitcast_convert_type(found, jnp.float32)
 
 
 def in_buckets(x: jax.Array, scale: jax.Array) -> jax.Array:

@@ -42,8 +42,9 @@ def scale_of(maximum: np.ndarray, scaling: Scaling) -> np.ndarray:
 def inverse_of(scale: np.ndarray) -> np.ndarray:
     """`1 / scale` rounded to nearest, of the nearest scale whose reciprocal is a normal number; NaN for NaN."""
     kind = np.finfo(scale.dtype)
-    magnitude = np.clip(np.abs(scale).astype(np.float64), float(kind.tiny), float(1 / kind.tiny))
-    return np.copysign(1 / magnitude, scale).astype(scale.dtype)
+    with np.errstate(invalid="ignore"):  # NaN with the bit that signals
+        magnitude = np.clip(np.abs(scale).astype(np.float64), float(kind.tiny), float(1 / kind.tiny))
+        return np.copysign(1 / magnitude, scale).astype(scale.dtype)
 
 
 def expanded(scale: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -52,12 +53,19 @@ def expanded(scale: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(np.repeat(scale, repeats, axis=-1), shape)
 
 
+def product(a: np.ndarray, b: np.ndarray, flush: bool) -> np.ndarray:
+    """`a * b`, rounded; to flush is to ask whether the exact product is subnormal, which may be rounded to a normal."""
+    with np.errstate(all="ignore"):
+        if not flush:
+            return a * b
+        a, b = oracle.flushed(a), oracle.flushed(b)
+        return oracle.flushed(a.astype(np.float64) * b.astype(np.float64)).astype(a.dtype)
+
+
 def in_buckets(x: np.ndarray, scale: np.ndarray, flush: bool = False) -> np.ndarray:
     """The product with the reciprocal, rounded."""
     x = wide(x)
-    inverse = inverse_of(expanded(scale.astype(x.dtype), x.shape))
-    with np.errstate(all="ignore"):
-        return oracle.flushed(oracle.flushed(x) * inverse) if flush else x * inverse
+    return product(x, inverse_of(expanded(scale.astype(x.dtype), x.shape)), flush)
 
 
 def quantize_by_scale(
@@ -69,9 +77,8 @@ def quantize_by_scale(
     y = oracle.quantize(y, noise, dataclasses.replace(spec, noise_dtype=None))
     if spec.integer_dtype is not None:
         return y
-    scale = expanded(scale.astype(y.dtype), y.shape)
+    y = product(y, expanded(scale.astype(y.dtype), y.shape), flush)
     with np.errstate(all="ignore"):
-        y = oracle.flushed(oracle.flushed(y) * oracle.flushed(scale)) if flush else y * scale
         return y.astype(x.dtype)
 
 

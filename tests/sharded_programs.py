@@ -20,7 +20,7 @@ from jax.experimental import mesh_utils, topologies
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from intnumerics import IntNumerics, quantize, quantize_to_int
+from intnumerics import IntNumerics, quantize, quantize_tensor, quantize_to_int
 from intnumerics.stochastic_rounding import PhiloxUniform
 
 COLLECTIVE = re.compile(
@@ -43,7 +43,8 @@ class Case:
     """A program on a sharded array of bfloat16."""
 
     devices: str  # a key of `DEVICES`
-    what: Literal["forward", "forward to int8", "backward", "both"]  # the backward is given what the forward kept
+    # The backward is given what the forward kept; "scales" is `quantize_tensor` with one scale for each row.
+    what: Literal["forward", "forward to int8", "scales", "backward", "both"]
     implementation: str | None = None
     axes: AxisType = AxisType.Auto  # of the mesh
     spec: P = BOTH_AXES  # how x is sharded
@@ -65,13 +66,17 @@ def cases(platform: str) -> Iterator[Case]:
         yield Case(many, "forward", implementation, axes, noise=False)
         for what in ("forward", "backward", "both"):
             yield Case(many, what, implementation, axes)
+        yield Case(many, "scales", implementation, axes)
         for spec in OTHERS:
             yield Case(many, "both", implementation, axes, spec)
         for kind in (AxisType.Auto,) if platform == "cuda" else (AxisType.Auto, explicit):
             yield Case(most, "forward to int8", implementation, kind, P(("rows", "lanes")), shape=LARGE)
             yield Case(most, "both", implementation, kind, P("rows", None, "lanes"), shape=LARGE)
+    yield Case(most, "scales", None, axes, P("rows", None, "lanes"))  # which shares rows between devices
     if platform == "cuda":
-        yield from (Case(many, "both", implementation, explicit) for implementation in chosen)
+        yield from (
+            Case(many, what, implementation, explicit) for implementation in chosen for what in ("both", "scales")
+        )
         return
     yield from (Case(many, what, "pallas", explicit) for what in ("forward", "backward"))
     yield from (Case(many, "both", noise=noise) for noise in (False, True))
@@ -98,8 +103,10 @@ def compile_case(case: Case) -> Any:
     x = jax.ShapeDtypeStruct(case.shape, jnp.bfloat16, sharding=NamedSharding(devices, case.spec))
     words = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=NamedSharding(devices, P()))
 
-    def forward(x: jax.Array, words: jax.Array) -> jax.Array:
+    def forward(x: jax.Array, words: jax.Array) -> Any:
         key = jax.random.wrap_key_data(words, impl="threefry2x32") if case.noise else None
+        if case.what == "scales":
+            return quantize_tensor(x, numerics, key=key, implementation=case.implementation)
         function = quantize_to_int if case.what.endswith("int8") else quantize
         return function(x, numerics, key=key, implementation=case.implementation)
 
@@ -114,7 +121,7 @@ def compile_case(case: Case) -> Any:
         return jax.jit(function).trace(*avals).lower().compile()
 
     with jax.set_mesh(devices):
-        if case.what.startswith("forward"):
+        if case.what.startswith("forward") or case.what == "scales":
             return build(forward, x, words)
         if case.what == "both":
             return build(both, x, words, x)
@@ -133,6 +140,8 @@ def measure(case: Case) -> dict[str, Any]:
         return row | {"error": str(error).splitlines()[0]}
     given, memory = NamedSharding(mesh(case.devices, case.axes), case.spec), compiled.memory_analysis()
     results = jax.tree.leaves(compiled.output_shardings)
+    if case.what == "scales":
+        results = results[:1]  # without the scales, which have one element for each row
     return row | {
         "collectives": sorted(set(COLLECTIVE.findall(compiled.as_text()))),
         "as_given": all(result.is_equivalent_to(given, len(case.shape)) for result in results),

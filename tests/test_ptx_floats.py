@@ -172,6 +172,15 @@ def test_div_rounds_the_quotient(mode: str) -> None:
         hold(body, run(body, [a, b], [32, 32], 32), want, [a, b], "f32")
 
 
+def test_rcp_of_float64_rounds_the_reciprocal() -> None:
+    """9.7.3.13 rcp: "rcp.rnd.f64 // IEEE 754 compliant rounding"."""
+    form = FORMATS["f64"]
+    [a], one = pairs(form.values()), int(np.float64(1).view(np.uint64))
+    want = [arithmetic(form, "div", "rn", False, False, one, int(x)) for x in a]
+    body = "rcp.rn.f64 %o, %a;"
+    hold(body, run(body, [a], [64], 64), want, [a], "f64")
+
+
 @pytest.mark.parametrize("kind", ["f32", "f64"])
 def test_copysign_takes_the_sign_of_its_first_operand(kind: str) -> None:
     """9.7.3.2 copysign: "Copy sign bit of a into value of b, and return the result as d"."""

@@ -43,6 +43,7 @@ JUDGED = [
     r"fma\.rn(\.ftz)?(\.sat)?\.f16(x2)?",
     r"fma\.rn\.bf16(x2)?",
     r"div\.r[nzmp](\.ftz)?\.f32",
+    r"rcp\.rn\.f64",
     r"copysign\.f(32|64)",
     # test_ptx_comparisons.py
     r"(min|max)(\.ftz)?(\.NaN)?\.(f32|f16|f16x2)",

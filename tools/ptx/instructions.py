@@ -103,6 +103,7 @@ for kind, (name, sources) in itertools.product(FLOATS, (("add", 2), ("sub", 2), 
             define(f"{name}{mode}{text}", kind, sources, floats.arithmetic(name, kind, MODES[mode], *chosen))
 for mode, (ftz, *ftz_) in itertools.product((".rn", ".rz", ".rm", ".rp"), flags(".ftz")):
     define(f"div{mode}{ftz}", F32, 2, floats.arithmetic("div", F32, MODES[mode], *ftz_))
+define("rcp.rn", F64, 1, lambda a: floats.rounded(1 / a, F64))
 for kind in (F32, F64):
     define("copysign", kind, 2, lambda a, b: np.copysign(b, a))  # the sign is that of the first
 for kind in FLOATS:
