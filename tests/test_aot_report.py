@@ -139,6 +139,40 @@ def test_a_loop_that_draws_counts_for_each_number_it_draws(tmp_path: pathlib.Pat
     assert tpu.drawn(tmp_path, "rng-bit-generator") == 4 / 2
 
 
+CODE = """.text.kernel:
+        /*0000*/                   LDC R1, c[0x0][0x28] ;
+.L_x_0:
+        /*0010*/                   FFMA R2, R2, 2.3283064365386962891e-10, R3 ;
+        /*0020*/                   FFMA R2, R2, R4, R3 ;
+        /*0030*/               @P0 BRA `(.L_x_0) ;
+        /*0040*/               @P1 BRA `(.L_x_1) ;
+        /*0050*/                   FADD R2, R2, R3 ;
+.L_x_1:
+        /*0060*/                   EXIT ;
+.L_x_2:
+        /*0070*/                   BRA `(.L_x_2);
+""".splitlines()
+
+
+def test_the_instructions_of_a_loop_count_once_per_turn() -> None:
+    times = dict(zip(CODE, cuda.executions(CODE, [7]), strict=True))
+    assert [times[line] for line in CODE if "R2, R2" in line] == [7, 7, 1]
+    with pytest.raises(ValueError, match="1 loops in machine code, and 2 in the program"):
+        cuda.executions(CODE, [7, 7])
+
+
+def test_a_product_with_a_constant_is_not_one_of_two_numbers() -> None:
+    assert [line for line in CODE if cuda.MERGED.search(line)] == [CODE[4]]
+
+
+def test_the_turns_of_loops_are_found_in_functions_too() -> None:
+    def twice(x: jax.Array) -> jax.Array:
+        inner = jax.jit(lambda x: jax.lax.fori_loop(0, 3, lambda _, x: x + x, x))
+        return jax.lax.scan(lambda x, _: (x * x, None), inner(x), length=5)[0]
+
+    assert cuda.turns(jax.make_jaxpr(twice)(1.0).jaxpr) == [3, 5]
+
+
 def test_a_program_that_the_compiler_cut_up_is_not_counted(tmp_path: pathlib.Path) -> None:
     for part in range(2):
         (tmp_path / f"{part}-fusion.1-66-schedule-analysis_final_bundles.txt").write_text("total scheduled bundles: 9")
@@ -172,9 +206,13 @@ def test_all_cases_are_stored_and_no_others(platform: str) -> None:
 @pytest.mark.parametrize("platform", reports())
 def test_every_kernel_that_is_stored_is_compiled_for_a_chip_by_the_tests(platform: str) -> None:
     kernels = [case for case in cases(platform) if case.is_kernel]
-    left_out = {case.name.partition(": ")[2] for case in kernels if not case.tested_on()}
+    left_out = {case.name.partition(": ")[2] for case in kernels if not (case.tested_on() or case.slices)}
     gpu = {"quantize float16, floor + 0.5", "quantize float16 with noise array"}
     assert left_out == (set() if platform == "tpu" else gpu)
+    scaled = [case for case in kernels if case.slices]
+    for chosen in (lambda case: (case.noise, case.slices), lambda case: (case.noise, case.dtype, case.to)):
+        of_all, of_tested = ({chosen(case) for case in of} for of in (scaled, [c for c in scaled if c.tested_on()]))
+        assert of_all - of_tested <= {("Philox", 1024), ("Philox", 8192), ("", "float32", "int8"), ("", "bfloat16", "")}
 
 
 def test_both_compilers_of_pallas_for_cuda_are_given_the_same_cases() -> None:

@@ -1,10 +1,13 @@
 """Shuffles, votes and barriers of the threads of a warp in `tools.ptx` (PTX ISA, 9.7.9.6, 9.7.13.2, 9.7.13.9)."""
 
+import functools
+import operator
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from ptx_launch import line_of, module, names
+from ptx_manual import signed
 from test_ptx_control import DECLARED, STORE, THREAD, threads
 
 from tools import ptx
@@ -67,6 +70,35 @@ def test_votes(mode: str, formula: Callable[..., bool]) -> None:
             body += "\tselp.b32 %o, 1, 0, %q;"
             want = formula([(t < limit) != bool(negated) for t in range(32)])
             np.testing.assert_array_equal(threads(body, 32), [want] * 32, f"{limit} {negated}")
+
+
+@pytest.mark.parametrize("kind", ["u32", "s32", "b32"])
+def test_redux_gives_all_members_the_result_of_all(kind: str) -> None:
+    # 9.7.13.11 redux.sync: "performs a reduction operation .op on the 32 bit source register src across all non-exited
+    # threads in the membermask. The result of the reduction operation is written to the 32 bit destination register
+    # dst"; ".add, .min, .max: arithmetic", for .u32 and .s32; ".and, .or, .xor: bitwise" for .b32.
+    formulas = {
+        "arithmetic": {"add": lambda v: sum(v) % 2**32, "min": min, "max": max},
+        "bits": {
+            "and": lambda v: functools.reduce(operator.and_, v),
+            "or": lambda v: functools.reduce(operator.or_, v),
+            "xor": lambda v: functools.reduce(operator.xor, v),
+        },
+    }
+    values = [(t * 0x9E3779B1 + 0x7F000000) % 2**32 for t in range(64)]
+    for operation, formula in formulas["bits" if kind == "b32" else "arithmetic"].items():
+        body = f"""
+    mad.lo.s32 %a, %t, 0x9E3779B1, 0x7F000000;
+    mov.b32 %o, %a;
+    and.b32 %i, %t, 31;
+    setp.ge.u32 %p, %i, 20;
+    @%p bra $REST;
+    redux.sync.{operation}.{kind} %o, %a, 0xfffff;
+$REST:"""
+        as_numbers = [signed(v, 32) if kind == "s32" else v for v in values]
+        found = [formula(as_numbers[warp : warp + 20]) % 2**32 for warp in (0, 32)]
+        want = [v if t % 32 >= 20 else found[t // 32] for t, v in enumerate(values)]
+        np.testing.assert_array_equal(threads(body, 64), want, operation)
 
 
 def test_a_ballot_has_a_bit_for_each_lane() -> None:

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from bench import baselines
-from intnumerics.kernels import TABLE, Draw, QuantSpec, packed_shape
+from intnumerics.kernels import TABLE, Draw, Implementation, QuantSpec, Scaling, packed_shape
 
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
+TO_127 = Scaling(127.0, fits=True)
 HALVES = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
 FLOOR = "floor + 0.5"
 GENERATORS: dict[str, Any] = {"Philox": "philox", "hardware noise": "hardware", "JaxUniform": "threefry_23_bits"}
@@ -41,11 +42,13 @@ class Case:
     batch: int = 0  # how many axes are of examples that have a seed each
     whole: tuple[int, ...] = ()  # the shape of the array that x is a part of, if it is
     chain: bool = False  # whether gelu comes before
+    slices: int = 0  # how many elements share a scale, if x is quantized by their largest magnitude
 
     @property
     def name(self) -> str:
         beside = " and ".join(filter(None, (self.noise, "mask" * self.mask)))
-        what = f"quantize {self.dtype}" + f" -> {self.to}" * bool(self.to) + f" with {beside}" * bool(beside)
+        what = f"quantize {self.dtype}" + f" -> {self.to}" * bool(self.to) + " by absmax" * bool(self.slices)
+        what += f" with {beside}" * bool(beside)
         what = f"clip gradient from {self.backward}, {self.dtype}" if self.backward else what
         return f"{self.who}: {'chain of gelu and ' * self.chain}{what}" + f", {self.note}" * bool(self.note)
 
@@ -66,14 +69,17 @@ class Case:
     def function(self) -> Callable[..., Any]:
         if self.who == "formula":
             return baselines.backward if self.backward else self._formula
-        platform = "cuda" if self.chips == H100 else "tpu"
-        [row] = [row for row in TABLE if (row.name, row.platform) == (self.who, platform)]
+        row = _row(self.who, "cuda" if self.chips == H100 else "tpu")
         spec = self.spec
         if self.backward == "mask":
             return row.operation("clip_gradient_from_mask")
         if self.backward:
             clip: Any = row.operation("clip_gradient_from_x")
             return lambda g, x: clip(g, x, spec)
+        if self.slices:
+            by_absmax: Any = row.operation("quantize_by_absmax")
+            block = self.slices if self.slices < self.shape[-1] else None
+            return lambda x, noise=None: by_absmax(x, noise, spec, TO_127, block)
         quantize: Any = row.operation("quantize")
         before = (lambda x: jax.nn.gelu(x) * 16) if self.chain else (lambda x: x)
         return lambda x, noise=None: quantize(before(x), noise, spec)
@@ -126,12 +132,21 @@ class Case:
             return self.chips if draws and self.dtype != "float16" else ()
         if self.who == "xla":
             return BOTH_KINDS if self.dtype == "bfloat16" and (draws or self.mask or self.backward == "mask") else ()
+        if self.chips == H100 and self.slices:
+            shapes = (4096, 1000, 65536, 128) if self.noise else (self.slices,)
+            to_int8 = (self.dtype, self.to) == ("bfloat16", "int8") and self.slices in shapes
+            return self.chips if to_int8 or (self.noise and self.slices == 4096) else ()
         if self.chips == H100:
             return () if self.dtype == "float16" and (self.note or self.noise == "noise array") else self.chips
         if self.dtype == "float16" or (self.note and self.note not in (FLOOR, "a part")):
             return BOTH_KINDS[len(self.note) % 2 :][:1]
         on_all = self.dtype == "bfloat16" and (self.to if not self.mask else self.noise == "")
         return self.chips if on_all else BOTH_KINDS
+
+
+def _row(who: str, platform: str) -> Implementation:
+    [row] = [row for row in TABLE if (row.name, row.platform) == (who, platform)]
+    return row
 
 
 def cases(platform: str) -> Iterator[Case]:
@@ -174,6 +189,18 @@ def _gpu_kernels(who: str) -> Iterator[Case]:
     yield make(to="int32", noise="Philox")
     yield make(noise="Philox", shape=(64, SIZE // 64), batch=1, note="64 seeds")
     yield large(noise="Philox", note="2**31 + 5")
+    if _row(who, "cuda").operation("quantize_by_absmax") is not None:
+        yield from _by_absmax(who)
+
+
+def _by_absmax(who: str) -> Iterator[Case]:
+    """A scale for each row, or each block of 128 elements; rows of 65,536 elements are read twice."""
+    for dtype, to in (("bfloat16", "int8"), ("float32", "int8"), ("bfloat16", "")):
+        for noise in ("", "Philox"):
+            make = functools.partial(Case, who, chips=H100, dtype=dtype, to=to, noise=noise)
+            for features in (1024, 4096, 8192, 1000, 65536):
+                yield make(shape=(SIZE // features, features), slices=features, note=f"rows of {features}")
+            yield make(shape=(SIZE // 4096, 4096), slices=128, note="blocks of 128")
 
 
 def _gpu_philox(make: Callable[..., Case]) -> Iterator[Case]:

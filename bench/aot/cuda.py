@@ -1,7 +1,7 @@
 """H100: XLA, Triton or Mosaic writes PTX, `ptxas` makes machine code of it, and `nvdisasm` lists that.
 
 The instructions of a kernel are those of one thread, times the threads that are launched, divided by the elements.
-There are no loops in them, and both ways of a branch count. `h100.txtpb` describes an H100 SXM to XLA.
+Those of a loop count once per turn, and both ways of a branch count. `h100.txtpb` describes an H100 SXM to XLA.
 """
 
 import collections
@@ -17,12 +17,15 @@ from typing import Any
 
 import jax
 from jax.experimental import topologies
+from jax.extend.core import jaxprs_in_params
 
 from bench.aot import mosaic
 from bench.aot.cases import Case
 from bench.aot.traffic import traffic
 
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
+LABEL, JUMP = re.compile(r"^(\.L_x_\d+):"), re.compile(r"\bBRA\b.*`\((\.L_x_\d+)\)")
+MERGED = re.compile(r"\bFFMA\b(?!.*\d\.\d)")  # a product and a sum of numbers that are not constants
 ENTRY = re.compile(r"\.entry (\w+)")
 LAUNCH = re.compile(r"(\S+) grid: \[([\d, ]+)\] threads: \[([\d, ]+)\]")  # in what XLA dumps of its thunks
 MEMORY = re.compile(r"(?:LD|ST)[GS]?\.")  # not of constants; without a letter the space is found as the kernel runs
@@ -65,17 +68,53 @@ def kernels_in(compiled: Any, case: Case, dump: pathlib.Path) -> Iterator[dict[s
         cubin, block = str(ptx.with_suffix(".cubin")), re.search(r"\.(?:req|max)ntid (\d+)", text)
         log = run("ptxas", "-arch=sm_90a", "-v", "-O3", str(ptx), "-o", cubin).stderr
         listing = run("nvdisasm", "-c", cubin).stdout.splitlines()
-        found = [m.group(1) for m in map(INSTRUCTION.match, listing) if m]
-        code = [name for name in found if name not in ("NOP", "BRA")]
+        is_of_xla = entry[1] in threads and "intnumerics" not in entry[1]
+        executed = executions(listing, [] if is_of_xla else turns(jax.make_jaxpr(case.function)(*case.avals).jaxpr))
+        found = [(m.group(1), times) for m, times in zip(map(INSTRUCTION.match, listing), executed, strict=True) if m]
+        found = [(name, times) for name, times in found if name not in ("NOP", "BRA")]
+        code = [name for name, _ in found]
         yield {
-            "is_of_xla": entry[1] in threads and "intnumerics" not in entry[1],
-            "instructions": len(code),
-            "alu": sum(not NOT_ALU.match(name) for name in code),
+            "is_of_xla": is_of_xla,
+            "instructions": sum(times for _, times in found),
+            "alu": sum(times for name, times in found if not NOT_ALU.match(name)),
+            "merged": sum(bool(MERGED.search(line)) for line in listing),
             "threads": threads[entry[1]] if entry[1] in threads else jax_triton_blocks(case) * int(block[1]),
             "registers": int(re.search(r"Used (\d+) registers", log).group(1)),
             "spill_bytes": sum(map(int, re.findall(r"(\d+) bytes spill", log))),
             "memory": dict(collections.Counter(filter(MEMORY.match, code))),
         }
+
+
+def turns(jaxpr: Any) -> list[int]:
+    """How many turns the loops in a program take, in the order in which they stand."""
+    found = list[int]()
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            found.append(equation.params["length"])
+        for inner in jaxprs_in_params(equation.params):
+            found += turns(inner)
+    return found
+
+
+def executions(listing: list[str], lengths: list[int]) -> list[int]:
+    """How often each line of machine code is executed; the loops in it take so many turns, in this order.
+
+    Raises:
+        ValueError: The machine code has another number of loops than the program.
+    """
+    times, labels, loops = [1] * len(listing), dict[str, int](), list[tuple[int, int]]()
+    for i, line in enumerate(listing):
+        if label := LABEL.match(line):
+            labels[label[1]] = i
+        elif (jump := JUMP.search(line)) and any(map(INSTRUCTION.match, listing[labels.get(jump[1], i) : i])):
+            loops.append((labels[jump[1]], i))
+    if not lengths:
+        return times
+    if len(loops) != len(lengths):
+        raise ValueError(f"{len(loops)} loops in machine code, and {len(lengths)} in the program")
+    for (start, end), length in zip(sorted(loops), lengths, strict=True):
+        times[start : end + 1] = [length] * (end + 1 - start)
+    return times
 
 
 def jax_triton_blocks(case: Case) -> int:
@@ -97,6 +136,7 @@ def measure(case: Case, chip: str, dump: pathlib.Path) -> dict[str, Any]:
         "kernels_of_xla": sum(k["is_of_xla"] for k in kernels),
         "registers": max(k["registers"] for k in kernels),
         "spill_bytes": sum(k["spill_bytes"] for k in kernels),
+        "merged": sum(k["merged"] for k in kernels),
         "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
         "memory": dict(sorted(sum((collections.Counter(k["memory"]) for k in kernels), collections.Counter()).items())),
     }

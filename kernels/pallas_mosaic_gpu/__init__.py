@@ -13,3 +13,4 @@ if jax.__version_info__ < (0, 11) and importlib.util.find_spec("absl") is None:
 from .operations import clip_gradient_from_mask as clip_gradient_from_mask
 from .operations import clip_gradient_from_x as clip_gradient_from_x
 from .operations import quantize as quantize
+from .rows import quantize_by_absmax as quantize_by_absmax

@@ -4,11 +4,16 @@ The formula differs from that of `elementwise.py` because this compiler has othe
 `min` and `max` that propagate NaN, and does pairs of 16-bit floats at once; but it has no floor.
 """
 
+import dataclasses
+import functools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .. import scaling
 from ..elementwise import SIGNED_WHOLE, SIGNED_WHOLE_BITS
 from ..spec import QuantSpec
 from .tiles import Tile
@@ -34,6 +39,63 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.A
     elif spec.rounding == "floor_plus_half":
         wide = floor(wide) + 0.5
     return wide.astype(x.dtype)
+
+
+def quantize_by_scale(
+    x: jax.Array, scale: jax.Array, inverse: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.Array
+) -> jax.Array:
+    """`quantize` of the product of x and `inverse`, in the units of `scale` if the result is not an integer.
+
+    The noise is added to a product that is rounded: a step between the two keeps the compiler from making one operation
+    of both. It is the clip if the noise is drawn. Such noise is between -1/2 and 1/2 by at least 2**-17, so if the sum
+    of the bound and the noise is exact, the result is that of a clip of the sum.
+    """
+    y = x.astype(jnp.float32) * inverse
+    if noise is not None:
+        bound = spec.bound_in(y.dtype)
+        if spec.draw is not None and spec.clip and spec.rounding is not None and bound < 128:
+            y, spec = jnp.minimum(jnp.maximum(y, -bound), bound), dataclasses.replace(spec, clip=False)
+        elif spec.clip:
+            y = jnp.maximum(y, jnp.float32(-3e38))
+        else:
+            y = scaling.pinned(y)
+    y = quantize(y, noise, spec, zero)
+    return y if spec.integer_dtype is not None else (y * scale).astype(x.dtype)
+
+
+def lifted(x: jax.Array) -> jax.Array:
+    """Unsigned integers in the order of the magnitudes of finite numbers, and lower for NaN and infinities.
+
+    The sum wraps around for what is not finite. The compiler needs one operation for the two steps on 32 bits, and one
+    for each step on two times 16 bits.
+    """
+    return _magnitude(lax.bitcast_convert_type(x, _unsigned(x.dtype))) + _lift(x.dtype)
+
+
+def highest(values: Sequence[jax.Array]) -> jax.Array:
+    """The maximum of some arrays."""
+    return functools.reduce(jnp.maximum, values)
+
+
+def largest_finite(lifts: jax.Array, dtype: np.dtype) -> jax.Array:
+    """The largest magnitude of finite numbers of a dtype along all axes but that of rows, from `lifted`; 0 if none."""
+    top, lift = jnp.max(jnp.max(lifts, axis=-1).astype(jnp.uint32), axis=-1), _lift(dtype).astype(jnp.uint32)
+    magnitude = (jnp.maximum(top, lift) - lift) >> jnp.uint32(1 if dtype.itemsize == 4 else 0)
+    return lax.bitcast_convert_type(magnitude.astype(_unsigned(dtype)), dtype).astype(jnp.float32)
+
+
+def _magnitude(bits: jax.Array) -> jax.Array:
+    """The bits of a float without its sign; of 32 bits shifted."""
+    return bits + bits if bits.dtype.itemsize == 4 else bits & jnp.uint16(0x7FFF)
+
+
+def _lift(dtype: np.dtype) -> jax.Array:
+    """What wraps around to 0 if it is added to the `_magnitude` of infinity."""
+    return jnp.zeros((), _unsigned(dtype)) - _magnitude(jnp.asarray(np.asarray(np.inf, dtype).view(_unsigned(dtype))))
+
+
+def _unsigned(dtype: np.dtype) -> np.dtype:
+    return np.dtype(f"uint{8 * dtype.itemsize}")
 
 
 def _to_integers(y: jax.Array, dtype: np.dtype, spec: QuantSpec) -> jax.Array:

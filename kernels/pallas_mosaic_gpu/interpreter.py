@@ -24,22 +24,46 @@ class Ref:
         return self
 
     def __getitem__(self, index: Any) -> Any:
-        if hasattr(index, "size") and hasattr(index, "start"):  # a slice, as `pl.ds` makes it
-            return Part(self, index.start, index.size)
+        if isinstance(index, tuple) or (hasattr(index, "size") and hasattr(index, "start")):
+            return Part(self, index if isinstance(index, tuple) else (index,))
         return lax.dynamic_index_in_dim(self.value, index, keepdims=False)
+
+    def __setitem__(self, index: jax.Array, value: jax.Array) -> None:
+        self.value = lax.dynamic_update_index_in_dim(self.value, value, index, 0)
 
 
 class Part:
-    """Consecutive elements of an array."""
+    """The elements of an array at slices, as `pl.ds` makes them, or numbers, along its first axes."""
 
-    def __init__(self, ref: Ref, start: jax.Array, size: int) -> None:
-        self.ref, self.start, self.size = ref, start, size
+    def __init__(self, ref: Ref, index: tuple[Any, ...]) -> None:
+        self.ref = ref
+        starts = [one.start if hasattr(one, "start") else one for one in index]
+        [dtype] = {start.dtype for start in starts if isinstance(start, jax.Array)} or {jnp.dtype(jnp.int32)}
+        rest = ref.value.shape[len(index) :]
+        self.starts = [jnp.asarray(start, dtype) for start in (*starts, *(0 for _ in rest))]
+        self.sizes = (*(getattr(one, "size", 1) if hasattr(one, "start") else 1 for one in index), *rest)
+        self.shape = (*(one.size for one in index if hasattr(one, "start")), *rest)
 
     def __getitem__(self, _: Any) -> jax.Array:
-        return lax.dynamic_slice_in_dim(self.ref.value, self.start, self.size)
+        return lax.dynamic_slice(self.ref.value, self.starts, self.sizes).reshape(self.shape)
 
     def __setitem__(self, _: Any, value: jax.Array) -> None:
-        self.ref.value = lax.dynamic_update_slice_in_dim(self.ref.value, value, self.start, 0)
+        self.ref.value = lax.dynamic_update_slice(self.ref.value, value.reshape(self.sizes), self.starts)
+
+
+def loop(count: int, body: Callable[[jax.Array, Any], Any], carry: Any, refs: Sequence[Ref]) -> Any:
+    """`lax.fori_loop` over a body that writes to some references."""
+
+    def turn(i: jax.Array, state: Any) -> Any:
+        carry, values = state
+        for ref, value in zip(refs, values, strict=True):
+            ref.value = value
+        return body(i, carry), [ref.value for ref in refs]
+
+    carry, values = lax.fori_loop(0, count, turn, (carry, [ref.value for ref in refs]))
+    for ref, value in zip(refs, values, strict=True):
+        ref.value = value
+    return carry
 
 
 def run(

@@ -6,7 +6,7 @@ Mosaic GPU has no masked loads and stores, so a kernel handles whole blocks only
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,8 @@ ROWS = ELEMENTS.reduce((1,))  # one number per thread
 # False, True for `interpreter.py`, or `plgpu.InterpretGPUParams()` for Mosaic GPU's own interpreter, which finds races.
 # The latter has ordered side effects, so it works in direct calls of these kernels, and not through `quantize`.
 Interpret = Any
+Part = TypeVar("Part")
+Value = TypeVar("Value")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Tile:
         part = ref.at[pl.ds(_eights(self.origin), TILE)]
         if self.interpret:  # no interpreter has reshaped references
             return self._in_layout(part[...].reshape(THREADS, PER_THREAD), ELEMENTS)
-        return _load(part.reshape(THREADS, PER_THREAD), ELEMENTS)
+        return load(part.reshape(THREADS, PER_THREAD), ELEMENTS)
 
     def store(self, ref: Any, value: jax.Array) -> None:
         """Writes the elements of `ref`."""
@@ -56,12 +58,12 @@ class Tile:
         if self.interpret:
             part[...] = value.reshape(TILE)
         else:
-            _store(part.reshape(THREADS, PER_THREAD), value)
+            store(part.reshape(THREADS, PER_THREAD), value)
 
     def load_bytes(self, ref: Any) -> jax.Array:
         """The bytes of a packed mask, one per thread."""
         part = ref.at[pl.ds(self.origin, THREADS)]
-        return self._in_layout(part[...], ROWS) if self.interpret else _load(part, ROWS)
+        return self._in_layout(part[...], ROWS) if self.interpret else load(part, ROWS)
 
     def store_bytes(self, ref: Any, value: jax.Array) -> None:
         """Writes the bytes of a packed mask."""
@@ -69,12 +71,17 @@ class Tile:
         if self.interpret:
             part[...] = value
         else:
-            _store(part, value)
+            store(part, value)
 
-    def threads(self, dtype: np.dtype) -> jax.Array:
-        """The number of each thread."""
-        with indices(dtype):
-            return self._in_layout(lax.iota(dtype, THREADS), ROWS)
+    def eights(self, first: jax.Array) -> jax.Array:
+        """The number of each thread's eight elements, if those of the example are counted from `first`."""
+        with indices(first.dtype):
+            return first + self.index.astype(first.dtype) + self._in_layout(lax.iota(first.dtype, THREADS), ROWS)
+
+    @property
+    def index_dtype(self) -> np.dtype:
+        """The dtype that the numbers of all eights fit."""
+        return self.index.dtype
 
     def columns(self) -> jax.Array:
         """Each element's place among the eight of its thread, int32."""
@@ -98,35 +105,47 @@ class Program:
 
     def each(self, ref: Any) -> Iterator[tuple[Tile, jax.Array]]:
         """Each tile, and its elements of `ref`, which are loaded before the tile that precedes it is handled."""
-        ahead = [self.tiles[0].load(ref)]
-        for tile, after in zip(self.tiles, (*self.tiles[1:], None), strict=True):
-            values = ahead.pop()
-            if after is not None:
-                ahead.append(after.load(ref))
-            yield tile, values
+        return ahead(lambda tile: tile.load(ref), self.tiles)
 
     def unknown_zero(self) -> jax.Array:
-        """A float that rounds to 0, and that the compiler does not know: it replaces NaN before the cast to integers.
-
-        With a constant 0, the compiler would select between bytes after the cast, which takes one more instruction.
-        The number of a program, read as the bits of a float, is far below 1/2 for every array that fits in memory.
-        """
-        return lax.bitcast_convert_type(self.i, jnp.float32)
+        """See the function of this name."""
+        return unknown_zero(self.i)
 
 
-def _load(ref: Any, layout: Any) -> jax.Array:
+def ahead(read: Callable[[Part], Value], parts: Sequence[Part]) -> Iterator[tuple[Part, Value]]:
+    """Each part and what is read of it, which is read before the part that precedes it is handled."""
+    values = [read(parts[0])]
+    for part, after in zip(parts, (*parts[1:], None), strict=True):
+        value = values.pop()
+        if after is not None:
+            values.append(read(after))
+        yield part, value
+
+
+def unknown_zero(i: jax.Array) -> jax.Array:
+    """A float that rounds to 0, and that the compiler does not know: it replaces NaN before the cast to integers.
+
+    With a constant 0, the compiler would select between bytes after the cast, which takes one more instruction. The
+    number of a program, read as the bits of a float, is far below 1/2 for every array that fits in memory.
+    """
+    return lax.bitcast_convert_type(i, jnp.float32)
+
+
+def load(ref: Any, layout: Any) -> jax.Array:
+    """The elements of a part of global memory, as arrays of this layout."""
     # Mosaic GPU calls a transfer "optimized" if it is one of shared memory without bank conflicts.
     index = ((),) if jax.__version_info__ < (0, 11) else ()  # later JAX warns of an index, and then has none
-    load: Any = plgpu.load
-    return load(ref, *index, layout=layout, optimized=False)
+    take: Any = plgpu.load
+    return take(ref, *index, layout=layout, optimized=False)
 
 
-def _store(ref: Any, value: jax.Array) -> None:
-    store: Any = getattr(plgpu, "store", None)
-    if store is None:
+def store(ref: Any, value: jax.Array) -> None:
+    """Writes the elements of a part of global memory."""
+    put: Any = getattr(plgpu, "store", None)
+    if put is None:
         ref[...] = value
     else:
-        store(ref, value, optimized=False)
+        put(ref, value, optimized=False)
 
 
 Kernel = Callable[..., None]
@@ -160,15 +179,31 @@ def for_each_block(
             tiles = [Tile(index, before + index if examples > 1 else index, interpret) for index in turns]
         kernel(Program(i, example, tuple(tiles)), *refs)
 
+    return launch(body, examples * blocks, inputs, outputs, name, interpret)
+
+
+def launch(
+    body: Kernel,
+    programs: int,
+    inputs: Sequence[jax.Array],
+    outputs: Sequence[Any],
+    name: str,
+    interpret: Interpret,
+    shared: int = 0,
+) -> list[jax.Array]:
+    """Runs `body(i, *refs)` for each of some programs, a warpgroup each; its results are like `outputs`.
+
+    Each program keeps `shared` bytes of shared memory from others, so that fewer run at once on a core.
+    """
     axes = jax.typeof(inputs[0]).manual_axis_type  # inside `shard_map`, results vary along the same axes
     types = [jax.ShapeDtypeStruct(a.shape, a.dtype, manual_axis_type=axes) for a in outputs]
-    grid = (examples * blocks,)
     if interpret is True:
-        return interpreter.run(body, grid, inputs, types)
+        return interpreter.run(body, (programs,), inputs, types)
     run = plgpu.kernel(
-        lambda *refs: body(lax.axis_index("block"), *refs),
+        lambda *refs: body(lax.axis_index("block"), *refs[: len(inputs) + len(types)]),
         out_type=types,
-        grid=grid,
+        scratch_types=[plgpu.SMEM((shared,), jnp.int8)] if shared else [],
+        grid=(programs,),
         grid_names=("block",),
         # Lane semantics compile to the same machine code as Warpgroup semantics, in an eighth of the time.
         compiler_params=plgpu.CompilerParams(

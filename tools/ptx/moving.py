@@ -68,6 +68,15 @@ def transfer(block: Blocks) -> None:
         block.write(element, kind.of(data[:, i]), kind, True)
 
 
+REDUCTIONS = {
+    "add": np.add,
+    "min": np.minimum,
+    "max": np.maximum,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+}
+
 # --- warps -----------------------------------------------------------------------------------------------------------
 
 
@@ -117,6 +126,24 @@ def vote(block: Blocks) -> None:
     block.write(result, found, B32 if mode == "ballot" else PRED)
 
 
+def reduce(block: Blocks) -> None:
+    """`redux.sync`: the members of a warp have one result."""
+    operation, name = block.instruction.opcode.split(".")[2:]
+    result, source, mask = block.operands(3)
+    members(block, mask)
+    numbers, masks = (
+        block.certain(np.broadcast_to(block.read(one, kind), block.active.shape))[block.active]
+        for one, kind in ((source, KINDS[name]), (mask, B32))
+    )
+    _, groups = np.unique(np.stack([block.warps[block.active], masks]), axis=1, return_inverse=True)
+    groups = groups.reshape(-1)
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(groups[order]) > 0))
+    found = np.zeros(block.active.shape, numbers.dtype)
+    found[block.active] = REDUCTIONS[operation].reduceat(numbers[order], starts)[groups]
+    block.write(result, found, KINDS[name])
+
+
 def elect(block: Blocks) -> None:
     """`elect.sync`: which of the members leads is left open by the manual; here it is the lowest."""
     first, mask = block.operands(2)
@@ -156,6 +183,8 @@ for names, handler in {
     ("fence.mbarrier_init.release.cluster",): lambda _: None,  # orders what makes barriers in memory: nothing here does
     ("elect.sync",): elect,
     tuple(f"shfl.sync.{mode}.b32" for mode in ("up", "down", "bfly", "idx")): shuffle,
+    tuple(f"redux.sync.{name}.{kind}" for name in ("add", "min", "max") for kind in ("u32", "s32")): reduce,
+    tuple(f"redux.sync.{name}.b32" for name in ("and", "or", "xor")): reduce,
     ("vote.sync.ballot.b32", *(f"vote.sync.{mode}.pred" for mode in ("all", "any", "uni"))): vote,
     ("bar.sync", "barrier.sync", "barrier.sync.aligned", "barrier.cta.sync", "barrier.cta.sync.aligned"): barrier,
     ("bar.warp.sync",): warp_barrier,
