@@ -22,6 +22,7 @@ RESULTS = (("float32", ""), ("bfloat16", ""), ("bfloat16", "int8"))
 SIZE, ROWS = 1 << 24, (128 * 128, 1024)
 LARGE = (1 << 18, 1024)  # larger than the memory of a TPU's core, where XLA could put a temporary array
 RAGGED = ((1,), (10_000_019,), (3, 50257))
+ROW_FEATURES = (1024, 4096, 8192, 1000)  # elements that share a scale, in the report
 H100, TPUS = ("h100",), ("v4", "v5e", "v5p", "v6e")
 BOTH_KINDS = ("v5e", "v6e")  # without bfloat16 arithmetic, and with it
 
@@ -84,8 +85,11 @@ class Case:
         before = (lambda x: jax.nn.gelu(x) * 16) if self.chain else (lambda x: x)
         return lambda x, noise=None: quantize(before(x), noise, spec)
 
-    def _formula(self, x: jax.Array, words: jax.Array | None = None) -> jax.Array:
-        y = baselines.nearest(x, baselines.uniform(self.noise, words, x.shape) if self.noise else None)
+    def _formula(self, x: jax.Array, words: jax.Array | None = None) -> Any:
+        noise = baselines.uniform(self.noise, words, x.shape) if self.noise else None
+        if self.slices:
+            return baselines.by_rows(x, noise)
+        y = baselines.nearest(x, noise)
         return y.astype(self.to) if self.to else y
 
     @property
@@ -125,6 +129,8 @@ class Case:
         Most formulas are only reported. A kernel is compiled for both kinds of TPU; for one of them if it is a case of
         a shape or of float16; and for the v4 and v5p, whose code is like that of a v5e, with an int8 result or a mask.
         """
+        if self.slices and not self.is_kernel:
+            return ()
         if self.who == "formula":
             return self.chips if self.chips == H100 and self.to and self.noise else ()
         draws = self.noise in GENERATORS
@@ -163,6 +169,7 @@ def cases(platform: str) -> Iterator[Case]:
         yield xla(to="int8", noise="JaxUniform")
         yield xla(to="int8", noise="Philox", chain=True)
         yield from _formulas((SIZE,), H100)
+        yield from _rows_in_xla(SIZE, H100)
 
 
 def _operations(make: Callable[..., Case], dtypes: tuple[str, ...]) -> Iterator[Case]:
@@ -239,6 +246,18 @@ def _tpu() -> Iterator[Case]:
         yield make(to="int8", noise="Philox", note="a part", **part)
     yield from _operations(functools.partial(xla, chips=TPUS), FLOATS[:2])
     yield from _formulas(LARGE, TPUS)
+    yield from _rows_in_xla(LARGE[0] * LARGE[1], TPUS)
+
+
+def _rows_in_xla(size: int, chips: tuple[str, ...]) -> Iterator[Case]:
+    """What the kernels that quantize by the largest magnitude of a row are compared with."""
+    for features in ROW_FEATURES:
+        for who in ("xla", "formula"):
+            of_rows: dict[str, Any] = {"shape": (size // features, features), "slices": features, "to": "int8"}
+            make = functools.partial(Case, who, chips=chips, note=f"rows of {features}", **of_rows)
+            for noise in ("", "Philox") if who == "xla" else ("", *baselines.GENERATORS):
+                if not noise or features == ROW_FEATURES[1]:
+                    yield make(noise=noise)
 
 
 def _formulas(shape: tuple[int, ...], chips: tuple[str, ...]) -> Iterator[Case]:
