@@ -144,6 +144,8 @@ class Case:
             return self.chips if to_int8 or (self.noise and self.slices == 4096) else ()
         if self.chips == H100:
             return () if self.dtype == "float16" and (self.note or self.noise == "noise array") else self.chips
+        if self.slices:
+            return BOTH_KINDS if (self.dtype, self.to) == ("bfloat16", "int8") else ()
         if self.dtype == "float16" or (self.note and self.note not in (FLOOR, "a part")):
             return BOTH_KINDS[len(self.note) % 2 :][:1]
         on_all = self.dtype == "bfloat16" and (self.to if not self.mask else self.noise == "")
@@ -246,7 +248,28 @@ def _tpu() -> Iterator[Case]:
         yield make(to="int8", noise="Philox", note="a part", **part)
     yield from _operations(functools.partial(xla, chips=TPUS), FLOATS[:2])
     yield from _formulas(LARGE, TPUS)
+    yield from _tpu_by_absmax()
     yield from _rows_in_xla(LARGE[0] * LARGE[1], TPUS)
+
+
+def _tpu_by_absmax() -> Iterator[Case]:
+    """A scale for each row, or each block of a row."""
+
+    def make(slices: int, columns: int = 0, **fields: Any) -> Case:
+        columns, note = columns or slices, f"blocks of {slices}" if columns else f"rows of {slices}"
+        shape = (SIZE // columns, columns)
+        return Case("pallas", chips=TPUS, shape=shape, slices=slices, note=note, **fields)
+
+    for dtype, to in (("bfloat16", "int8"), ("float32", "int8"), ("bfloat16", "")):
+        kind: dict[str, Any] = {"dtype": dtype, "to": to}
+        for features in (1024, 4096, 8192, 1000):
+            yield make(features, **kind)
+        yield make(128, 4096, **kind)
+        for features in (4096, 1000):
+            yield make(features, noise="Philox", **kind)
+        yield make(128, 4096, noise="Philox", **kind)
+    yield make(4096, to="int8", noise="hardware noise")
+    yield make(32, 4096, to="int8")
 
 
 def _rows_in_xla(size: int, chips: tuple[str, ...]) -> Iterator[Case]:
