@@ -91,13 +91,16 @@ def rows_table() -> str:
             stored = (counts().get((f"{pattern.format(ROWS)}, rows of {n}", name)) for n in ROW_FEATURES)
             found = {n: row for n, row in zip(ROW_FEATURES, stored, strict=True) if row}
             right = {n: row for n, row in found.items() if "error" not in row}
-            reasons += sorted({f"- {chip.title}, {form}: {row['error']}.\n" for row in found.values() if "error" in row})
+            reasons += sorted(
+                {f"- {chip.title}, {form}: {row['error']}.\n" for row in found.values() if "error" in row}
+            )
             if right:
                 last = right.get(SHOWN_ROWS, next(iter(right.values())))
                 numbers = (str(count(right[n])) if n in right else "-" for n in ROW_FEATURES)
                 moved = f"{last['bytes_per_element']:g}"
                 lines.append((chip.title, form, *numbers, moved, f"{share(chip, last):.0%}"))
-    heads = ("chip", "form", *map(str, ROW_FEATURES), "bytes per element", "of memory speed")
+    lengths = (f"rows of {n:,}" for n in ROW_FEATURES)
+    heads = ("chip", "form", *lengths, "bytes per element", "of memory speed")
     return markdown(heads, lines) + ("\n" if reasons else "") + "".join(reasons)
 
 
