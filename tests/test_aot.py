@@ -173,7 +173,12 @@ def test_no_count_grew_by_a_tenth_since_it_was_stored(report: dict[str, Any]) ->
 
 
 def test_no_kernel_has_a_temporary_array(report: dict[str, Any]) -> None:
-    ragged = ("3x50257", "512x197x768", "float16")  # XLA pads rows, or changes the layout around the kernel
+    ragged = (
+        "3x50257",
+        "512x197x768",
+        "rows of 1000",
+        "float16",
+    )  # XLA pads rows, or changes the layout around the kernel
     for (case, chip), row in rows(report).items():
         if case.startswith(kernels_of(report)) and not any(word in case for word in ragged):
             assert row["temporary_bytes"] <= 1 << 16, (case, chip)

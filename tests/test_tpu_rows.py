@@ -110,7 +110,7 @@ def test_leading_axes_and_ragged_edges_are_one_pass(shape: tuple[int, ...], nois
 @pytest.mark.parametrize(
     ("shape", "block"),
     [
-        *(((3, 5, 768), block) for block in (16, 32, 64, 128, 256, 384)),
+        *(((3, 5, 768), block) for block in (8, 16, 32, 64, 128, 256, 384)),
         *(((40, 5376), block) for block in (16, 128, 768)),  # in pieces
     ],
     ids=str,
@@ -186,7 +186,15 @@ def test_the_chips_generator_draws_in_the_pass() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "block"),
-    [((24, 144), 48), ((24, 384), 192), ((1, 600), None), ((600,), None), ((0, 128), None), ((1, 1, 256), 64)],
+    [
+        ((24, 144), 48),
+        ((24, 128), 4),
+        ((24, 384), 192),
+        ((1, 600), None),
+        ((600,), None),
+        ((0, 128), None),
+        ((1, 1, 256), 64),
+    ],
     ids=str,
 )
 def test_xla_does_what_the_kernel_would_not_do_well(shape: tuple[int, ...], block: int | None) -> None:

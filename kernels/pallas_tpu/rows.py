@@ -2,10 +2,11 @@
 
 A maximum over lanes is a column, one number for each sublane, and arithmetic on a column takes a register for every
 eight numbers. So maxima are transposed: scales are computed, and leave the kernel, with the rows along lanes, and their
-reciprocals are transposed back into every lane of their slice. A slice may be any number of lanes that divides a tile.
+reciprocals are transposed back into every lane of their slice, which may be a part of a tile.
 
-What XLA does instead: blocks that neither divide a tile of 128 lanes nor are whole tiles, a single row, and rows of
-which 32 do not fit into the chip's memory: longer than 45,824 for bfloat16 to int8, and 22,912 for float32 to itself.
+What XLA does instead: blocks that are neither 8, 16, 32 or 64 elements nor whole tiles of 128 lanes, a single row, and
+rows of which 32 do not fit into the chip's memory, which are longer than 45,824 for bfloat16 to int8, and than 22,912
+for float32 to float32. A scale for each slice of such rows is no problem.
 """
 
 import dataclasses
@@ -155,6 +156,11 @@ def slabs_of(ref: jax.Ref) -> int:
 # --- the operation ----------------------------------------------------------------------------------------------------
 
 
+def is_in_tiles(block: int) -> bool:
+    """Whether slices are whole tiles, or a tile has a number of them that are whole tiles in its transpose."""
+    return block % SUBLANES == 0 and (LANES % block == 0 or block % LANES == 0)
+
+
 def tile_to_draw(x: jax.Array, draw: Draw) -> tuple[Tiling, int] | None:
     """The tiling of x in which the kernel draws the noise, and how many examples it has; None if it does not draw."""
     batch = x.shape[: x.ndim - len(draw.shape)]
@@ -178,7 +184,7 @@ def quantize_by_absmax(
 ) -> tuple[jax.Array, jax.Array]:
     """See `reference.quantize_by_absmax`; one pass over x."""
     check(x=x.dtype, noise=None if noise is None or spec.draw else noise.dtype)
-    is_for_a_kernel = x.size not in (0, x.shape[-1]) and (block is None or LANES % block == 0 or block % LANES == 0)
+    is_for_a_kernel = x.size not in (0, x.shape[-1]) and (block is None or is_in_tiles(block))
     rows = Rows(spec, scaling, block, x.shape[-1], x.dtype)
     if noise is not None and spec.draw is not None:
         found = tile_to_draw(x, spec.draw) if is_for_a_kernel else None
