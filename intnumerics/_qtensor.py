@@ -88,14 +88,13 @@ class QTensor:
                 f"scale has dtype {scale.dtype.name}, and a scale is float32 or float64 whatever the dtype of x: cast "
                 "it, as in scale.astype(jnp.float32)"
             )
-        if not _scale_shapes.fits(qvalue.shape, scale.shape):
+        _fill(self, qvalue, scale, (self.numerics, _checks.float_dtype("dtype", self.dtype)))
+        if not _scale_shapes.fits(self.shape, scale.shape):
             raise ValueError(
-                f"scale has shape {scale.shape}, which does not fit the shape {qvalue.shape} of qvalue: give it as "
-                "many axes, each of the size of qvalue's, or of 1 where a scale is shared; the last size may also be a "
+                f"scale has shape {scale.shape}, which does not fit the shape {self.shape} of qvalue: give it as many "
+                "axes, each of the size of qvalue's, or of 1 where a scale is shared; the last size may also be a "
                 "number of equal blocks"
             )
-        dtype = _checks.float_dtype("dtype", self.dtype)
-        _fill(self, qvalue, scale, (self.numerics, dtype))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -152,15 +151,15 @@ class QTensor:
         Raises:
             ValueError: The scales do not fit the new shape.
         """
-        new = jax.eval_shape(lambda x: x.reshape(*shape), jax.ShapeDtypeStruct(self.shape, jnp.int8)).shape
-        of_scale = _scale_shapes.reshaped(self.shape, self.scale.shape, new)
+        new = self._with(self.qvalue.reshape(*shape), self.scale)  # whose scale does not fit yet
+        of_scale = _scale_shapes.reshaped(self.shape, self.scale.shape, new.shape)
         if of_scale is None:
             raise ValueError(
-                f"shape={shown(new)} joins or splits elements with different scales: a QTensor of shape {self.shape} "
-                f"has scales of shape {self.scale.shape}; keep the axes that share a scale apart from those that do "
-                "not, or use dequantize().reshape(...)"
+                f"shape={shown(new.shape)} joins or splits elements with different scales: a QTensor of shape "
+                f"{self.shape} has scales of shape {self.scale.shape}; keep the axes that share a scale apart from "
+                "those that do not, or use dequantize().reshape(...)"
             )
-        return self._with(self.qvalue.reshape(new), self.scale.reshape(of_scale))
+        return self._with(new.qvalue, self.scale.reshape(of_scale))
 
     def transpose(self, *axes: Any) -> "QTensor":
         """The same elements with the axes in another order: integers or a tuple, or reversed without an argument.
@@ -168,10 +167,9 @@ class QTensor:
         Raises:
             ValueError: The last axis is in blocks and would not stay the last.
         """
-        if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], tuple | list)):
-            axes = tuple(axes[0] or ())
-        order = axes or tuple(reversed(range(self.ndim)))
-        if self.block and order[-1] not in (-1, self.ndim - 1):
+        given = axes[0] if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], tuple | list)) else axes or None
+        order = tuple(reversed(range(self.ndim))) if given is None else tuple(given)
+        if self.block and order[-1:] not in ((-1,), (self.ndim - 1,)):
             raise ValueError(
                 f"axes={shown(order)} do not end in the last axis, which has a scale for each {self.block} elements: "
                 f"keep {self.ndim - 1} at the end, or use dequantize().transpose(...)"

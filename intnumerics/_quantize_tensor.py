@@ -61,7 +61,8 @@ def quantize_tensor(
 
     Returns:
         A `QTensor` with the integers, of the smallest of int2, int4, int8, int16 and int32 that holds every bucket, and
-        the scales, float32, or float64 for float64 x, as `absmax_scale` gives them.
+        the scales, float32, or float64 for float64 x, as `absmax_scale` gives them. Its `numerics` has no noise
+        function, so that tensors which were rounded with different noise are pytrees of one structure.
 
     Raises:
         TypeError: As in `quantize`.
@@ -91,7 +92,7 @@ def quantize_tensor(
         check_noise(noise, spec, choice)
         qvalue, scales = scaled_pass(x, noise, spec, by, slices, integers, choice)
         qvalue, scales = checkpoint_name(qvalue, VALUES), checkpoint_name(scales, VALUES)
-    return QTensor(qvalue, scales, numerics, x.dtype)
+    return QTensor(qvalue, scales, numerics if numerics.noise_fn is None else numerics.replace(noise_fn=None), x.dtype)
 
 
 def _scales(

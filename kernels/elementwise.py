@@ -42,12 +42,16 @@ def add_noise(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arr
     return (widen(x) + noise).astype(compute)
 
 
-def to_integers(y: jax.Array, bound: float, spec: QuantSpec, zero: jax.Array | float = 0.0) -> jax.Array:
-    """Clips and rounds: the integer is the low bits of the sum with `SIGNED_WHOLE`. NaN gives 0."""
+def to_integers(y: jax.Array, bound: float, spec: QuantSpec, zero: jax.Array | float | None = 0.0) -> jax.Array:
+    """Clips and rounds: the integer is the low bits of the sum with `SIGNED_WHOLE`. NaN gives 0.
+
+    `zero` is a number that rounds to 0, and replaces NaN; None promises that there is no NaN.
+    """
     clipped = widen(jnp.minimum(jnp.maximum(y, -bound), bound))
     if spec.rounding == "floor_plus_half":
         clipped = jnp.floor(clipped)
-    bits = lax.bitcast_convert_type(jnp.where(y == y, clipped, zero) + SIGNED_WHOLE, jnp.int32)
+    number = clipped if zero is None else jnp.where(y == y, clipped, zero)
+    bits = lax.bitcast_convert_type(number + SIGNED_WHOLE, jnp.int32)
     return (bits - SIGNED_WHOLE_BITS if spec.integer_dtype == jnp.int32 else bits).astype(spec.integer_dtype)
 
 
@@ -68,11 +72,10 @@ def clip_and_round(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:
     return with_sign_of(magnitude, y)
 
 
-def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.Array | float = 0.0) -> jax.Array:
+def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.Array | float | None = 0.0) -> jax.Array:
     """Adds noise, clips and rounds a block; the result is in `spec.result_dtype(x.dtype)`.
 
-    `noise` is None, or float32 that broadcasts to x. `zero` is a number that rounds to 0, and replaces NaN before the
-    cast to integers.
+    `noise` is None, or float32 that broadcasts to x. `zero` is that of `to_integers`.
     """
     y, bound = add_noise(x, noise, spec), spec.bound_in(x.dtype)
     if spec.integer_dtype is not None:

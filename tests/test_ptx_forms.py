@@ -22,6 +22,7 @@ JUDGED = [
     rf"(add|sub|min|max|(mul|mad)\.(lo|hi))\.{INTEGER}",
     r"(mul|mad)\.wide\.[us](16|32)",
     r"(add|min|max)\.[us]16x2",
+    r"(min|max)\.relu\.s32",
     r"(abs|neg)\.s(16|32|64)",
     r"bfe\.[us](32|64)",
     r"prmt\.b32",
@@ -107,7 +108,7 @@ LEFT_OUT = [
 LEFT_OUT += ["brev.b32 %r0, %t", "bfi.b32 %r0, %t, %t, 1, 1", "cnot.b32 %r0, %t", "lop3.b32 %r0, %t, %t, %t, 128"]
 LEFT_OUT += ["set.lt.u32.s32 %r0, %t, %t", "rcp.rn.f32 %r0, %t", "sqrt.rn.f32 %r0, %t", "fma.rn.f64 %d0, %d0, %d0, %d0"]
 LEFT_OUT += [
-    "max.relu.s32 %r0, %t, %t",
+    "max.relu.s16x2 %r0, %t, %t",
     "mad.rn.f32 %r0, %t, %t, %t",
     "sub.u16x2 %r0, %t, %t",  # 9.7.1.2: of 16, 32 or 64 bits
     "add.sat.u16x2 %r0, %t, %t",

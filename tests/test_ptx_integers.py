@@ -46,6 +46,16 @@ def test_packed_arithmetic_is_that_of_each_half(operation: str, kind: str) -> No
     hold(body, run(body, [a, b], [32, 32], 32), want, [a, b])
 
 
+@pytest.mark.parametrize("operation", ["min", "max"])
+def test_relu_takes_0_for_a_negative_result(operation: str) -> None:
+    """9.7.1.12 min, 9.7.1.13 max: ".relu Clamps the result to 0 if negative"."""
+    a, b = pairs(integers(32), integers(32))
+    signed = [(integer(int(x), "s32"), integer(int(y), "s32")) for x, y in zip(a, b, strict=True)]
+    want = [max(BINARY[operation](x, y, 32), 0) for x, y in signed]
+    body = f"{operation}.relu.s32 %o, %a, %b;"
+    hold(body, run(body, [a, b], [32, 32], 32), want, [a, b])
+
+
 @pytest.mark.parametrize("operation", ["add", "sub"])
 def test_saturation_limits_a_sum_to_the_extremes_of_s32(operation: str) -> None:
     """9.7.1.1 add: ".sat limits result to MININT..MAXINT (no overflow) for the size of the operation"."""

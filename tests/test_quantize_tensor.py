@@ -83,6 +83,11 @@ def test_noise_is_that_of_the_key_and_the_index(axis: Any) -> None:
     assert_is(q, *expected(X, INT8, axis, np.int8, streams.uniform(X.shape, (0, 42))))
 
 
+def test_noise_does_not_change_the_structure_of_the_tree() -> None:
+    q = quantize_tensor(X, INT8.replace(noise_fn=PhiloxUniform()), key=KEY)
+    assert jax.tree.structure(q) == jax.tree.structure(quantize_tensor(X, INT8))
+
+
 def test_a_part_has_the_noise_of_its_place_and_scales_of_its_own() -> None:
     n = INT8.replace(noise_fn=PhiloxUniform())
     q = quantize_tensor(X[1:], n, key=KEY, offset=(1, 0, 0), global_shape=X.shape)

@@ -61,6 +61,7 @@ def test_numbers_are_looked_for_in_one_paragraph_of_one_section() -> None:
     [
         pytest.param(README, readme_tables.measured, id="noise measured"),
         pytest.param(README, readme_tables.counted, id="noise counted"),
+        pytest.param(IMPLEMENTATIONS, readme_tables.operations, id="operations", marks=pytest.mark.pallas_triton),
         pytest.param(IMPLEMENTATIONS, readme_tables.instructions, id="counts"),
         pytest.param(IMPLEMENTATIONS, readme_tables.fusion, id="fusion"),
         pytest.param(IMPLEMENTATIONS, lambda: bias.table(bias.stored()), id="bias"),

@@ -10,6 +10,7 @@ from bench.aot import chips
 from bench.aot.report import CASES
 from bench.names import FORMULA, OURS, SEED
 from bench.results import Measured, Report, markdown
+from intnumerics import kernels
 
 DTYPES = ("float32", "bfloat16")
 ELEMENTS = 1 << 24
@@ -45,6 +46,15 @@ COUNTED = {
 H100 = {f"`{name}`": (name, "h100") for name in ("pallas_triton", "pallas_mosaic_gpu", "jax_triton", "xla")}
 TPUS = {chip: ("pallas", chip) for chip in ("v4", "v5e", "v5p", "v6e")}
 CHIPS = ("h100", "v4", "v5e", "v6e")
+OPERATIONS = {  # as kernels/reference.py names them
+    "quantize": "`quantize`, without a scale or with its mask",
+    "clip_gradient_from_mask": "its backward, from the mask",
+    "clip_gradient_from_x": "its backward, from x",
+    "quantize_by_scale": "`quantize(scale=...)` with a scale that is given, with or without its mask",
+    "clip_gradient_by_scale": "its backward, from x and the scale",
+    "absmax": "the maxima of slices along any axes",
+    "quantize_by_absmax": "`quantize_tensor` and `quantize(scale=AbsMax(...))` of rows and blocks",
+}
 CHAINS = {
     "by itself": TO_INT8,
     "after gelu, and before a dot": f"gelu, {TO_INT8}, dot",
@@ -128,6 +138,18 @@ def instructions() -> str:
     return "\n".join(tables)
 
 
+def operations() -> str:
+    """Which implementation has which operation, for docs/implementations.md."""
+    rows = {row.room: row for row in kernels.TABLE}.values()  # one for each room
+    heads = (
+        "operation",
+        *(f"`{row.name}`{', TPU' if row.platform == 'tpu' and row.is_kernel else ''}" for row in rows),
+    )
+    return markdown(heads, [
+        (OPERATIONS[name], *("no" if row.operation(name) is None else "yes" for row in rows)) for name in OPERATIONS
+    ])  # fmt: skip
+
+
 def fusion() -> str:
     """What fusion is worth on a GPU, for docs/implementations.md."""
     exponent, ours = GPU_ELEMENTS.bit_length() - 1, {"xla": f"{OURS}, xla", "pallas": PALLAS}
@@ -139,4 +161,4 @@ def fusion() -> str:
 
 
 if __name__ == "__main__":
-    print(measured(), counted(), instructions(), fusion(), sep="\n")
+    print(measured(), counted(), operations(), instructions(), fusion(), sep="\n")

@@ -32,8 +32,7 @@ def quantize(
     if not x.size:
         empty = jnp.zeros(shape, dtype)
         return (empty, jnp.zeros(packed_shape(shape), jnp.uint8)) if spec.with_mask else empty
-    if noise is not None and spec.draw is not None and not draws_in_kernel(x, noise, spec, in_kernel):
-        noise, spec = drawn(spec.draw, noise), dataclasses.replace(spec, draw=None)
+    noise, spec = drawn_before(x, noise, spec, in_kernel)
     if spec.with_mask and spec.draw is None:
         x, noise = padded_for_mask(x, noise)
     n, examples = examples_of(x, noise, spec)
@@ -43,6 +42,15 @@ def quantize(
     y, *packed = run(x, noise, spec, results)
     y = y.reshape(x.shape)[..., : shape[-1]]
     return (y, packed[0].reshape(packed_shape(shape))) if spec.with_mask else y
+
+
+def drawn_before(
+    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, in_kernel: Container[Generator]
+) -> tuple[jax.Array | None, QuantSpec]:
+    """The noise and the spec, after noise is drawn that a kernel with the generators `in_kernel` does not draw."""
+    if noise is None or spec.draw is None or draws_in_kernel(x, noise, spec, in_kernel):
+        return noise, spec
+    return drawn(spec.draw, noise), dataclasses.replace(spec, draw=None)
 
 
 def examples_of(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> tuple[int, int]:

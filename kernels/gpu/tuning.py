@@ -116,6 +116,45 @@ TABLE: tuple[Row, ...] = (
 )
 # fmt: on
 
+
+@dataclasses.dataclass(frozen=True)
+class RowConfiguration:
+    """How an array is divided whose rows have a scale each. Each thread has eight elements at a time.
+
+    Attributes:
+        threads: The number of threads that share a row, a power of 2.
+        warps: The number of a program's warps, a power of 2.
+    """
+
+    threads: int
+    warps: int
+
+    @property
+    def all_threads(self) -> int:
+        """The number of threads of a program."""
+        return WARP * self.warps
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of a program."""
+        return self.all_threads // self.threads
+
+
+HELD = 40  # elements of a row per thread: all threads compute the scale, which takes as long as four elements do
+ROW_WARPS = 4, 16  # of a program that has several rows, and of one that has a long row
+
+
+def of_rows(features: int, rows: int, examples: int = 1) -> RowConfiguration:
+    """The configuration for `examples` times `rows` rows of so many elements."""
+    most, eights = WARP * ROW_WARPS[1], -(-features // PER_THREAD)
+    # Four threads with a byte per element write at least a sector of 32 bytes, which is what memory transfers.
+    threads = 1 << (max(-(-features // HELD), min(eights, 4)) - 1).bit_length()
+    threads, warps = min(threads, most), ROW_WARPS[0]
+    while warps > 1 and (rows * threads < WARP * warps or rows * examples * threads < BUSY * WARP * warps):
+        warps //= 2
+    return RowConfiguration(threads, max(warps, threads // WARP))
+
+
 FROM_MASK, FROM_X = "clip gradient from mask", "clip gradient from x"
 
 

@@ -55,7 +55,7 @@ def quantize_by_absmax(
     def kernel(i: jax.Array, x_ref: Any, *refs: Any) -> None:
         *others, y_ref, scale_ref = refs
         example, piece_at = _pieces(i, rows, interpret)
-        noise = noise_of(example, *others)
+        noise_at = noise_of(example, *others)
 
         def pieces(turn: jax.Array) -> list[Piece]:
             first = turn * jnp.int32(AT_ONCE * rows.lanes)
@@ -72,7 +72,7 @@ def quantize_by_absmax(
         units, inverse = last[0].spread(scale), last[0].spread(scaling.inverse_of(scale))
 
         def finish(these: Sequence[Piece], values: Sequence[jax.Array]) -> None:
-            for (piece, added), value in zip(ahead(noise, these), values, strict=True):
+            for (piece, added), value in zip(ahead(noise_at, these), values, strict=True):
                 y = formula.quantize_by_scale(value, units, inverse, added, spec, unknown_zero(i))
                 piece.store(y_ref, y)
 

@@ -71,6 +71,18 @@ class Block:
             start = lax.div(self.start, jnp.full((), 8, self.start.dtype))
         return dataclasses.replace(self, start=start, size=self.size // 8, n=-(-self.n // 8))
 
+    def eights(self, rows: int) -> tuple[jax.Array, jax.Array]:
+        """The number of a row of eight elements in its example, as a sum: one for the block, and one for the row."""
+        return lax.div(self.start, jnp.full((), 8, self.start.dtype)), lax.iota(self.start.dtype, rows)
+
+    def unknown_zero(self) -> jax.Array:
+        """A float that rounds to 0, and that the compiler does not know: it replaces NaN before the cast to integers.
+
+        With a constant 0, the compiler would select between bytes after the cast, which takes one more instruction. The
+        number of a block, read as the bits of a float, is far below 1/2 for every array that fits in memory.
+        """
+        return lax.bitcast_convert_type(self.i, jnp.float32)
+
     def parts(self, size: int) -> list["Block"]:
         """The block, cut into parts of `size` elements."""
         with indices(self.start.dtype):
@@ -118,32 +130,53 @@ def for_each_block(
     examples: int = 1,
 ) -> list[jax.Array]:
     """Runs `kernel(block, *refs)` for every block of flattened arrays that have `examples` times `n` elements."""
-    for array in (*inputs, *outputs):
-        check_addressable(array)
     total, size = n * examples, configuration.block
     blocks = pl.cdiv(n, size)
 
     def program(*refs: Any) -> None:
-        i, example = pl.program_id(0), None
-        if examples > 1:  # one grid axis for both, because the other axes are limited to 65535
-            example, i = lax.div(i, jnp.full((), blocks, i.dtype)), lax.rem(i, jnp.full((), blocks, i.dtype))
+        i, example = block_and_example(blocks, examples)
         block = Block(i, block_start(i, size, total), size, n, example)
         if n >= size:
             pl.when(i < n // size)(lambda: kernel(block, *refs))
         if n % size:
             pl.when(i == n // size)(lambda: kernel(dataclasses.replace(block, whole=False), *refs))
 
+    return call(program, examples * blocks, inputs, outputs, name, interpret, configuration.warps, 8 * total)
+
+
+def block_and_example(blocks: int, examples: int) -> tuple[jax.Array, jax.Array | None]:
+    """The number of the program's block in its example, and the number of the example, or None if there is only one."""
+    i = pl.program_id(0)
+    if examples == 1:
+        return i, None
+    # There is one grid axis for both, because the other axes are limited to 65535.
+    return lax.rem(i, jnp.full((), blocks, i.dtype)), lax.div(i, jnp.full((), blocks, i.dtype))
+
+
+def call(
+    program: Callable[..., None],
+    programs: int,
+    inputs: Sequence[jax.Array],
+    outputs: Sequence[Any],
+    name: str,
+    interpret: bool,
+    warps: int,
+    flops: int,
+) -> list[jax.Array]:
+    """Runs `program(*refs)` so many times, on references to whole arrays."""
+    for array in (*inputs, *outputs):
+        check_addressable(array)
     anywhere = pl.BlockSpec(memory_space=pl.ANY)
     axes = jax.typeof(inputs[0]).manual_axis_type  # inside `shard_map`, results vary along the same axes
     return pl.pallas_call(
         program,
-        grid=(examples * blocks,),
+        grid=(programs,),
         in_specs=[anywhere] * len(inputs),
         out_specs=[anywhere] * len(outputs),
         out_shape=[jax.ShapeDtypeStruct(a.shape, a.dtype, manual_axis_type=axes) for a in outputs],
-        compiler_params=plt.CompilerParams(num_warps=configuration.warps, num_stages=1),
+        compiler_params=plt.CompilerParams(num_warps=warps, num_stages=1),
         cost_estimate=pl.CostEstimate(
-            flops=8 * total,
+            flops=flops,
             transcendentals=0,
             bytes_accessed=sum(a.size * a.dtype.itemsize for a in (*inputs, *outputs)),
         ),

@@ -42,11 +42,11 @@ class PhiloxStream:
         self.flip = jnp.uint32(FLIP) ^ (high & jnp.uint32(0x80000000))
         with jax.enable_x64(True):
             first = high.astype(jnp.uint64) << jnp.asarray(29, jnp.uint64) | (low >> jnp.uint32(3)).astype(jnp.uint64)
-            start = lax.div(block.start, jnp.full((), DRAWS, block.start.dtype))
+            start, row = block.eights(rows)
             if draw.is_contiguous:
-                self.part, self.number = None, first + start.astype(jnp.uint64) + lax.iota(jnp.uint64, rows)
+                self.part, self.number = None, first + start.astype(jnp.uint64) + row.astype(jnp.uint64)
             else:
-                self.part, self.number = (Sharing.of_blocks(draw), start + lax.iota(start.dtype, rows)), first
+                self.part, self.number = (Sharing.of_blocks(draw), start + row), first
             self.low = self.number.astype(jnp.uint32)
 
     def uniform(self, turn: int, width: int) -> list[jax.Array]:
@@ -88,6 +88,11 @@ def join(columns: list[jax.Array]) -> jax.Array:
         return columns[0]
     even, odd = join(columns[::2]), join(columns[1::2])
     return jnp.stack([even, odd], -1).reshape(-1, len(columns))
+
+
+def rejoin(parts: list[jax.Array]) -> jax.Array:
+    """[rows, n] from the parts that it was cut into along its second axis."""
+    return join([column for part in parts for column in split(part)])
 
 
 def split(x: jax.Array) -> list[jax.Array]:

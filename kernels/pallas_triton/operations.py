@@ -13,7 +13,7 @@ from ..gpu.shapes import Sharing, seed_of
 from ..gpu.tuning import Configuration
 from ..spec import Draw, QuantSpec, strides_of
 from .blocks import Block, Columns, Kernel, columns, for_each_block
-from .noise import STREAMS, join, split
+from .noise import STREAMS, rejoin
 
 # --- the mask, eight elements per byte -------------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ def _reading(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> Kernel:
         if noise_ref is not None:
             at = None if sharing is None else sharing.index(block.index())
             added = elementwise.widen(block.load(noise_ref, at))
-        block.store(y_ref, elementwise.quantize(values, added, spec, _unknown_zero(block)))
+        block.store(y_ref, elementwise.quantize(values, added, spec, block.unknown_zero()))
         if mask_ref:
             mask = elementwise.inside(values, spec)
             within = block.within()
@@ -95,14 +95,14 @@ def _drawing(x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, rows: i
 
     def kernel(block: Block, x_ref: Any, seed_ref: Any, y_ref: Any, *mask_ref: Any) -> None:
         stream = STREAMS[draw.generator](block, seed_of(block.example, seed_ref, batch, seed_batch), draw, rows)
-        zero = _unknown_zero(block)
+        zero = block.unknown_zero()
         for turn, part in enumerate(block.parts(8 * rows)):
             places = columns(part, width)
             values = [place.load(x_ref) for place in places]  # first, so that drawing hides their latency
             noise = stream.uniform(turn, width)
             results = [elementwise.quantize(x, u, spec, zero) for x, u in zip(values, noise, strict=True)]
             if joins:
-                results = [join([column for result in results for column in split(result)])]
+                results = [rejoin(results)]
             for place, result in zip(columns(part, 8) if joins else places, results, strict=True):
                 place.store(y_ref, result)
             if mask_ref:
@@ -110,15 +110,6 @@ def _drawing(x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, rows: i
                 part.packed().store(mask_ref[0], sum(bits, jnp.int32(0)).astype(jnp.uint8))
 
     return kernel
-
-
-def _unknown_zero(block: Block) -> jax.Array:
-    """A float that rounds to 0, and that the compiler does not know: it replaces NaN before the cast to integers.
-
-    With a constant 0, the compiler would select between bytes after the cast, which takes one more instruction. The
-    number of a block, read as the bits of a float, is far below 1/2 for every array that fits in memory.
-    """
-    return lax.bitcast_convert_type(block.i, jnp.float32)
 
 
 def clip_gradient_from_mask(

@@ -20,6 +20,9 @@ from ..spec import QuantSpec, Scaling, wider
 # keeps this cast, because its bits are used.
 CASTS_TO_BFLOAT16 = ("cuda",)
 
+# The roundings and bounds whose integers are all of int8, but for -128.
+FULL_INT8 = (("half_to_even", 127.0), ("floor_plus_half", 127.5))
+
 
 def quantize(
     x: jax.Array, noise: jax.Array | None, spec: QuantSpec, *, platform: str | None = None
@@ -32,7 +35,7 @@ def quantize(
     if noise is not None:
         y = _rounded_sum(y, noise, compute, platform in CASTS_TO_BFLOAT16)
     if spec.integer_dtype is not None:
-        y = _to_integers(y, bound, spec)
+        y = _to_integers(y, bound, spec, platform)
     else:
         y = _clip_and_round(y, bound, spec)
         if _is_exact(spec, bound, x.dtype):
@@ -97,12 +100,25 @@ def _rounded_sum(y: jax.Array, noise: jax.Array, dtype: np.dtype, casts: bool) -
     return _rounded(total, dtype).astype(y.dtype)
 
 
-def _to_integers(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:
+def _to_integers(y: jax.Array, bound: float, spec: QuantSpec, platform: str | None) -> jax.Array:
     """Clips and rounds to integers; NaN gives 0."""
     if y.dtype == jnp.float32:
-        return elementwise.to_integers(y, bound, spec)
+        fills_int8 = spec.integer_dtype == jnp.int8 and (spec.rounding, bound) in FULL_INT8
+        return _saturated(y, spec) if platform == "cpu" and fills_int8 else elementwise.to_integers(y, bound, spec)
     whole = _clip_and_round(y, bound, spec)
     return jnp.where(jnp.isnan(whole), 0, whole).astype(spec.integer_dtype)
+
+
+def _saturated(y: jax.Array, spec: QuantSpec) -> jax.Array:
+    """int8 by a cast, which on a CPU clips to -128 and 127 and makes 0 of NaN.
+
+    XLA gives a reduction, such as a layer norm's, to YNNPACK, together with operations around it that YNNPACK has. It
+    has no clamp, selection or bitcast, and its minimum of floats loses NaN.
+    """
+    if spec.rounding == "floor_plus_half":
+        return jnp.floor(y).astype(jnp.int8)
+    whole = lax.round(y, lax.RoundingMethod.TO_NEAREST_EVEN)
+    return jnp.maximum(whole.astype(jnp.int8), jnp.asarray(-127, jnp.int8))
 
 
 def _clip_and_round(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:

@@ -91,6 +91,8 @@ for kind in INTEGERS:
     if kind.letter == "s":
         define("abs", kind, 1, np.abs)
         define("neg", kind, 1, np.negative)
+for name, operation in (("min", np.minimum), ("max", np.maximum)):
+    define(f"{name}.relu", KINDS["s32"], 2, lambda a, b, f=operation: np.maximum(f(a, b), 0))
 for kind in (KINDS["u16x2"], KINDS["s16x2"]):
     for name, operation in (("add", np.add), ("min", np.minimum), ("max", np.maximum)):
         define(name, kind, 2, operation)
