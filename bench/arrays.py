@@ -20,9 +20,10 @@ Shape = tuple[int, ...]
 
 
 def shape_of(rank: int, size: int) -> Shape:
-    """The shape of `size` elements, a power of 2 from 2**10 on, with 1 axis or 3."""
-    batch = min(8, size // FEATURES)
-    return (size,) if rank == 1 else (batch, size // FEATURES // batch, FEATURES)
+    """The shape of `size` elements, a power of 2 from 2**10 on, with 1 to 3 axes."""
+    rows = size // FEATURES
+    batch = min(8, rows)
+    return {1: (size,), 2: (rows, FEATURES), 3: (batch, rows // batch, FEATURES)}[rank]
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

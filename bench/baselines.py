@@ -55,8 +55,16 @@ def nearest(x: jax.Array, noise: jax.Array | None = None) -> jax.Array:
     return lax.round(jnp.clip(y, -BOUND, BOUND), lax.RoundingMethod.TO_NEAREST_EVEN)
 
 
+def by_rows(x: jax.Array, noise: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    """int8 and one scale per row, from the largest magnitude of each, as it is often written: in float32."""
+    wide = x.astype(jnp.float32)
+    scale = jnp.max(jnp.abs(wide), axis=-1, keepdims=True) / BOUND
+    y = wide / scale if noise is None else wide / scale + noise
+    return jnp.clip(jnp.round(y), -BOUND, BOUND).astype(jnp.int8), scale
+
+
 def halves(x: jax.Array) -> jax.Array:
-    """The same without `preserve_zero` and noise: floor + 0.5."""
+    """`nearest` without `preserve_zero` and noise: floor + 0.5."""
     return jnp.floor(jnp.clip(x, -HALVES_BOUND, HALVES_BOUND)) + 0.5
 
 

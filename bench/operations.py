@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench import baselines, libraries, variant
-from bench.names import FORMULA, INTERPRETED, INTERPRETED_MOSAIC, OURS
+from bench.names import FORMULA, INTERPRETED, INTERPRETED_MOSAIC, OURS, ROWS
 from bench.variant import Function, Variant
-from intnumerics import IntNumerics, quantize, quantize_to_int
+from intnumerics import IntNumerics, quantize, quantize_tensor, quantize_to_int
 
 # Not public: the passes by themselves, without a gradient around them.
 from intnumerics._dispatch import Choice
 from intnumerics._operations import clip_gradient_from_mask, clip_gradient_from_x, quantize_with_mask
+from intnumerics.kernels import rows_of
 from intnumerics.stochastic_rounding import HardwareUniform, JaxUniform, PhiloxUniform, RandomCenteredUniform
 
 NEAREST = IntNumerics(8, True, True, True, True, True, None)
@@ -39,10 +40,12 @@ class Operation:
     takes: tuple[str, ...]  # names of the arrays of our function: what must be read at least
     ours: Callable[[str | None], Function]  # our function, given the name of an implementation or None
     others: Mapping[str, Variant]  # the baselines by name; ratios are to the speed of the first
-    expected: Callable[[Arrays], np.ndarray]  # the first result in NumPy, from the first rows of the arrays
+    expected: Callable[[Arrays], Any]  # the first result in NumPy, or it and scales, from the first rows of the arrays
     agrees: Callable[[np.ndarray, np.ndarray], str] = variant.same_values  # what is asked of our result
-    rank: int = 1  # the number of axes of x: 1, or 3 for [batch, sequence, features]
+    scales_agree: Callable[[np.ndarray, np.ndarray], str] = variant.same_values  # and of our scales, if there are some
+    rank: int = 1  # the number of axes of x: 1; 2 for [tokens, features], or 3 for [batch, sequence, features]
     platforms: tuple[str, ...] = ()  # where it runs; empty for everywhere
+    needs: str = ""  # the operation of `kernels` that it is, if not every implementation has that
 
     @property
     def baseline(self) -> str:
@@ -51,8 +54,10 @@ class Operation:
 
     def variants(self, implementations: tuple[str, ...]) -> dict[str, Variant]:
         """Every way to do it, by name: ours with `None` and by the names given, then the others."""
-        ours = {f"{OURS}, {name}" if name else OURS: self.ours(name) for name in (None, *implementations)}
-        return {title: Variant(f, self.takes, agrees=self.agrees) for title, f in ours.items()} | dict(self.others)
+        names = (None, *(name for name in implementations if not self.needs or has(name, self.needs)))
+        made = functools.partial(Variant, takes=self.takes, agrees=self.agrees, scales_agree=self.scales_agree)
+        ours = {f"{OURS}, {name}" if name else OURS: made(self.ours(name)) for name in names}
+        return ours | dict(self.others)
 
 
 def how(name: str | None) -> dict[str, Any]:
@@ -62,39 +67,52 @@ def how(name: str | None) -> dict[str, Any]:
     return {"implementation": name}
 
 
+def has(name: str, operation: str) -> bool:
+    """Whether an implementation, by the name that it has in the results, has an operation of `kernels`."""
+    options = how(name)
+    rows = [r for r in rows_of(options["implementation"]) if r.platform == options.get("interpret", r.platform)]
+    return any(row.operation(operation) for row in rows)
+
+
 def formula(result: str, noise: bool) -> dict[str, Variant]:
     """FJFormer's formula, with each kind of noise that a user can draw."""
     to = (lambda y: y.astype(jnp.int8)) if result == "int8" else (lambda y: y)
     if not noise:
         return {FORMULA: Variant(lambda x: to(baselines.nearest(x)), ("x",))}
-
-    def run(generator: str, x: jax.Array, words: jax.Array) -> jax.Array:
-        return to(baselines.nearest(x, baselines.uniform(generator, words, x.shape)))
-
-    functions = {f"{FORMULA}, {generator}": functools.partial(run, generator) for generator in baselines.GENERATORS}
+    functions = with_generators(FORMULA, lambda x, noise: to(baselines.nearest(x, noise)))
     return {name: Variant(f, ("x", "words"), agrees=variant.other_draws) for name, f in functions.items()}
 
 
-def rounded(arrays: Arrays, noise: str | None = None) -> np.ndarray:
+def with_generators(name: str, function: Function) -> dict[str, Function]:
+    """A function of x and noise, with each kind of noise that a user can draw."""
+
+    def run(generator: str, x: jax.Array, words: jax.Array) -> Any:
+        return function(x, baselines.uniform(generator, words, x.shape))
+
+    return {f"{name}, {generator}": functools.partial(run, generator) for generator in baselines.GENERATORS}
+
+
+def rounded(arrays: Arrays, noise: str | None = None, to: Any = np.float32) -> np.ndarray:
     """The formula in NumPy."""
     x = arrays["x"]
     y = x.astype(np.float32)
     if noise:
         y = (y + np.asarray(NOISE[noise](x.shape, arrays["key"]))).astype(x.dtype).astype(np.float32)
-    return np.rint(np.clip(y, -baselines.BOUND, baselines.BOUND))
+    return np.rint(np.clip(y, -baselines.BOUND, baselines.BOUND)).astype(to)
 
 
 def forward(result: str, noise: str | None = None) -> Operation:
     """Noise if any, clip and round, to the dtype of x or to int8."""
     numerics = NEAREST.replace(noise_fn=NOISE[noise] if noise else None)
-    function = quantize if result == "same" else quantize_to_int
+    to_int8 = result == "int8"
+    function = quantize_to_int if to_int8 else quantize
     on_tpu = noise == "HardwareUniform"
     return Operation(
-        name=f"quantize{' to int8' if result == 'int8' else ''}{f' with {noise}' if noise else ''}",
+        name=f"quantize{' to int8' if to_int8 else ''}{f' with {noise}' if noise else ''}",
         takes=("x", "key") if noise else ("x",),
         ours=lambda name: lambda x, key=None: function(x, numerics, key=key, **how(name)),
         others=formula(result, noise is not None) | libraries.forward(result, noise is not None),
-        expected=functools.partial(rounded, noise=None if on_tpu else noise),
+        expected=functools.partial(rounded, noise=None if on_tpu else noise, to="int8" if to_int8 else np.float32),
         agrees=variant.other_draws if on_tpu else variant.same_values,
         platforms=("tpu",) if on_tpu else (),
     )
@@ -148,6 +166,45 @@ def backward(kept: str) -> Operation:
     )
 
 
+# --- scales and integers from one read of x ---------------------------------------------------------------------------
+
+
+def by_rows(noise: str | None = None) -> Operation:
+    """int8 and one scale per row of [tokens, features]."""
+    numerics = NEAREST.replace(noise_fn=NOISE[noise] if noise else None)
+
+    def ours(name: str | None) -> Function:
+        return lambda x, key=None: quantize_tensor(x, numerics, key=key, **how(name))
+
+    made = functools.partial(Variant, agrees=variant.other_scales, scales_agree=variant.near)
+    if noise:
+        formulas = {n: made(f, ("x", "words")) for n, f in with_generators(ROWS, baselines.by_rows).items()}
+    else:
+        formulas = {ROWS: made(baselines.by_rows, ("x",))}
+    return Operation(
+        name=f"quantize rows to int8 and scales{f' with {noise}' if noise else ''}",
+        takes=("x", "key") if noise else ("x",),
+        ours=ours,
+        others=formulas | libraries.by_rows(noise is not None),
+        expected=functools.partial(rounded_rows, noise=noise),
+        rank=2,
+        needs="quantize_by_absmax",
+    )
+
+
+def rounded_rows(arrays: Arrays, noise: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The integers and the scales in NumPy: a scale is six units in the last place larger, so that rounding fits."""
+    x = arrays["x"].astype(np.float32)
+    largest = np.abs(x).max(-1, keepdims=True)
+    scale = largest * (np.float32(1) / np.float32(baselines.BOUND))
+    is_exact = (np.frexp(scale)[0] == 0.5) & (scale * np.float32(baselines.BOUND) == largest)
+    scale = np.where(is_exact, scale, (scale.view(np.int32) + 6).view(np.float32))
+    y = x * (1 / scale.astype(np.float64)).astype(np.float32)
+    if noise:
+        y = y + np.asarray(NOISE[noise](x.shape, arrays["key"]), np.float32)
+    return np.rint(np.clip(y, -baselines.BOUND, baselines.BOUND)), scale
+
+
 # --- in a chain: a kernel is a barrier to XLA's fusion ----------------------------------------------------------------
 
 
@@ -161,25 +218,40 @@ def layer_norm(x: jax.Array) -> jax.Array:
     return (centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * SCALE).astype(x.dtype)
 
 
+def as_it_is(q: Any) -> Any:
+    return q
+
+
 def dot(q: jax.Array, w: jax.Array) -> jax.Array:
     return jax.lax.dot_general(q, w, (((q.ndim - 1,), (0,)), ((), ())), preferred_element_type=jnp.int32)
 
 
-def chain(name: str, before: Function, after: Function, takes: tuple[str, ...], noise: str | None) -> Operation:
+TO_INT8 = functools.partial(forward, "int8")
+
+
+def chain(
+    name: str,
+    before: Function,
+    after: Function,
+    takes: tuple[str, ...],
+    noise: str | None,
+    quantizer: Callable[[str | None], Operation] = TO_INT8,
+) -> Operation:
     """An activation, a quantization to int8, and what takes it."""
-    alone = forward("int8", noise)
+    alone, without_noise = quantizer(noise), quantizer(None)
     agrees = variant.close if "w" in takes else (variant.other_draws if noise else variant.within_a_bucket)
+    agrees = variant.other_scales if alone.needs else agrees
 
     def of(quantized: Function, operands: tuple[str, ...]) -> Variant:
         def joined(x: jax.Array, *arrays: jax.Array) -> jax.Array:
             return after(quantized(before(x), *arrays[: len(operands)]), *arrays[len(operands) :])
 
-        return Variant(joined, ("activation", *operands, *takes), agrees=agrees)
+        return Variant(joined, ("activation", *operands, *takes), agrees=agrees, scales_agree=variant.near)
 
-    def expected(arrays: Arrays) -> np.ndarray:
+    def expected(arrays: Arrays) -> Any:
         activation = np.asarray(before(jnp.asarray(arrays["activation"], jnp.float32)))
-        q = rounded({"x": activation}).astype(np.int8)
-        return np.asarray(after(jnp.asarray(q), *(jnp.asarray(arrays[name]) for name in takes)))
+        q = jax.tree.map(jnp.asarray, without_noise.expected({"x": activation}))
+        return after(q, *(jnp.asarray(arrays[name]) for name in takes))
 
     return Operation(
         name=f"{name}{f' with {noise}' if noise else ''}",
@@ -188,7 +260,9 @@ def chain(name: str, before: Function, after: Function, takes: tuple[str, ...], 
         others={name: of(o.function, o.takes[1:]) for name, o in alone.others.items() if o.kind == "jit"},
         expected=expected,
         agrees=agrees,
-        rank=3,
+        scales_agree=variant.near,
+        rank=alone.rank if alone.rank > 1 else 3,
+        needs=alone.needs,
     )
 
 
@@ -196,13 +270,17 @@ def chain(name: str, before: Function, after: Function, takes: tuple[str, ...], 
 def operations() -> tuple[Operation, ...]:
     """Every operation, in the order of what is most worth knowing: a run that is out of time leaves out the last."""
     into_dot = functools.partial(chain, "gelu, quantize to int8, dot", gelu, dot, ("w",))
-    after_norm = functools.partial(chain, "layer norm, quantize to int8", layer_norm, lambda q: q, ())
+    after_norm = functools.partial(chain, "layer norm, quantize to int8", layer_norm, as_it_is, ())
+    norm_of_rows = functools.partial(chain, "layer norm, quantize rows to int8 and scales", layer_norm, as_it_is, ())
     philox, *others = NOISE
     return (
         forward("int8", philox),
         forward("int8"),
         backward("mask"),
         into_dot(philox),
+        by_rows(),
+        by_rows(philox),
+        norm_of_rows(None, by_rows),
         keeping_the_mask(philox),
         forward("same"),
         forward("same", philox),
@@ -211,6 +289,7 @@ def operations() -> tuple[Operation, ...]:
         after_norm(philox),
         keeping_the_mask(),
         after_norm(None),
+        norm_of_rows(philox, by_rows),
         *(forward(result, noise) for noise in others for result in ("same", "int8")),
         floor_plus_half(),
     )

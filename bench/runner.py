@@ -103,13 +103,19 @@ class Runner:
 
 
 def check(case: Case, variants: Variants, prepared: Sequence[Prepared], inputs: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with the result of each variant for the first inputs, or nothing."""
-    expected = np.asarray(case.operation.expected(arrays.first_rows(inputs, case.shape)), np.float32).reshape(-1)
+    """What is wrong with the results of each variant for the first inputs, as far as NumPy says what they are."""
+    expected = jax.tree.leaves(case.operation.expected(arrays.first_rows(inputs, case.shape)))
     found = {}
     for one in prepared:
-        result = arrays.rows(jax.tree.leaves(one.call(0))[0], case.shape)
-        found[one.name] = variants[one.name].agrees(result.astype(np.float32).reshape(-1), expected)
+        variant, leaves = variants[one.name], jax.tree.leaves(one.call(0))
+        checks = zip((variant.agrees, variant.scales_agree), leaves, expected, strict=False)
+        wrong = (agrees(_flat(arrays.rows(leaf, case.shape)), _flat(wanted)) for agrees, leaf, wanted in checks)
+        found[one.name] = "; ".join(filter(None, wrong))
     return found
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    return np.asarray(array, np.float32).reshape(-1)
 
 
 def make(name: str, variant: Variant, pool: Pool, spares: Spares, label: str) -> Prepared:

@@ -73,12 +73,12 @@ class Torch:
         self.inputs = [tuple(self.torch.from_dlpack(array) for array in arrays) for arrays in inputs]
 
     def call(self, *turns: int) -> Any:
-        """As that of `Jitted`; only the results of turn 0 are returned, as an array of JAX."""
+        """As that of `Jitted`; only the results of turn 0 are returned, as arrays of JAX."""
         for turn in turns:
             result = self.function(*self.inputs[turn % len(self.inputs)])
-        if result.is_cuda:
+        if any(one.is_cuda for one in jax.tree.leaves(result)):
             self.torch.cuda.synchronize()
-        return jax.dlpack.from_dlpack(result.contiguous()) if turns == (0,) else None
+        return jax.tree.map(lambda one: jax.dlpack.from_dlpack(one.contiguous()), result) if turns == (0,) else None
 
 
 Prepared = Jitted | Torch

@@ -11,6 +11,7 @@ import numpy as np
 
 Function = Callable[..., Any]
 
+OF_SCALES = 0.01  # bfloat16 and a bound of 127.5, where ours is 127, are off by 0.4% each
 MEAN = 0.03  # of tens of thousands of values, each off by less than a bucket or two
 RELATIVE = 0.05
 
@@ -26,12 +27,23 @@ def within_a_bucket(found: np.ndarray, expected: np.ndarray, buckets: float = 1.
     return "" if worst <= buckets else f"{worst} buckets from NumPy's"  # NaN is not within anything
 
 
-def other_draws(found: np.ndarray, expected: np.ndarray) -> str:
+def other_draws(found: np.ndarray, expected: np.ndarray, buckets: float = 2.0) -> str:
     """Results with other noise are at most two buckets apart, since bfloat16 rounds the sum, and equal on average."""
     off = float(np.mean(found - expected))
     if expected.size > 1 << 12 and not abs(off) <= MEAN:
         return f"{off} buckets from NumPy's on average"
-    return within_a_bucket(found, expected, 2.0)
+    return within_a_bucket(found, expected, buckets)
+
+
+def other_scales(found: np.ndarray, expected: np.ndarray) -> str:
+    """Integers by scales that are off by `OF_SCALES` are another bucket apart."""
+    return other_draws(found, expected, 3.0)
+
+
+def near(found: np.ndarray, expected: np.ndarray) -> str:
+    """Scales of another bound, or rounded to bfloat16."""
+    worst = float(np.max(np.abs(found / expected - 1), initial=0.0))
+    return "" if worst <= OF_SCALES else f"a scale is off by {worst:.1%} from NumPy's"
 
 
 def close(found: np.ndarray, expected: np.ndarray) -> str:
@@ -46,3 +58,4 @@ class Variant:
     takes: tuple[str, ...]  # names of the arrays that it is called with, as `arrays.py` makes them
     kind: Literal["jit", "torch"] = "jit"  # of JAX's arrays, or of PyTorch's tensors
     agrees: Callable[[np.ndarray, np.ndarray], str] = same_values  # what is asked of its first result
+    scales_agree: Callable[[np.ndarray, np.ndarray], str] = same_values  # and of its second, if these are scales

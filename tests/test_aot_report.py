@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from bench.aot import cuda, tpu, traffic
+from bench.aot import cuda, report, tpu, traffic
 from bench.aot.__main__ import measured
 from bench.aot.cases import cases
 from bench.aot.chips import CHIPS, counts, reports
@@ -225,3 +225,30 @@ def test_both_compilers_of_pallas_for_cuda_are_given_the_same_cases() -> None:
 def test_nothing_moves_less_than_it_must() -> None:
     rows = [row for row in counts().values() if "error" not in row]
     assert all(row["bytes_per_element"] >= 0.99 * row["least_bytes_per_element"] for row in rows)
+
+
+def test_a_kernel_moves_a_row_once_where_xla_reads_it_twice() -> None:
+    stored = {key: row for key, row in counts().items() if report.ROWS in key[0] and "rows of 4096" in key[0]}
+    for (case, chip), row in stored.items():
+        reads = 1 if case.startswith("pallas") else 2
+        if "error" not in row and " with " not in case:
+            assert row["bytes_per_element"] == pytest.approx(2 * reads + 1, abs=0.02), (case, chip)
+    assert {case.partition(":")[0] for case, _ in stored} >= {"pallas_mosaic_gpu", "xla", "formula"}
+
+
+def test_the_table_of_rows_has_a_count_for_each_length_and_says_why_one_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def row(number: float, moved: float) -> dict[str, float]:
+        return {"bundles_per_1024": number, "bytes_per_element": moved, "least_bytes_per_element": 3.0}
+
+    stored = {(f"pallas: {report.ROWS}, rows of {n}", "v5e"): row(n / 1000, 3.0) for n in (1024, 4096, 1000)}
+    stored |= {(f"xla: {report.ROWS}, rows of 4096", "v5e"): row(2.0, 5.0)}
+    stored |= {(f"xla: {report.ROWS} with Philox, rows of 4096", "v5e"): {"error": "cut into 8 programs"}}
+    monkeypatch.setattr(report, "counts", lambda: stored)
+    assert report.rows_table().splitlines()[2:] == [
+        "| TPU v5e | kernel | 1.024 | 4.096 | - | 1.0 | 3 | 100% |",
+        "| TPU v5e | XLA's fusion | - | 2.0 | - | - | 5 | 60% |",
+        "",
+        "- TPU v5e, XLA's fusion, Philox: cut into 8 programs.",
+    ]

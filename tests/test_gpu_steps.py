@@ -10,7 +10,7 @@ import pytest
 
 from bench.cases import Case
 from bench.gpu import measure, steps, targets
-from bench.names import FORMULA, OURS, SEED
+from bench.names import FORMULA, INTERPRETED, OURS, SEED
 from bench.operations import operations
 from intnumerics.kernels import KERNEL_DTYPES
 from intnumerics.kernels.gpu import pallas
@@ -26,7 +26,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def test_the_cases_of_targets_are_measured_in_the_order_of_their_worth_and_each_target_is_among_them() -> None:
-    found = [(case.operation.name, case.dtype, case.size) for case in measure.of_targets()]
+    planned, of_rows = measure.of_targets(), (*targets.ROWS, *targets.AFTER_NORM)
+    found = [(case.operation.name, case.dtype, case.size) for case in planned if case.operation.name not in of_rows]
     assert len(found) == len(set(found))
     assert found[0] == ("quantize to int8 with PhiloxUniform", "bfloat16", 1 << 28)
     assert {size for _, _, size in found} == {1 << 28, 1 << 26}
@@ -34,11 +35,34 @@ def test_the_cases_of_targets_are_measured_in_the_order_of_their_worth_and_each_
     for name in measure.FIRST:  # of one operation the largest size first
         order = [(dtype, size) for n, dtype, size in found if n == name]
         assert order.index(("float32", 1 << 28)) < order.index(("float32", 1 << 26))
-    measured = {(name, dtype) for name, dtype, _ in found}
+    measured = {(case.operation.name, case.dtype) for case in planned}
     for target in (target for target in targets.TARGETS if isinstance(target, targets.Speed)):
         assert {(name, dtype) for name in target.operations for dtype in target.dtypes} <= measured
     known = {name for operation in operations() for name in operation.others}
     assert {FORMULA, SEED, *targets.GENERATORS} <= known
+
+
+def test_rows_are_measured_early_with_noise_and_without_for_much_and_for_the_few_rows_of_decoding() -> None:
+    planned = [(case.operation.name, case.dtype, case.shape) for case in measure.of_targets()]
+    rows = [one for one in planned if one[0] in (*targets.ROWS, *targets.AFTER_NORM)]
+    assert len(targets.ROWS) == 2
+    shapes = ((16384, 4096), (8192, 8192), (128, 4096), (1, 8192))
+    assert {one for one in rows if one[0] in targets.ROWS} == {
+        (name, dtype, shape) for name in targets.ROWS for dtype in targets.DTYPES for shape in shapes
+    }
+    first = planned.index(rows[0])
+    assert planned[first : first + len(rows) // 2] == [one for one in rows if one[1] == "bfloat16"]
+    assert first == len(measure.FIRST)
+
+
+def test_only_implementations_that_have_an_operation_are_measured() -> None:
+    [rows] = [operation for operation in operations() if operation.name == targets.ROWS[0]]
+    named = ("xla", "jax_triton", INTERPRETED)
+    ours = [name for name in rows.variants(named) if name.startswith(OURS)]
+    assert f"{OURS}, xla" in ours
+    assert f"{OURS}, jax_triton" not in ours
+    [other] = [operation for operation in operations() if operation.name == targets.NOISY]
+    assert [name for name in other.variants(named) if name.startswith(OURS)] == [OURS, *(f"{OURS}, {n}" for n in named)]
 
 
 def test_the_tuner_tries_the_kernels_of_the_most_valuable_cases_first_and_then_all_others(

@@ -9,7 +9,7 @@ import pytest
 
 from bench.gpu import __main__ as command
 from bench.gpu import steps, table, targets
-from bench.names import COMPILED, OURS, SEED
+from bench.names import COMPILED, OURS, ROWS, SEED
 from bench.results import title, write
 
 pytestmark = pytest.mark.tools
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.tools
 FILES = (steps.RUN, steps.BENCH, steps.TESTS, steps.ROWS, steps.LOG, steps.TABLE)
 ROOT = pathlib.Path(__file__).parent.parent
 CARD = "NVIDIA H100 80GB HBM3"
-PALLAS, MOSAIC = f"{OURS}, pallas_triton", f"{OURS}, pallas_mosaic_gpu"
+XLA, PALLAS, MOSAIC = (f"{OURS}, {name}" for name in ("xla", "pallas_triton", "pallas_mosaic_gpu"))
 CASE = "quantize to int8 with PhiloxUniform, bfloat16 [268435456]"
 SECOND = "quantize to int8 with PhiloxUniform, bfloat16 [67108864]"
 FAILED = {"error": "XlaRuntimeError: no such instruction"}
@@ -224,6 +224,51 @@ def test_pallas_stays_what_it_is_if_a_result_is_wrong_or_jax_leaves_no_choice_or
     assert '"pallas" stays pallas_triton on this JAX: ' in advice(folder)
     assert advice(folder_of(tmp_path, {PALLAS: 1.0})).endswith("stays pallas_triton: no case was timed with both")
     assert advice(folder_of(tmp_path, quick, rehearsal=True)).endswith("| rehearsed")
+
+
+def rows_folder(folder: pathlib.Path, *cases: dict[str, Any]) -> pathlib.Path:
+    """A folder with two cases of rows in bfloat16."""
+    keys = [{"operation": targets.ROWS[0], "dtype": "bfloat16", "shape": s} for s in ([16384, 4096], [1, 8192])]
+    add(folder_of(folder), cases=[k | {"baseline": ROWS, "results": c} for k, c in zip(keys, cases, strict=True)])
+    (folder / steps.TESTS).write_text(json.dumps({"test": "a", "outcome": "passed"}))
+    return folder
+
+
+def on_rows(folder: pathlib.Path) -> str:
+    [line] = [line for line in table.text(folder).splitlines() if line.startswith("which for rows | ")]
+    return line
+
+
+def test_which_of_ours_should_quantize_rows_is_said_in_a_line_with_the_cases_where_another_is_quicker(
+    tmp_path: pathlib.Path,
+) -> None:
+    def case(xla: float, triton: float, mosaic: float) -> dict[str, Any]:
+        return {name: {"median_s": s} for name, s in ((XLA, xla), (PALLAS, triton), (MOSAIC, mosaic))}
+
+    folder = rows_folder(tmp_path, case(4.0, 2.0, 1.0), case(1.0, 2.0, 1.0))
+    means = "of XLA's time, the mean of 2 cases, pallas_triton 1.00, pallas_mosaic_gpu 0.50"
+    start = f'which for rows | {CARD} | None should be pallas_mosaic_gpu and "pallas" pallas_mosaic_gpu'
+    assert on_rows(folder) == (
+        f"{start}: {means}; quicker than pallas_mosaic_gpu is no other in any case; edit of_absmax in "
+        "intnumerics/_fastest.py"
+    )
+    said = on_rows(rows_folder(tmp_path, case(4.0, 2.0, 1.0), case(1.0, 0.9, 1.0)))
+    where = f"{targets.ROWS[0]}, bfloat16 [1, 8192]"
+    assert f"; quicker than pallas_mosaic_gpu is pallas_triton in {where} (0.90 of its time); " in said
+    folder = rows_folder(tmp_path, case(1.0, 2.0, 3.0), case(1.0, 2.0, 3.0))
+    assert 'None should be xla and "pallas" pallas_triton: of XLA' in on_rows(folder)
+
+
+def test_of_rows_a_kernel_that_is_wrong_is_not_advised_and_nothing_is_if_only_one_was_timed(
+    tmp_path: pathlib.Path,
+) -> None:
+    def case(mosaic: dict[str, Any]) -> dict[str, Any]:
+        return {XLA: {"median_s": 4.0}, PALLAS: {"median_s": 2.0}, MOSAIC: mosaic}
+
+    folder = rows_folder(tmp_path, case({"median_s": 1.0}), case(wrong(1.0)))
+    assert 'None should be pallas_triton and "pallas" pallas_triton once all results are right' in on_rows(folder)
+    only = {XLA: {"median_s": 4.0}}
+    assert on_rows(rows_folder(tmp_path, only, only)).endswith("no case was timed with XLA and a kernel")
 
 
 def test_how_many_rows_of_the_tuner_each_was_timed_with_is_said(tmp_path: pathlib.Path) -> None:

@@ -22,6 +22,7 @@ RESULTS = (("float32", ""), ("bfloat16", ""), ("bfloat16", "int8"))
 SIZE, ROWS = 1 << 24, (128 * 128, 1024)
 LARGE = (1 << 18, 1024)  # larger than the memory of a TPU's core, where XLA could put a temporary array
 RAGGED = ((1,), (10_000_019,), (3, 50257))
+ROW_FEATURES = (1024, 4096, 8192, 1000)  # elements that share a scale, in the report
 H100, TPUS = ("h100",), ("v4", "v5e", "v5p", "v6e")
 BOTH_KINDS = ("v5e", "v6e")  # without bfloat16 arithmetic, and with it
 
@@ -84,8 +85,11 @@ class Case:
         before = (lambda x: jax.nn.gelu(x) * 16) if self.chain else (lambda x: x)
         return lambda x, noise=None: quantize(before(x), noise, spec)
 
-    def _formula(self, x: jax.Array, words: jax.Array | None = None) -> jax.Array:
-        y = baselines.nearest(x, baselines.uniform(self.noise, words, x.shape) if self.noise else None)
+    def _formula(self, x: jax.Array, words: jax.Array | None = None) -> Any:
+        noise = baselines.uniform(self.noise, words, x.shape) if self.noise else None
+        if self.slices:
+            return baselines.by_rows(x, noise)
+        y = baselines.nearest(x, noise)
         return y.astype(self.to) if self.to else y
 
     @property
@@ -125,6 +129,8 @@ class Case:
         Most formulas are only reported. A kernel is compiled for both kinds of TPU; for one of them if it is a case of
         a shape or of float16; and for the v4 and v5p, whose code is like that of a v5e, with an int8 result or a mask.
         """
+        if self.slices and not self.is_kernel:
+            return ()
         if self.who == "formula":
             return self.chips if self.chips == H100 and self.to and self.noise else ()
         draws = self.noise in GENERATORS
@@ -138,8 +144,8 @@ class Case:
             return self.chips if to_int8 or (self.noise and self.slices == 4096) else ()
         if self.chips == H100:
             return () if self.dtype == "float16" and (self.note or self.noise == "noise array") else self.chips
-        if self.slices and (self.dtype, self.to) == ("bfloat16", "int8"):
-            return BOTH_KINDS
+        if self.slices:
+            return BOTH_KINDS if (self.dtype, self.to) == ("bfloat16", "int8") else ()
         if self.dtype == "float16" or (self.note and self.note not in (FLOOR, "a part")):
             return BOTH_KINDS[len(self.note) % 2 :][:1]
         on_all = self.dtype == "bfloat16" and (self.to if not self.mask else self.noise == "")
@@ -165,6 +171,7 @@ def cases(platform: str) -> Iterator[Case]:
         yield xla(to="int8", noise="JaxUniform")
         yield xla(to="int8", noise="Philox", chain=True)
         yield from _formulas((SIZE,), H100)
+        yield from _rows_in_xla(SIZE, H100)
 
 
 def _operations(make: Callable[..., Case], dtypes: tuple[str, ...]) -> Iterator[Case]:
@@ -241,16 +248,17 @@ def _tpu() -> Iterator[Case]:
         yield make(to="int8", noise="Philox", note="a part", **part)
     yield from _operations(functools.partial(xla, chips=TPUS), FLOATS[:2])
     yield from _formulas(LARGE, TPUS)
-    yield from _by_absmax_on_a_tpu()
+    yield from _tpu_by_absmax()
+    yield from _rows_in_xla(LARGE[0] * LARGE[1], TPUS)
 
 
-def _by_absmax_on_a_tpu() -> Iterator[Case]:
-    """A scale for each row, or each block of a row; XLA reads rows twice."""
+def _tpu_by_absmax() -> Iterator[Case]:
+    """A scale for each row, or each block of a row."""
 
-    def make(slices: int, columns: int = 0, who: str = "pallas", **fields: Any) -> Case:
+    def make(slices: int, columns: int = 0, **fields: Any) -> Case:
         columns, note = columns or slices, f"blocks of {slices}" if columns else f"rows of {slices}"
         shape = (SIZE // columns, columns)
-        return Case(who, chips=TPUS, shape=shape, slices=slices, note=note, **fields)
+        return Case("pallas", chips=TPUS, shape=shape, slices=slices, note=note, **fields)
 
     for dtype, to in (("bfloat16", "int8"), ("float32", "int8"), ("bfloat16", "")):
         kind: dict[str, Any] = {"dtype": dtype, "to": to}
@@ -262,7 +270,17 @@ def _by_absmax_on_a_tpu() -> Iterator[Case]:
         yield make(128, 4096, noise="Philox", **kind)
     yield make(4096, to="int8", noise="hardware noise")
     yield make(32, 4096, to="int8")
-    yield make(4096, who="xla", to="int8")
+
+
+def _rows_in_xla(size: int, chips: tuple[str, ...]) -> Iterator[Case]:
+    """What the kernels that quantize by the largest magnitude of a row are compared with."""
+    for features in ROW_FEATURES:
+        for who in ("xla", "formula"):
+            of_rows: dict[str, Any] = {"shape": (size // features, features), "slices": features, "to": "int8"}
+            make = functools.partial(Case, who, chips=chips, note=f"rows of {features}", **of_rows)
+            for noise in ("", "Philox") if who == "xla" else ("", *baselines.GENERATORS):
+                if not noise or features == ROW_FEATURES[1]:
+                    yield make(noise=noise)
 
 
 def _formulas(shape: tuple[int, ...], chips: tuple[str, ...]) -> Iterator[Case]:

@@ -6,6 +6,7 @@ python -m bench.aot.report
 import pathlib
 from typing import Any
 
+from bench.aot.cases import ROW_FEATURES
 from bench.aot.chips import CHIPS, Chip, count, counts, reports
 from bench.baselines import GENERATORS
 from bench.results import markdown
@@ -36,6 +37,8 @@ NOISY_FORMS = {
     **{f"formula, {name}": f"formula: {{}} with {name}" for name in GENERATORS},
 }
 INT8 = "quantize bfloat16 -> int8"
+ROWS = f"{INT8} by absmax"  # in the cases of the section on rows; its last columns are of rows of so many elements
+SHOWN_ROWS = 4096
 # Cases and their forms. Each case without noise is in the README as well.
 OPERATIONS = (*((case, FORMS) for case in CASES), ("quantize float32", NOISY_FORMS), (INT8, NOISY_FORMS))
 
@@ -80,11 +83,33 @@ def section(name: str) -> str:
     return f"## {chip.title}\n\n{table}" + ("\n" if reasons else "") + "".join(reasons)
 
 
+def rows_table() -> str:
+    """What makes integers and scales of rows, with a count for each length of a row; under it, why some have none."""
+    lines, reasons = [], []
+    for name, chip in CHIPS.items():
+        for form, pattern in (FORMS | NOISY_FORMS).items():
+            stored = (counts().get((f"{pattern.format(ROWS)}, rows of {n}", name)) for n in ROW_FEATURES)
+            found = {n: row for n, row in zip(ROW_FEATURES, stored, strict=True) if row}
+            right = {n: row for n, row in found.items() if "error" not in row}
+            reasons += sorted(
+                {f"- {chip.title}, {form}: {row['error']}.\n" for row in found.values() if "error" in row}
+            )
+            if right:
+                last = right.get(SHOWN_ROWS, next(iter(right.values())))
+                numbers = (str(count(right[n])) if n in right else "-" for n in ROW_FEATURES)
+                moved = f"{last['bytes_per_element']:g}"
+                lines.append((chip.title, form, *numbers, moved, f"{share(chip, last):.0%}"))
+    lengths = (f"rows of {n:,}" for n in ROW_FEATURES)
+    heads = ("chip", "form", *lengths, "bytes per element", "of memory speed")
+    return markdown(heads, lines) + ("\n" if reasons else "") + "".join(reasons)
+
+
 def page() -> str:
     compilers = "; ".join(f"{stored['compiler']} with JAX {stored['jax']}" for stored in reports().values())
     sources = "\n".join(f"- {chip.title}: {chip.source}." for chip in CHIPS.values())
     least = counts()[f"xla: {INT8}", "h100"]["least_bytes_per_element"]
-    head = TEXT.format(compilers=compilers, chips=assumed(), sources=sources, least=f"{least:g}")
+    tables = {"chips": assumed(), "rows": rows_table()}
+    head = TEXT.format(compilers=compilers, sources=sources, least=f"{least:g}", shown=f"{SHOWN_ROWS:,}", **tables)
     return "\n".join([head, *map(section, CHIPS)])
 
 

@@ -1,11 +1,14 @@
-"""Which of Pallas' two compilers for CUDA, Triton and Mosaic GPU, should be `implementation="pallas"` on a card."""
+"""Which of Pallas' two compilers for CUDA, Triton and Mosaic GPU, should be `implementation="pallas"` on a card.
+
+And which of ours should quantize rows by their largest magnitudes, where XLA is the third.
+"""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable
 
 from bench import results
-from bench.gpu.targets import MOSAIC, NONE_IS_A_KERNEL, PALLAS, TRITON
+from bench.gpu.targets import MOSAIC, NONE_IS_A_KERNEL, PALLAS, ROWS, TRITON, XLA
 from bench.names import INTERPRETED, INTERPRETED_MOSAIC, OURS
 from bench.results import Measured, Report
 
@@ -61,3 +64,36 @@ def advice(bench: Report, card: str, is_right: bool) -> str:
         return f'"pallas" stays {pallas}{reason}: {why}'
     edit = f'take "{card}" out of' if best == "pallas_triton" else f'add "{card}" to'
     return f'"pallas" should be {best}: {why}; {edit} MOSAIC_IS_FASTER in kernels/gpu/pallas.py'
+
+
+def advice_on_rows(bench: Report, card: str, is_right: bool) -> str:
+    """Which of ours should quantize rows to integers and scales on a card, in one line."""
+    names = (XLA, TRITON, MOSAIC)
+    timed = [case for case in bench.get("cases", []) if case["operation"] in ROWS and case["dtype"] == "bfloat16"]
+    over = {results.title(case): relative for case in timed if (relative := over_xla(case, names))}
+    there = [name for name in names if over and all(name in relative for relative in over.values())]
+    if len(there) < 2:
+        return "no case was timed with XLA and a kernel"
+    means = {name: math.exp(math.fsum(math.log(one[name]) for one in over.values()) / len(over)) for name in there}
+    best, kernel = (min(among, key=means.__getitem__) for among in (there, [name for name in there if name != XLA]))
+    quickest = {where: min(there, key=one.__getitem__) for where, one in over.items()}
+    others = [
+        f"{_short(name)} in {where} ({over[where][name] / over[where][best]:.2f} of its time)"
+        for where, name in quickest.items()
+        if over[where][name] < (1 - LEAST) * over[where][best]
+    ]
+    said = ", ".join(f"{_short(name)} {means[name]:.2f}" for name in there[1:])
+    line = f'None should be {_short(best)} and "pallas" {_short(kernel)}'
+    line += "" if is_right else " once all results are right"
+    line += f": of XLA's time, the mean of {len(over)} cases, {said}; quicker than {_short(best)} is "
+    return f"{line}{'; '.join(others) or 'no other in any case'}; edit of_absmax in intnumerics/_fastest.py"
+
+
+def over_xla(case: Measured, names: Iterable[str]) -> dict[str, float]:
+    """The time of those that are right divided by XLA's, by one clock; nothing if XLA has none."""
+    found = {name: results.times(case, name, XLA) for name in names if "wrong" not in case["results"].get(name, {})}
+    return {name: one[0] / one[1] for name, one in found.items() if one} if XLA in found else {}
+
+
+def _short(name: str) -> str:
+    return name.removeprefix(f"{OURS}, ")

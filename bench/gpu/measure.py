@@ -12,7 +12,7 @@ import jax
 from bench import arrays, cases, libraries, machine, results
 from bench.cases import Case
 from bench.gpu import steps, table
-from bench.gpu.targets import BACKWARD, CHAINS, DTYPES, MASKED, NOISES, NOISY, WITH_PHILOX
+from bench.gpu.targets import AFTER_NORM, BACKWARD, CHAINS, DTYPES, MASKED, NOISES, NOISY, ROW_SHAPES, ROWS, WITH_PHILOX
 from bench.operations import operations
 from bench.runner import Runner
 from bench.timing import Patience
@@ -24,16 +24,28 @@ PATIENCE, REHEARSAL_PATIENCE = Patience(least=5, most=15, seconds=0.4), Patience
 FIRST = (NOISY, "quantize to int8", WITH_PHILOX[1], MASKED[1], BACKWARD[0], *CHAINS[:2], "quantize", BACKWARD[1])
 OTHER_NOISE = (f"quantize{to} with {noise}" for noise in NOISES[1:] for to in (" to int8", ""))
 THEN = (MASKED[0], *CHAINS[2:], *OTHER_NOISE)
+REHEARSED = ((4, 1024),)  # rows
 
 
 def of_targets(rehearsal: bool = False) -> list[Case]:
     """The cases that the targets name; in a rehearsal one for each target."""
-    groups = [(names, dtype, n) for n in (28, 26) for names in (FIRST, THEN) for dtype in DTYPES]
     if rehearsal:
-        groups = [(FIRST, DTYPES[0], 12), (FIRST[:2], DTYPES[1], 12)]
-    by_name = {operation.name: operation for operation in operations()}
-    found = [(by_name[name], dtype, n) for names, dtype, n in groups for name in names]
-    return [Case(operation, dtype, arrays.shape_of(operation.rank, 1 << n)) for operation, dtype, n in found]
+        return [*of_size(FIRST, DTYPES[0], 12), *of_size(FIRST[:2], DTYPES[1], 12), *of_rows(DTYPES[0], REHEARSED)]
+    first = [[*of_size(FIRST, dtype, 28), *of_rows(dtype, ROW_SHAPES)] for dtype in DTYPES]
+    then = [of_size(names, dtype, n) for names, n in ((THEN, 28), (FIRST, 26), (THEN, 26)) for dtype in DTYPES]
+    return list(itertools.chain.from_iterable(first + then))
+
+
+def of_size(names: Iterable[str], dtype: str, exponent: int) -> list[Case]:
+    """The cases of some operations that have a power of 2 elements."""
+    found = [operation for name in names for operation in operations() if operation.name == name]
+    return [Case(operation, dtype, arrays.shape_of(operation.rank, 1 << exponent)) for operation in found]
+
+
+def of_rows(dtype: str, shapes: Iterable[tuple[int, ...]]) -> list[Case]:
+    """The cases of operations on [tokens, features]."""
+    found = [operation for name in (*ROWS, *AFTER_NORM) for operation in operations() if operation.name == name]
+    return [Case(operation, dtype, shape) for operation in found for shape in shapes]
 
 
 def rest(rehearsal: bool) -> Iterable[Case]:

@@ -118,5 +118,7 @@ def text(folder: pathlib.Path) -> str:
         lines.append(f"{i:6} | {card} | {shown} | {target.name}{least} | {' '.join(measured.split())[:400]}")
     lines += [f"Mosaic's time over Triton's | {card} | {line}" for line in compilers.lines(bench.get("cases", []))]
     is_right = all(status in (MET, SO_FAR) for target, status, _ in found if isinstance(target, Right))
-    advice = "rehearsed" if is_rehearsal else compilers.advice(bench, card, is_right)
-    return "\n".join([*lines, f"which compiler | {card} | {advice}"]) + "\n"
+    asked = {"which for rows": compilers.advice_on_rows, "which compiler": compilers.advice}
+    for question, answer in asked.items():
+        lines.append(f"{question} | {card} | {'rehearsed' if is_rehearsal else answer(bench, card, is_right)}")
+    return "\n".join(lines) + "\n"

@@ -17,6 +17,10 @@ BACKWARD = ("backward from the mask", "backward from x")
 MASKED = ("quantize, keeping the mask", "quantize with PhiloxUniform, keeping the mask")
 ALONE = (*FORWARD, *(f"{name} with {noise}" for name in FORWARD for noise in NOISES), *MASKED, *BACKWARD)
 WITH_PHILOX = (NOISY, f"{FORWARD[0]} with {NOISES[0]}")
+SCALED = "quantize rows to int8 and scales"
+ROWS = (SCALED, f"{SCALED} with {NOISES[0]}")  # the job that a kernel does in one read of x, and XLA in two
+AFTER_NORM = (f"layer norm, {SCALED}",)
+ROW_SHAPES = ((16384, 4096), (8192, 8192), (128, 4096), (1, 8192))  # [tokens, features]; the last two as in decoding
 NONE_IS_A_KERNEL = (*WITH_PHILOX, MASKED[1])  # by themselves, from 16-bit floats, on every card
 KERNELS = (*FORWARD, *WITH_PHILOX, *MASKED, *BACKWARD)
 CHOSEN = (*WITH_PHILOX, MASKED[1], *CHAINS)  # where the choice matters most
@@ -70,4 +74,9 @@ TARGETS: tuple[Right | Speed, ...] = (
     ),
     Speed("Philox, best of ours: not slower than any of jax's generators", WITH_PHILOX, BEST_OF_OURS, ANY_NOISE, 1.0),
     Speed("best of ours: not slower than torch.compile", (*FORWARD, NOISY, *BACKWARD), BEST_OF_OURS, TORCH, 0.97),
+    # A kernel reads x once, and XLA reads it twice, in three kernels.
+    Speed("rows to int8 and scales, None: not slower than the formula", ROWS, OURS, SAME_NOISE, 0.97),
+    Speed("rows to int8 and scales, None: the quickest of ours", ROWS, OURS, BEST_OF_OURS, 0.95),
+    Speed("rows to int8 and scales, best of ours: not slower than torch.compile", ROWS, BEST_OF_OURS, TORCH, 0.97),
+    Speed("layer norm, rows to int8 and scales, None: not slower than the formula", AFTER_NORM, OURS, SAME_NOISE, 0.97),
 )
