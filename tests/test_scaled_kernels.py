@@ -75,10 +75,16 @@ def differs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def fewer(where: Where, calls: list[Call]) -> list[Call]:
-    """The calls; what is compiled for a GPU and interpreted on a CPU gets each third of them, with few rows."""
-    if where.device != "h100":
+    """The calls; of kernels, which are slow to compile, a third, another one for each dtype.
+
+    Compiled code, which is slow to interpret, gets few rows of each.
+    """
+    if where.name in ("reference", "xla") and where.device != "h100":
         return calls
-    return [call._replace(x=call.x[:6]) if call.noise is None else call for call in calls[::3]]
+    third = calls[oracle.DTYPES.index(calls[0].x.dtype) :: 3]
+    if where.device != "h100":
+        return third
+    return [call._replace(x=call.x[:6]) if call.noise is None else call for call in third]
 
 
 def numbers(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -197,7 +203,7 @@ def test_each_block_of_the_last_axis_has_a_scale(where: Where, dtype: np.dtype) 
     check(where, *fewer(where, [*calls, Call(x[:, :, :48], HALVES, FLOOR_FITS, 16)]))
 
 
-SHAPES = [(1, 1024), (3, 1000), (2, 3, 72), (5, 7), (1, 1), (17,), (8, 4096), (16, 20000)]
+SHAPES = [(1, 1024), (3, 1000), (2, 3, 72), (5, 7), (1, 1), (17,), (8, 4096), (2, 20000)]
 
 
 @every_implementation
