@@ -6,7 +6,7 @@ reciprocals are transposed back into every lane of their slice, which may be a p
 
 What XLA does instead: blocks that are neither 8, 16, 32 or 64 elements nor whole tiles of 128 lanes, a single row, and
 rows of which 32 do not fit into the chip's memory, which are longer than 45,824 for bfloat16 to int8, and than 22,912
-for float32 to float32. A scale for each slice of such rows is no problem.
+for float32 to float32. Blocks of such long rows are for the kernel.
 """
 
 import dataclasses
