@@ -63,11 +63,12 @@ def test_a_program_of_kernels_has_one_a_pass(rows: list[Row]) -> None:
 
 def test_a_device_has_no_temporary_array_but_the_mask(rows: list[Row], platform: str) -> None:
     for row in rows:
-        assert row["temporary_bytes"] <= row["output_bytes"], row
+        of_xla = 1 << 20  # XLA for TPU takes most of a megabyte for itself
+        assert row["temporary_bytes"] <= max(row["output_bytes"], of_xla), row
         # Between two passes is the mask, a bit beside two results of 16 bits; a TPU pads rows of 16 bytes to 128.
         part = {"cuda": 32, "tpu": 4}[platform]
         mask = row["output_bytes"] / part if row["what"] == "both" else 0
-        assert row["temporary_bytes"] <= mask + (1 << 20), row  # XLA for TPU takes most of a megabyte for itself
+        assert row["temporary_bytes"] <= mask + of_xla, row
 
 
 def test_2_to_the_33_elements_are_compiled_for_all_devices(rows: list[Row], platform: str) -> None:
