@@ -77,5 +77,6 @@ def test_memory_bounds_the_kernels_without_noise(rows: Rows) -> None:
 def test_xla_moves_more_bytes(report: list[dict[str, Any]], rows: Rows) -> None:
     """Why this is a kernel: when XLA reads x once, the choice should change."""
     xla = {row["chip"]: row for row in report if row["case"] == f"xla: {INT8}, rows of 4096"}
+    assert {"v5e", "v6e"} <= set(xla)
     for chip, row in xla.items():
         assert row["bytes_per_element"] > 1.5 * rows[f"{INT8}, rows of 4096", chip]["bytes_per_element"]

@@ -130,7 +130,8 @@ class Case:
         a shape or of float16; and for the v4 and v5p, whose code is like that of a v5e, with an int8 result or a mask.
         """
         if self.slices and not self.is_kernel:
-            return ()
+            is_compared = self.chips == TPUS and (self.who, self.noise, self.slices) == ("xla", "", 4096)
+            return BOTH_KINDS if is_compared else ()
         if self.who == "formula":
             return self.chips if self.chips == H100 and self.to and self.noise else ()
         draws = self.noise in GENERATORS
@@ -144,8 +145,10 @@ class Case:
             return self.chips if to_int8 or (self.noise and self.slices == 4096) else ()
         if self.chips == H100:
             return () if self.dtype == "float16" and (self.note or self.noise == "noise array") else self.chips
+        if self.slices and (self.dtype, self.to) != ("bfloat16", "int8"):
+            return BOTH_KINDS[:1] if self.noise and self.slices == 4096 else ()
         if self.slices:
-            return BOTH_KINDS if (self.dtype, self.to) == ("bfloat16", "int8") else ()
+            return BOTH_KINDS
         if self.dtype == "float16" or (self.note and self.note not in (FLOOR, "a part")):
             return BOTH_KINDS[len(self.note) % 2 :][:1]
         on_all = self.dtype == "bfloat16" and (self.to if not self.mask else self.noise == "")
