@@ -100,6 +100,7 @@ class Fixed:
 
     def __post_init__(self) -> None:
         _checks.positive("bound", self.bound)
+        _checks.real_array("bound", self.bound)
         _check_slices(self)
 
 
@@ -156,7 +157,7 @@ def _of_bound(bound: jax.Array, how: Scaling, dtype: np.dtype) -> jax.Array:
 
 def given_scale(value: Any, x: jax.Array) -> jax.Array:
     """A scale of the user, float32, or float64 for float64 x, in the rank of x; without a gradient."""
-    _checks.positive("scale", value)
+    _checks.positive("scale", value, wide_type(x).dtype)
     scale = _in_rank_of(x, "scale", _checks.real_array("scale", value))
     return jax.lax.stop_gradient(scale).astype(wide_type(x).dtype)
 

@@ -1,6 +1,7 @@
 """Checks of arguments: each error names the argument, its value, the reason and the remedy."""
 
 import functools
+import math
 import numbers
 from typing import Any
 
@@ -199,8 +200,11 @@ def real_array(name: str, value: Any) -> jax.Array:
     return array
 
 
-def positive(name: str, value: Any) -> None:
-    """Refuses a number that is not above 0 or not finite, alone or in an array of NumPy; JAX's are not fetched."""
+def positive(name: str, value: Any, dtype: np.dtype | None = None) -> None:
+    """Refuses a number that is not above 0 or not finite, alone or in an array of NumPy; JAX's are not fetched.
+
+    With a dtype it also refuses a number that is not normal in it, or whose reciprocal is not.
+    """
     if not isinstance(value, numbers.Real | np.ndarray) or isinstance(value, bool | np.bool_):
         return
     given = np.asarray(value)
@@ -210,6 +214,13 @@ def positive(name: str, value: Any) -> None:
     if not ((wide > 0) & np.isfinite(wide)).all():
         what = "the size of a bucket" if name == "scale" else "the largest magnitude to keep"
         raise ValueError(f"{name}={shown(value)} is not above 0 and finite: give {what}, in the units of x")
+    tiny = 0.0 if dtype is None else float(jnp.finfo(dtype).smallest_normal)
+    if tiny and not ((tiny <= wide) & (wide <= 1 / tiny)).all():
+        power = round(math.log2(tiny))
+        raise ValueError(
+            f"{name}={shown(value)} is not from 2**{power} to 2**{-power}, the numbers by which {np.dtype(dtype).name} "
+            "can be divided: bring x into that range before, and its result back"
+        )
 
 
 def float_dtype(name: str, value: Any) -> np.dtype:

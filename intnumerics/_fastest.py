@@ -48,6 +48,8 @@ def of_absmax(block: int | None, platform: str | None, operands: Sequence[Typed]
     x = operands[0]
     if not allows_kernels or platform not in ("cuda", "tpu") or x.dtype.name not in KERNEL_DTYPES:
         return "xla"
+    if any(operand.dtype == np.float64 for operand in operands[1:]):  # noise no kernel reads
+        return "xla"
     return "pallas" if block is not None or x.shape[-1] <= LONGEST_ROW else "xla"
 
 

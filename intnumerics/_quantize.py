@@ -55,6 +55,8 @@ def _forward(
     how: _Straight, x: jax.Array, noise: jax.Array | None, scale: jax.Array | None
 ) -> tuple[jax.Array, tuple[Any, jax.Array | None]]:
     """The result, and what the backward needs. Second derivatives differentiate it, and go straight through too."""
+    if how.residual is not None and how.slices is not None:  # the backward needs the scales of clipped elements
+        how, scale = dataclasses.replace(how, slices=None), how.slices.scale(x)
     if how.residual != "mask":
         y = _quantized(how, x, noise, scale)
         return checkpoint_name(y, VALUES), (x, scale) if how.residual == "x" else (None, None)
@@ -157,7 +159,7 @@ def quantize(
     noise, spec = numerics.noise_and_spec(wide_type(x) if is_scaled else x, key, part)
     check_noise(noise, spec, choice)
     clips = numerics.clip_gradient and not (slices is not None and slices.how.fraction == 1)
-    if slices is not None and (clips or not slices.in_one_read(x.ndim)):
+    if slices is not None and not slices.in_one_read(x.ndim):
         scale, slices = slices.scale(x), None
     if not any(isinstance(array, Tracer) for array in (x, noise, scale)):  # and nothing is differentiated
         return _quantized(_Straight(spec, None, choice, slices), x, noise, scale)

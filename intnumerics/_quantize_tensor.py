@@ -105,6 +105,11 @@ def _scales(
                 "scale is given, and so is axis, block or calibration, which say how scales are made: give scale alone "
                 "for scales that are there, or leave it out"
             )
+        if isinstance(scale, AbsMax | Fixed):
+            raise TypeError(
+                f"scale={scale!r} says what scales are made of, and scale is for scales that are there: give it as "
+                "calibration, and its axis or block as arguments of their own"
+            )
         return given_scale(scale, x), None
     if not isinstance(calibration, AbsMax | Fixed):
         raise TypeError(f"calibration={shown(calibration)} is no calibration: use AbsMax() or Fixed(bound)")

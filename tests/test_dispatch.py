@@ -14,10 +14,12 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from intnumerics import IntNumerics, kernels, quantize, quantize_to_int
+from intnumerics import AbsMax, IntNumerics, kernels, quantize, quantize_to_int
 from intnumerics._dispatch import Call, choose
 from intnumerics._mask_packing import packing
 from intnumerics._quantization import Quantize
+from intnumerics._scaled_quantization import QuantizeByAbsMax
+from intnumerics.kernels import Scaling
 from intnumerics.kernels.gpu import tuning
 from intnumerics.stochastic_rounding import HardwareUniform, PhiloxUniform
 
@@ -82,6 +84,17 @@ def test_noise_that_a_kernel_does_not_read_is_left_to_xla(dtype: jnp.dtype, name
         x, noise = jnp.zeros((8, 128), jnp.float32), jnp.zeros((8, 128), dtype)
         call = Call(Quantize(NUMERICS.spec(), "noise", packing(x.shape)))
         assert choose(call, "tpu", (x, noise), partitioned=False, elsewhere=False).name == name
+        by_absmax = Call(QuantizeByAbsMax(NUMERICS.spec(), "noise", Scaling(127.0, fits=True)))
+        for platform in ("tpu", "cuda"):
+            row = choose(by_absmax, platform, (x, noise), partitioned=False, elsewhere=False)
+            assert row.is_kernel == (name == "pallas")
+
+
+def test_a_forward_that_clips_by_a_part_of_the_maximum_reads_x_once_unless_it_is_differentiated() -> None:
+    clipped = IntNumerics.symmetric(8, clip_gradient=True)
+    forward = lambda x: quantize(x, clipped, scale=AbsMax(0.5, axis=-1), residual="x")  # noqa: E731
+    assert kernels_in(forward, "tpu", TILES) == 1
+    assert kernels_in(jax.grad(lambda x: forward(x).astype(jnp.float32).sum()), "tpu", TILES) == 0
 
 
 @pytest.mark.parametrize("name", [None, "xla"])

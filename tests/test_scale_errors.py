@@ -67,6 +67,28 @@ def test_a_bound_that_is_not_above_0_is_refused(bound: float) -> None:
         Fixed(bound)
 
 
+@pytest.mark.parametrize("bound", ["max", None, True, [1.0, 2.0], np.ones(3, np.int32)], ids=str)
+def test_a_bound_that_is_not_made_of_floats_is_refused_before_it_is_used(bound: Any) -> None:
+    with refused(TypeError, "bound"):
+        Fixed(bound)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-38, 1e38, 1e39, np.asarray([0.1, 3e38], np.float32)], ids=str)
+@pytest.mark.parametrize("function", [quantize, quantize_tensor])
+def test_a_scale_by_which_float32_cannot_be_divided_is_refused(function: Any, scale: Any) -> None:
+    x: Any = X[:, :2]
+    with refused(ValueError, "scale=", "is not from 2**-126 to 2**126", "float32"):
+        function(x, INT8, scale=scale)
+    with jax.enable_x64(True):
+        function(x.astype(np.float64), INT8, scale=scale)
+
+
+def test_what_makes_scales_is_no_scale_that_is_there() -> None:
+    for scale in (AbsMax(axis=-1), Fixed(3.0)):
+        with refused(TypeError, "scale=", "calibration"):
+            quantize_tensor(X, INT8, scale=scale)  # pyright: ignore[reportArgumentType]
+
+
 def test_a_bound_that_does_not_broadcast_is_refused() -> None:
     with refused(ValueError, "bound has shape (5,)", "(4, 96)"):
         quantize(X, INT8, scale=Fixed(np.ones(5, np.float32)))

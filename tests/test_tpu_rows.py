@@ -194,6 +194,8 @@ def test_the_chips_generator_draws_in_the_pass() -> None:
         ((24, 384), 192),
         ((1, 600), None),
         ((600,), None),
+        ((64, 1), None),
+        ((2, 1, 1), None),
         ((0, 128), None),
         ((1, 1, 256), 64),
     ],

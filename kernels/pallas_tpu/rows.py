@@ -4,9 +4,9 @@ A maximum over lanes is a column, one number for each sublane, and arithmetic on
 eight numbers. So maxima are transposed: scales are computed, and leave the kernel, with the rows along lanes, and their
 reciprocals are transposed back into every lane of their slice, which may be a part of a tile.
 
-What XLA does instead: blocks that are neither 8, 16, 32 or 64 elements nor whole tiles of 128 lanes, a single row, and
-rows of which 32 do not fit into the chip's memory, which are longer than 45,824 for bfloat16 to int8, and than 22,912
-for float32 to float32. Blocks of such long rows are for the kernel.
+What XLA does instead: blocks that are neither 8, 16, 32 or 64 elements nor whole tiles of 128 lanes, a single row,
+rows of one element, and rows of which 32 do not fit into the chip's memory, which are longer than 45,824 for bfloat16
+to int8, and than 22,912 for float32 to float32. Blocks of such long rows are for the kernel.
 """
 
 import dataclasses
@@ -183,7 +183,7 @@ def quantize_by_absmax(
 ) -> tuple[jax.Array, jax.Array]:
     """See `reference.quantize_by_absmax`; one pass over x."""
     check(x=x.dtype, noise=None if noise is None or spec.draw else noise.dtype)
-    is_for_a_kernel = x.size not in (0, x.shape[-1]) and (block is None or is_in_tiles(block))
+    is_for_a_kernel = x.size not in (0, x.shape[-1]) and x.shape[-1] > 1 and (block is None or is_in_tiles(block))
     rows = Rows(spec, scaling, block, x.shape[-1], x.dtype)
     if noise is not None and spec.draw is not None:
         found = tile_to_draw(x, spec.draw) if is_for_a_kernel else None
