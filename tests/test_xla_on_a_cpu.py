@@ -12,7 +12,7 @@ from implementations import FORMS, Where
 from oracle import assert_same_bits
 from test_scaled_kernels import FLOOR_TO_INT8, TO_INT8, every_dtype
 
-from intnumerics.kernels import QuantSpec, scaling
+from intnumerics.kernels import QuantSpec, Scaling, scaling
 
 RANDOM = np.random.default_rng(0)
 [FORM] = (form.values[0] for form in FORMS if form.id == "xla-cpu")
@@ -64,3 +64,19 @@ def test_a_layer_norm_and_its_integers_are_one_fusion() -> None:
     memory = compiled.memory_analysis()
     assert memory is not None
     assert memory.temp_size_in_bytes < 4096 * 1024
+
+
+def test_between_a_layer_norm_and_its_integers_and_scales_one_array_is_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scaling, "_has_one_cpu", lambda: True)  # as there is where tests of sharding are not run
+
+    def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        centred = x - x.mean(-1, keepdims=True)
+        y = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * 30
+        return FORM.operations().quantize_by_absmax(y, None, TO_INT8, Scaling(127.0, fits=True), None)
+
+    compiled = jax.jit(both).lower(jax.ShapeDtypeStruct((4096, 1024), np.float32)).compile()
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 1.5 * 4 * 4096 * 1024

@@ -71,7 +71,13 @@ def quantize_by_absmax(
     *,
     platform: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """`reference.quantize_by_absmax`: XLA reads x twice."""
+    """`reference.quantize_by_absmax`: XLA reads x twice.
+
+    On a CPU x is in memory for a branch of the maximum. Without the barrier XLA would compute x once more for the
+    integers, and keep in memory what that takes too; arrays of over 32 MiB cost more than the arithmetic.
+    """
+    if platform == "cpu":
+        x = lax.optimization_barrier(x)
     scale = scaling.scale_of(scaling.absmax(x, (-1,), block, platform), how)
     return quantize_by_scale(x, scale, noise, spec, platform=platform), scale  # type: ignore[return-value]
 
