@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from . import _checks, _shape_checks
 from ._absmax_scale import scaling_of
@@ -18,6 +19,7 @@ from .int_numerics import IntNumerics
 from .kernels import Scaling, scaling
 from .kernels.spec import is_static
 
+LEAST = 2.0**-20  # of a maximum
 BLOCKS = (16, 32, 64, 128, 256)  # elements of the last axis that may share a scale
 
 Axis = int | Sequence[int] | None
@@ -28,7 +30,7 @@ class AbsMax:
     """Scales that map the largest magnitude of each slice to the last bucket, as `absmax_scale` does.
 
     Attributes:
-        fraction: What the largest magnitude is multiplied by, above 0 and at most 1. Below 1, elements beyond it are
+        fraction: What the largest magnitude is multiplied by, from 2^-20 to 1. Below 1, elements beyond the product are
             clipped.
         axis: The axis or axes that one scale covers; None for all of x.
         block: How many elements of the last axis one scale covers: 16, 32, 64, 128 or 256, in place of `axis`.
@@ -36,7 +38,7 @@ class AbsMax:
 
     Raises:
         TypeError: fraction is not a number, or power_of_two is not a bool.
-        ValueError: fraction is not above 0 and at most 1, block is another number, or both axis and block are given.
+        ValueError: fraction is not from 2^-20 to 1, block is another number, or both axis and block are given.
 
     Source: `AbsMaxCalibration` in `aqt/jax/v2/calibration.py`, and `absmax` in Qwix.
 
@@ -59,22 +61,22 @@ class AbsMax:
         fraction = self.fraction
         if isinstance(fraction, bool | np.bool_) or not isinstance(fraction, numbers.Real):
             raise TypeError(f"fraction={shown(fraction)} is not a number: give what the maximum is multiplied by")
-        if not 0 < fraction <= 1:
+        if not LEAST <= fraction <= 1:
             raise ValueError(
-                f"fraction={shown(fraction)} is not above 0 and at most 1: 1 maps the largest magnitude to the last "
-                "bucket, and less clips the largest elements"
+                f"fraction={shown(fraction)} is not at least 2**-20 and at most 1: 1 maps the largest magnitude to the "
+                "last bucket, and less clips the largest elements"
             )
         object.__setattr__(self, "fraction", float(fraction))
         _check_slices(self)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Fixed:
     """Scales that map a bound that is given to the last bucket: x is not looked at, and what is beyond it is clipped.
 
     Attributes:
         bound: The magnitude that is mapped to the last bucket, in the units of x: a number above 0, or an array of
-            floats that broadcasts to x. It gets no gradient.
+            floats that broadcasts to x, for which `axis` and `block` change nothing. It gets no gradient.
         axis: What one of the scales that `quantize_tensor` keeps covers, if the bound is a number, as in `AbsMax`.
         block: As in `AbsMax`.
         power_of_two: As in `AbsMax`.
@@ -103,6 +105,11 @@ class Fixed:
         _checks.real_array("bound", self.bound)
         _check_slices(self)
 
+    def __repr__(self) -> str:
+        """Without the numbers of an array."""
+        fields = (f"{field.name}={shown(getattr(self, field.name))}" for field in dataclasses.fields(self))
+        return f"Fixed({', '.join(fields)})"
+
 
 def _check_slices(calibration: AbsMax | Fixed) -> None:
     _checks.switch("power_of_two", calibration.power_of_two)
@@ -128,7 +135,7 @@ def slices_of(x: jax.Array, axis: Any, block: Any) -> tuple[tuple[int, ...], int
     if block is None:
         return _shape_checks.reduced_axes(axis, x.ndim), None
     check_block(block)
-    if not x.ndim or not is_static(x.shape[-1:]) or x.shape[-1] % block:
+    if not x.ndim or x.shape[-1] % block != 0:  # a symbolic size may be a multiple too
         last = f"x has {x.shape[-1]} elements" if x.ndim else "x has no axes, and so none"
         raise ValueError(
             f"block={block} does not divide the last axis: {last} there; use a block that divides it, or axis=-1, or "
@@ -145,9 +152,14 @@ def absmax_slices(x: jax.Array, numerics: IntNumerics, calibration: AbsMax, axis
 
 def fixed_scale(x: jax.Array, numerics: IntNumerics, calibration: Fixed) -> jax.Array:
     """The scale that `Fixed` says for x, in the rank of x."""
-    how = scaling_of(numerics, power_of_two=bool(calibration.power_of_two))
-    bound = _in_rank_of(x, "bound", _checks.real_array("bound", calibration.bound))
-    return _of_bound(bound, how, wide_type(x).dtype)
+    how, dtype = scaling_of(numerics, power_of_two=bool(calibration.power_of_two)), wide_type(x).dtype
+    given, lowest = calibration.bound, how.in_buckets * float(jnp.finfo(dtype).smallest_normal) * 2
+    if isinstance(given, numbers.Real) and given < lowest:
+        raise ValueError(
+            f"bound={shown(given)} is below {lowest:.3g}, and {dtype} does not hold the reciprocal of its scale: give "
+            "a larger bound, and multiply x before by as much"
+        )
+    return _of_bound(_in_rank_of(x, "bound", _checks.real_array("bound", given)), how, dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -157,9 +169,13 @@ def _of_bound(bound: jax.Array, how: Scaling, dtype: np.dtype) -> jax.Array:
 
 def given_scale(value: Any, x: jax.Array) -> jax.Array:
     """A scale of the user, float32, or float64 for float64 x, in the rank of x; without a gradient."""
-    _checks.positive("scale", value, wide_type(x).dtype)
+    dtype = wide_type(x).dtype
+    _checks.positive("scale", value, dtype)
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        return jnp.asarray(np.full((1,) * x.ndim, value, dtype))  # which compiles nothing
     scale = _in_rank_of(x, "scale", _checks.real_array("scale", value))
-    return jax.lax.stop_gradient(scale).astype(wide_type(x).dtype)
+    scale = scale if scale.dtype == dtype else scale.astype(dtype)
+    return jax.lax.stop_gradient(scale) if isinstance(scale, Tracer) else scale
 
 
 def _in_rank_of(x: jax.Array, name: str, array: jax.Array) -> jax.Array:

@@ -40,10 +40,10 @@ def quantize_tensor(
 ) -> QTensor:
     """Quantizes x to integers and their scales, which it makes of x itself.
 
-    If one scale covers the last axis, or a block of it, a GPU or a TPU reads x once, in one kernel. For any other
-    `axis`, and for rows of more than 65,536 elements, x is read twice: for the maxima, and for the integers. The
-    arithmetic is in float32, whatever the dtype of x is. Not differentiable: the result is integers, and no gradient
-    goes through their scales.
+    If one scale covers the last axis, or a block of it, a GPU or a TPU reads x once, in one kernel, unless rows are
+    very long: `docs/implementations.md` has the limits. For any other `axis` x is read twice: for the maxima, and for
+    the integers. The arithmetic is in float32, whatever the dtype of x is. Not differentiable: the result is integers,
+    and no gradient goes through their scales.
 
     Args:
         x: float32, bfloat16, float16 or (under x64) float64 of any shape. NaN gives the integer 0, and infinities clip;
@@ -115,7 +115,7 @@ def _scales(
         raise TypeError(f"calibration={shown(calibration)} is no calibration: use AbsMax() or Fixed(bound)")
     if calibration.axis is not None or calibration.block is not None:
         raise ValueError(
-            f"calibration={shown(calibration)} has axis={shown(calibration.axis)} and block={calibration.block}, and "
+            f"calibration={calibration!r} has axis={shown(calibration.axis)} and block={calibration.block}, and "
             "quantize_tensor has arguments of its own for them: give axis or block to quantize_tensor"
         )
     if block is not None and axis != -1:

@@ -49,7 +49,7 @@ def test_integers_without_the_scales_that_were_made_for_them_are_refused(scale: 
         quantize_to_int(X, INT8, scale=scale)
 
 
-@pytest.mark.parametrize("fraction", [0, -0.5, 1.5, float("nan")])
+@pytest.mark.parametrize("fraction", [0, -0.5, 1e-38, 1.5, float("nan")])
 def test_a_fraction_that_is_none_is_refused(fraction: float) -> None:
     with refused(ValueError, f"fraction={fraction}", "at most 1"):
         AbsMax(fraction)
@@ -87,6 +87,16 @@ def test_what_makes_scales_is_no_scale_that_is_there() -> None:
     for scale in (AbsMax(axis=-1), Fixed(3.0)):
         with refused(TypeError, "scale=", "calibration"):
             quantize_tensor(X, INT8, scale=scale)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_bound_whose_scale_has_no_reciprocal_is_refused() -> None:
+    """Its scale would be 1, and nothing would be clipped."""
+    with refused(ValueError, "bound=1e-37", "larger bound"):
+        quantize(X, INT8, scale=Fixed(1e-37))
+
+
+def test_a_bound_is_shown_without_its_numbers() -> None:
+    assert "shape (3,)" in repr(Fixed(np.ones(3, np.float32)))
 
 
 def test_a_bound_that_does_not_broadcast_is_refused() -> None:
