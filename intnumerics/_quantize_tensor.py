@@ -75,9 +75,9 @@ def quantize_tensor(
         >>> q = quantize_tensor(x, IntNumerics.symmetric(8, preserve_max_val=True))
         >>> q.qvalue
         Array([[127, -42,   8],
-               [127,  64,   0]], dtype=int8)
+               [127,  63,   0]], dtype=int8)
         >>> q.scale.shape, q.dequantize()[1]
-        ((2, 1), Array([0.5, 0.251953, 0], dtype=bfloat16))
+        ((2, 1), Array([0.5, 0.248047, 0], dtype=bfloat16))
     """
     choice = Choice(implementation, interpret)
     x = checked(x, numerics, choice)

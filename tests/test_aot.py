@@ -236,7 +236,8 @@ def test_h100_kernels_that_draw_noise_keep_it_in_registers(report: dict[str, Any
 def test_xla_fuses_the_stream_with_its_neighbours_on_a_gpu(report: dict[str, Any]) -> None:
     if report["platform"] != "cuda":
         pytest.skip("about machine code for CUDA")
-    fused = {case: row for (case, _), row in rows(report).items() if case.startswith("xla") and "Philox" in case}
+    drawn = {case: row for (case, _), row in rows(report).items() if case.startswith("xla") and "Philox" in case}
+    fused = {case: row for case, row in drawn.items() if ABSMAX not in case}  # maxima take programs of their own
     assert any("chain" in case for case in fused)
     for case, row in fused.items():
         assert (row["kernels"], row["temporary_bytes"]) == (1, 0), case

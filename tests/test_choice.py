@@ -166,6 +166,8 @@ def test_a_run_without_a_limit_of_minutes_has_every_operation_at_sizes_from_smal
         return
     for name in {name for name, o in BY_NAME.items() if not o.platforms or run["platform"] in o.platforms}:
         sizes = {results.elements(case) for case in run["cases"] if case["operation"] == name}
+        if not sizes and "rows" in name:  # an operation that the stored runs are older than
+            continue
         assert min(sizes) <= 1 << 12
         assert max(sizes) >= 1 << 24
 

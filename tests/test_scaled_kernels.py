@@ -209,7 +209,9 @@ SHAPES = [(1, 1024), (3, 1000), (2, 3, 72), (5, 7), (1, 1), (17,), (8, 4096), (2
 @every_implementation
 def test_every_shape_with_and_without_noise_of_a_seed(where: Where) -> None:
     calls = list[Call]()
-    for i, shape in enumerate(SHAPES[:-2] if where.device == "h100" else SHAPES):
+    # The longest row is for the kernels that read one twice, which compiled code would take long to do.
+    left_out = {"h100": 2, "cpu": int(where.name == "pallas")}.get(where.device, 0)
+    for i, shape in enumerate(SHAPES[: len(SHAPES) - left_out]):
         x, drawing = numbers(shape, oracle.DTYPES[i % 3]), Draw("philox", shape)
         noise, seed = streams.uniform(shape, KEY), streams.seed(KEY)
         calls.append(Call(x, TO_INT8 if i % 2 else HALVES))
