@@ -193,12 +193,13 @@ def test_the_mask_in_the_dtype_of_x_is_that_of_the_bound(dtype: np.dtype, bound:
 
 
 @pytest.mark.ptx
+@pytest.mark.parametrize("rest", [0, 800])
 @pytest.mark.parametrize("backward", [False, True])
-def test_a_mask_of_256_bytes_to_which_xla_does_not_align_it_is_where_it_should_be(backward: bool) -> None:
+def test_a_mask_of_256_bytes_to_which_xla_does_not_align_it_is_where_it_should_be(backward: bool, rest: int) -> None:
     """LLVM would put the number of a block into the address by `or`, for Mosaic GPU declares such an alignment."""
     from tools import ptx
 
-    x = numbers((2 * tiles.TILE,), np.float32)
+    x = numbers((2 * tiles.TILE + rest,), np.float32)
     packed = oracle.packed_mask(x, MASKED)
     if backward:
         g = ptx.compile(mosaic.clip_gradient_from_mask, x, packed)(x, packed)

@@ -103,7 +103,7 @@ def _pieces(i: jax.Array, rows: Rows, interpret: Interpret) -> tuple[jax.Array |
     row, example, within = i * jnp.int32(rows.together), None, None
     if rows.count % rows.together:
         row = jnp.minimum(row, jnp.int32(rows.count - rows.together))
-    row = unbounded(row, 4 * rows.count)  # the scales are the smallest array
+    row = unbounded(row, 4 * (rows.count - rows.together))  # in the scales, the smallest array
     if rows.examples > 1:
         example = lax.div(row, jnp.int32(rows.count // rows.examples))
         within = lax.rem(row, jnp.int32(rows.count // rows.examples))

@@ -132,13 +132,13 @@ def unknown_zero(i: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(i, jnp.float32)
 
 
-def unbounded(i: jax.Array, size: int) -> jax.Array:
-    """An index into an array of `size` bytes, of which LLVM does not know that it is small if the array is.
+def unbounded(i: jax.Array, last: int) -> jax.Array:
+    """An index of a place, which LLVM does not know to be small even if the last place is only `last` bytes on.
 
-    Mosaic GPU declares all arrays to be aligned to `ALIGNED` bytes, and LLVM would put an index that is known to be
+    Mosaic GPU declares all arrays to be aligned to `ALIGNED` bytes, and LLVM would put an offset that is known to be
     smaller into the low bits of the address by `or`. But XLA aligns some arrays to fewer bytes.
     """
-    return lax.optimization_barrier(i) if size <= ALIGNED else i
+    return lax.optimization_barrier(i) if last < ALIGNED else i
 
 
 def load(ref: Any, layout: Any) -> jax.Array:
@@ -178,7 +178,7 @@ def for_each_block(
     blocks, dtype = n // size, index_dtype(n * examples)
 
     def body(i: jax.Array, *refs: Any) -> None:
-        i = unbounded(i, n * examples // 8)  # the packed mask is the smallest array
+        i = unbounded(i, ((examples - 1) * n + (blocks - 1) * size) // 8)  # in the packed mask, the smallest array
         block, example = i, None
         if examples > 1:
             example, block = lax.div(i, jnp.full((), blocks, i.dtype)), lax.rem(i, jnp.full((), blocks, i.dtype))
