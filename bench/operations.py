@@ -68,10 +68,14 @@ def how(name: str | None) -> dict[str, Any]:
 
 
 def has(name: str, operation: str) -> bool:
-    """Whether an implementation, by the name that it has in the results, has an operation of `kernels`."""
+    """Whether an implementation, by its name in the results, has an operation; if it cannot be imported, to measure it
+    gives the reason."""
     options = how(name)
     rows = [r for r in rows_of(options["implementation"]) if r.platform == options.get("interpret", r.platform)]
-    return any(row.operation(operation) for row in rows)
+    try:
+        return any(row.operation(operation) for row in rows)
+    except ImportError:
+        return True
 
 
 def formula(result: str, noise: bool) -> dict[str, Variant]:
