@@ -68,8 +68,7 @@ def how(name: str | None) -> dict[str, Any]:
 
 
 def has(name: str, operation: str) -> bool:
-    """Whether an implementation, by its name in the results, has an operation; if it cannot be imported, to measure it
-    gives the reason."""
+    """Whether an implementation, by its name in the results, has an operation, or cannot be imported to tell."""
     options = how(name)
     rows = [r for r in rows_of(options["implementation"]) if r.platform == options.get("interpret", r.platform)]
     try:
