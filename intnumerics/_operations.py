@@ -16,48 +16,33 @@ from .kernels import Draw, QuantSpec, Scaling, scaling
 
 
 def quantize(
-    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, choice: Choice = ANY, derivative: Derivative = "formula"
+    x: jax.Array,
+    noise: jax.Array | None,
+    spec: QuantSpec,
+    choice: Choice = ANY,
+    derivative: Derivative = "formula",
+    scale: jax.Array | None = None,
 ) -> jax.Array:
-    """`kernels.reference.quantize` without a mask; noise that broadcasts to x need not have the rank of x."""
-    operation, others = _quantization(x, noise, spec, derivative)
+    """`kernels.reference.quantize`, or `quantize_by_scale`, without a mask; noise and scale need not have x's rank.
+
+    With a scale there is no derivative `"formula"`.
+    """
+    operation, others = _quantization(x, noise, spec, derivative, scale)
     return _run(choice, operation, x, *others)[0]
 
 
 def quantize_with_mask(
-    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, choice: Choice = ANY, derivative: Derivative = "formula"
+    x: jax.Array,
+    noise: jax.Array | None,
+    spec: QuantSpec,
+    choice: Choice = ANY,
+    derivative: Derivative = "formula",
+    scale: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """`quantize`, and the clip mask in the same pass, packed as `_mask_packing.py` describes."""
-    operation, others = _quantization(x, noise, spec, derivative)
+    operation, others = _quantization(x, noise, spec, derivative, scale)
     operation = dataclasses.replace(operation, packing=_packing_by_type(spec, _at_least_1d(x)))
     y, packed = _run(choice, operation, x, *others)
-    return y, packed
-
-
-def quantize_by_scale(
-    x: jax.Array,
-    scale: jax.Array,
-    noise: jax.Array | None,
-    spec: QuantSpec,
-    choice: Choice = ANY,
-    derivative: Derivative = "straight",
-) -> jax.Array:
-    """`kernels.reference.quantize_by_scale` without a mask; scale and noise need not have the rank of x."""
-    operation, others = _quantization(x, noise, spec, derivative)
-    return _run(choice, _by_scale(operation), x, *others, _in_rank_of(x, scale))[0]
-
-
-def quantize_by_scale_with_mask(
-    x: jax.Array,
-    scale: jax.Array,
-    noise: jax.Array | None,
-    spec: QuantSpec,
-    choice: Choice = ANY,
-    derivative: Derivative = "straight",
-) -> tuple[jax.Array, jax.Array]:
-    """`quantize_by_scale`, and the packed clip mask in the same pass."""
-    operation, others = _quantization(x, noise, spec, derivative)
-    operation = dataclasses.replace(_by_scale(operation), packing=_packing_by_type(spec, _at_least_1d(x)))
-    y, packed = _run(choice, operation, x, *others, _in_rank_of(x, scale))
     return y, packed
 
 
@@ -89,15 +74,12 @@ def clip_gradient_from_mask(g: jax.Array, packed: jax.Array, choice: Choice = AN
     return _run(choice, ClipGradientFromMask(how), g, packed)[0]
 
 
-def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec, choice: Choice = ANY) -> jax.Array:
-    """`kernels.reference.clip_gradient_from_x`."""
-    return _run(choice, ClipGradientFromX(spec), g, _at_least_1d(x))[0]
-
-
-def clip_gradient_by_scale(
-    g: jax.Array, x: jax.Array, scale: jax.Array, spec: QuantSpec, choice: Choice = ANY
+def clip_gradient_from_x(
+    g: jax.Array, x: jax.Array, spec: QuantSpec, choice: Choice = ANY, scale: jax.Array | None = None
 ) -> jax.Array:
-    """`kernels.reference.clip_gradient_by_scale`; the scale need not have the rank of x."""
+    """`kernels.reference.clip_gradient_from_x`, or `clip_gradient_by_scale`."""
+    if scale is None:
+        return _run(choice, ClipGradientFromX(spec), g, _at_least_1d(x))[0]
     return _run(choice, ClipGradientByScale(spec), g, _at_least_1d(x), _in_rank_of(x, scale))[0]
 
 
@@ -124,9 +106,7 @@ def of_one_type(
     types = [jax.typeof(array) for array in (x, noise, scale) if array is not None]
     if not x.ndim or not _partitioning.mesh_of(types).explicit_axes:
         return x, noise, scale
-    operation, others = _quantization(x, noise, spec)
-    if scale is not None:
-        operation, others = _by_scale(operation), [*others, _in_rank_of(x, scale)]
+    operation, others = _quantization(x, noise, spec, scale=scale)
     return _partitioning.split_as_result(operation, [x, *others]), noise, scale
 
 
@@ -144,25 +124,28 @@ def _run(choice: Choice, operation: Operation, first: jax.Array, *others: jax.Ar
 
 
 def _quantization(
-    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, derivative: Derivative = "formula"
+    x: jax.Array,
+    noise: jax.Array | None,
+    spec: QuantSpec,
+    derivative: Derivative = "formula",
+    scale: jax.Array | None = None,
 ) -> tuple[Quantize, list[jax.Array]]:
-    """The description of a quantization, and its operands beside x: noise in the rank of x, a seed, or none."""
-    if noise is None:
-        return Quantize(spec, derivative=derivative), []
-    if spec.draw is None:
-        axes = max(x.ndim, 1) - noise.ndim
-        return Quantize(spec, "noise", derivative=derivative), [jnp.reshape(noise, (1,) * axes + noise.shape)]
-    if not spec.draw.shape:
-        spec = dataclasses.replace(spec, draw=dataclasses.replace(spec.draw, shape=(1,), whole=(1,)))
-    return Quantize(spec, "seed", derivative=derivative), [noise]
+    """The description of a quantization, and its operands beside x: noise in the rank of x or a seed, and a scale."""
+    kind, others = None, list[jax.Array]()
+    if noise is not None and spec.draw is None:
+        kind, others = "noise", [_in_rank_of(x, noise)]
+    elif noise is not None and spec.draw is not None:
+        kind, others = "seed", [noise]
+        if not spec.draw.shape:
+            spec = dataclasses.replace(spec, draw=dataclasses.replace(spec.draw, shape=(1,), whole=(1,)))
+    if scale is None:
+        return Quantize(spec, kind, derivative=derivative), others
+    return QuantizeByScale(spec, kind, derivative=derivative), [*others, _in_rank_of(x, scale)]
 
 
-def _by_scale(operation: Quantize) -> QuantizeByScale:
-    return QuantizeByScale(operation.spec, operation.noise, operation.packing, operation.derivative)
-
-
-def _in_rank_of(x: jax.Array, scale: jax.Array) -> jax.Array:
-    return jnp.reshape(scale, (1,) * (max(x.ndim, 1) - scale.ndim) + scale.shape)
+def _in_rank_of(x: jax.Array, array: jax.Array) -> jax.Array:
+    """Noise or a scale in the rank of x, which has at least one axis."""
+    return jnp.reshape(array, (1,) * (max(x.ndim, 1) - array.ndim) + array.shape)
 
 
 def _packing_by_type(spec: QuantSpec, x: jax.Array) -> Packing:

@@ -43,9 +43,7 @@ def _quantized(how: _Straight, x: jax.Array, noise: jax.Array | None, scale: jax
     """The result, whatever the backward needs."""
     if how.slices is not None:
         return scaled_pass(x, noise, how.spec, None, how.slices, choice=how.choice)[0]
-    if scale is not None:
-        return _operations.quantize_by_scale(x, scale, noise, how.spec, how.choice, how.derivative)
-    return _operations.quantize(x, noise, how.spec, how.choice, how.derivative)
+    return _operations.quantize(x, noise, how.spec, how.choice, how.derivative, scale)
 
 
 _straight_through = jax.custom_vjp(_quantized, nondiff_argnums=(0,))
@@ -60,10 +58,7 @@ def _forward(
     if how.residual != "mask":
         y = _quantized(how, x, noise, scale)
         return checkpoint_name(y, VALUES), (x, scale) if how.residual == "x" else (None, None)
-    if scale is None:
-        y, packed = _operations.quantize_with_mask(x, noise, how.spec, how.choice, how.derivative)
-    else:
-        y, packed = _operations.quantize_by_scale_with_mask(x, scale, noise, how.spec, how.choice, how.derivative)
+    y, packed = _operations.quantize_with_mask(x, noise, how.spec, how.choice, how.derivative, scale)
     return checkpoint_name(y, VALUES), (checkpoint_name(packed, MASK), None)
 
 
@@ -72,10 +67,8 @@ def _backward(how: _Straight, kept: tuple[Any, jax.Array | None], g: jax.Array) 
     mask_or_x, scale = kept
     if how.residual == "mask":
         g = _operations.clip_gradient_from_mask(g, mask_or_x, how.choice)
-    elif how.residual == "x" and scale is not None:
-        g = _operations.clip_gradient_by_scale(g, mask_or_x, scale, how.spec, how.choice)
     elif how.residual == "x":
-        g = _operations.clip_gradient_from_x(g, mask_or_x, how.spec, how.choice)
+        g = _operations.clip_gradient_from_x(g, mask_or_x, how.spec, how.choice, scale)
     return g, None, None
 
 

@@ -58,7 +58,7 @@ def scaled_pass(
             return y if integers is None else y.astype(integers), scale
         scale = slices.scale(x)
     assert scale is not None
-    y = _operations.quantize_by_scale(x, scale, noise, spec, choice)
+    y = _operations.quantize(x, noise, spec, choice, "straight", scale)
     return y if integers is None else y.astype(integers), scale
 
 

@@ -77,15 +77,6 @@ REDUCTIONS = {
     "xor": np.bitwise_xor,
 }
 
-REDUCTIONS = {
-    "add": np.add,
-    "min": np.minimum,
-    "max": np.maximum,
-    "and": np.bitwise_and,
-    "or": np.bitwise_or,
-    "xor": np.bitwise_xor,
-}
-
 # --- warps -----------------------------------------------------------------------------------------------------------
 
 
