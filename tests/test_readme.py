@@ -271,13 +271,12 @@ def test_the_table_of_what_none_picks_has_the_stored_numbers() -> None:
     on_v5e = [counted(f"{name}: {NOISY} Philox", "v5e") for name in ("pallas", "xla")]
     on_v4 = [counted(case, "v4") for case in ON_V4 if "threefry" not in case]
     wanted = {"CPU": [round(on_cpu, 1)], "CUDA GPU, Philox": drawn, "CUDA GPU, other": fused, "TPU": on_v5e + on_v4}
-    wanted["CUDA GPU and TPU, scales"] = [3, 5]  # held by test_readme_scales.py
+    wanted["CUDA GPU and TPU, scales"] = [3, 5]  # test_readme_scales.py holds them
     assert len(why) == len(wanted)
     for case, numbers in wanted.items():
         [text] = [text for shown, text in why.items() if shown.startswith(case)]
         assert set(numbers) <= prose.numbers(text), case
-    by_itself = [round(1e6 * us(readme_tables.TO_INT8, name)) for name in ours]
-    assert prose.says(README, "Implementations", *by_itself)
+    assert prose.says(README, "Implementations", *(round(1e6 * us(readme_tables.TO_INT8, name)) for name in ours))
 
 
 @pytest.mark.parametrize(

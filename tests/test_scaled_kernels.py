@@ -60,9 +60,9 @@ def check(where: Where, *calls: Call) -> None:
         formula = functools.partial(scaled_oracle.quantize_by_absmax, call.x, call.noise, call.spec, call.scaling)
         expected, expected_scale = formula(call.block)
         assert_same_bits(scale, expected_scale)
-        same = (
-            np.full(call.x.shape, True) if where.keeps_subnormal else ~differs(expected, formula(call.block, True)[0])
-        )
+        same = np.full(call.x.shape, True)
+        if not where.keeps_subnormal:
+            same = ~differs(expected, formula(call.block, True)[0])
         assert y.shape == expected.shape
         assert_same_bits(y[same], expected[same])
 
@@ -90,12 +90,10 @@ def fewer(where: Where, calls: list[Call]) -> list[Call]:
 def numbers(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Normal numbers whose size differs by rows, and what is not finite, not normal, or 0 with a sign."""
     random = np.random.default_rng(math.prod(shape))
-    x = random.standard_normal(shape) * np.exp2(random.integers(-6, 7, (*shape[:-1], 1)))
-    x = x.astype(dtype)
+    x = (random.standard_normal(shape) * np.exp2(random.integers(-6, 7, (*shape[:-1], 1)))).astype(dtype)
     kind = ml_dtypes.finfo(dtype)
-    special = np.asarray(
-        [0.5, np.nan, -0.0, np.inf, 0.0, -np.inf, kind.smallest_subnormal, kind.smallest_normal], dtype
-    )
+    special = [0.5, np.nan, -0.0, np.inf, 0.0, -np.inf, kind.smallest_subnormal, kind.smallest_normal]
+    special = np.asarray(special, dtype)
     x.reshape(-1)[: special.size] = special[: x.size]
     return x
 
