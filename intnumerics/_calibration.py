@@ -157,7 +157,7 @@ def fixed_scale(x: jax.Array, numerics: IntNumerics, calibration: Fixed) -> jax.
     if isinstance(given, numbers.Real) and given < lowest:
         raise ValueError(
             f"bound={shown(given)} is below {lowest:.3g}, and {dtype} does not hold the reciprocal of its scale: give "
-            "a larger bound, and multiply x before by as much"
+            "a larger bound, after multiplying x and the bound by the same number"
         )
     return _of_bound(_in_rank_of(x, "bound", _checks.real_array("bound", given)), how, dtype)
 

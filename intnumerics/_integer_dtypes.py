@@ -38,7 +38,7 @@ def integer_dtype(value: Any, lowest: float, highest: float) -> np.dtype:
 
 
 def smallest(lowest: float, highest: float) -> np.dtype:
-    """The smallest dtype for integers from `lowest` to `highest`, of which an array stores no more bits than needed.
+    """The smallest dtype for integers from `lowest` to `highest`, int2 and int4 included.
 
     Example:
         >>> smallest(-7, 7), smallest(-8, 7), smallest(-8, 8), smallest(0, 40_000)

@@ -112,7 +112,7 @@ def _scales(
             )
         return given_scale(scale, x), None
     if not isinstance(calibration, AbsMax | Fixed):
-        raise TypeError(f"calibration={shown(calibration)} is no calibration: use AbsMax() or Fixed(bound)")
+        raise TypeError(f"calibration={shown(calibration)} is not a calibration: use AbsMax() or Fixed(bound)")
     if calibration.axis is not None or calibration.block is not None:
         raise ValueError(
             f"calibration={calibration!r} has axis={shown(calibration.axis)} and block={calibration.block}, and "

@@ -13,8 +13,8 @@ from .parser import Variable, parse
 
 Buffer = np.ndarray | np.generic | None
 TOGETHER = 1 << 14  # threads, of several blocks
-# A buffer begins so many bytes, less its alignment, after a round address: bits above those that the alignment promises
-# to be 0 are 1, so that an address which a compiler puts together by `or`, as if they were 0, is another one.
+# A buffer begins so many bytes, less its alignment, after a round address. So the address has ones above the zeros that
+# the alignment promises. A compiler that takes more of its bits for zeros, and adds an offset by `or`, gets it wrong.
 ODD = 1 << 12
 
 
