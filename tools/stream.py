@@ -18,7 +18,6 @@ import numpy as np
 
 from intnumerics.kernels import Draw
 from intnumerics.kernels.generators import philox
-from intnumerics.kernels.generators.philox_blocks import DRAWS
 
 BLOCKS = 1 << 18  # of one piece: 4 MiB
 UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -27,13 +26,13 @@ UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 @jax.jit
 def draws(seed: jax.Array) -> jax.Array:
     """The draws of `BLOCKS` blocks, uint16, for a seed as `Draw` describes it, drawn as the package does."""
-    return philox.draws(Draw("philox", (BLOCKS * DRAWS,)), seed).astype(jnp.uint16)
+    return philox.draws(Draw("philox", (BLOCKS * philox.DRAWS,)), seed).astype(jnp.uint16)
 
 
 def pieces(key: tuple[int, int], first_block: int = 0) -> Iterator[np.ndarray]:
     """The draws of a key without end, `BLOCKS` blocks at a time, little-endian."""
     while True:
-        element = first_block * DRAWS
+        element = first_block * philox.DRAWS
         seed = np.asarray([*key, element % 2**32, element >> 32], np.uint32)
         yield np.asarray(draws(seed)).astype("<u2", copy=False)
         first_block = (first_block + BLOCKS) % 2**61
