@@ -1,0 +1,116 @@
+"""The stream of `generators/hashed.py` in a TPU kernel.
+
+One word serves two elements, so 128 lanes of words serve 256 elements: the lower half of the lanes 128 of them, and the
+upper half the other 128. A gather along lanes brings each element its word, and the element uses its half of the word.
+If a row begins with the second draw of a word, its elements 127 and 255 use words that follow those of their half.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from ..generators.hashed import DRAWS, SERVED, is_of_one_pair, word
+from ..spec import Draw
+from .formula import LANES
+from .numbers import noise_of, rows_of_block, unsigned
+from .tiling import SUBLANES, tile_draw
+
+HALF = LANES // DRAWS  # words that serve 128 elements
+
+
+def serves(draw: Draw) -> bool:
+    """Whether 32 bits hold the number of each row, and of each word, counted from the first; XLA draws others."""
+    return draw.spans_at_most(SERVED - 1) and math.prod(draw.whole[:-1]) <= 1 << 32
+
+
+def words_of(schedule: Sequence[jax.Array], draw: Draw, block: jax.Array) -> jax.Array:
+    """The words, as int32, of blocks whose numbers are counted from the block of the first element."""
+    a, b, carried_a, carried_b, low, _ = schedule
+    number = low + block
+    if not is_of_one_pair(draw):
+        is_carried = number < low
+        a, b = jnp.where(is_carried, carried_a, a), jnp.where(is_carried, carried_b, b)
+    return word(number, a, b).astype(jnp.int32)
+
+
+def halves(words: jax.Array, following: tuple[jax.Array, jax.Array] | None, phase: jax.Array | int) -> list[jax.Array]:
+    """The noise of the 128 elements that each half of the lanes of some words serves.
+
+    Args:
+        words: int32 [rows, 128].
+        following: The words that follow, for the lower half in lane 64, for the upper half in lane 0; None if the phase
+            is always 0.
+        phase: The draw of the first word, 0 or 1, with which each row begins.
+    """
+    lane = lax.broadcasted_iota(jnp.int32, words.shape, 1)
+    draw, is_lower, found = lane + phase, lane < HALF, list[jax.Array]()
+    for half in range(2):
+        source = words
+        if following is not None:
+            source = jnp.where(is_lower == (half == 0), words, following[half])
+        at = ((draw >> 1) + half * HALF) & (LANES - 1)
+        own = jnp.take_along_axis(source, at, axis=1, mode="promise_in_bounds")
+        found.append(noise_of(jnp.left_shift(own, jnp.where((draw & 1) == 0, 16, 0))))
+    return found
+
+
+def stream_of_rows(
+    schedule: Sequence[jax.Array], draw: Draw, row: jax.Array, first: jax.Array, columns: int, length: int
+) -> jax.Array:
+    """The noise of some columns of rows.
+
+    Args:
+        schedule: As `generators.hashed.schedule` describes it.
+        draw: What is drawn.
+        row: The number of each row, uint32, in every lane.
+        first: The first column, an even number.
+        columns: How many columns.
+        length: The length of a row.
+    """
+    is_odd, begins_even = length % DRAWS == 1, draw.aligned
+    start, phase = row * unsigned(length // DRAWS), None if begins_even else schedule[5]
+    if is_odd:
+        in_two = (row & unsigned(1)) + (unsigned(0) if phase is None else phase)
+        start, phase = start + (row >> unsigned(1)) + (in_two >> unsigned(1)), in_two & unsigned(1)
+    lane = lax.broadcasted_iota(jnp.int32, row.shape, 1)
+    block = start + ((first >> 1) + lane).astype(jnp.uint32)
+    parts = pl.cdiv(columns, DRAWS * LANES)
+    hashed = [words_of(schedule, draw, block + unsigned(LANES * part)) for part in range(parts + (phase is not None))]
+    found = list[jax.Array]()
+    for part in range(parts):
+        if phase is None:
+            found += halves(hashed[part], None, 0)
+        else:
+            found += halves(hashed[part], (hashed[part], hashed[part + 1]), phase.astype(jnp.int32))
+    return jnp.concatenate(found[: pl.cdiv(columns, LANES)], axis=1)
+
+
+def stream_of_row(schedule: Sequence[jax.Array], draw: Draw, first: jax.Array, rows: int) -> jax.Array:
+    """The noise of a single row that is folded into rows of 128 lanes, beginning with the folded row `first`.
+
+    The lower half of the lanes has the words of the first half of the folded rows, the upper half those of the others.
+    """
+    half = pl.cdiv(rows, 2 * SUBLANES) * SUBLANES
+    shape = half if draw.aligned else half + SUBLANES, LANES
+    row, lane = (lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
+    block = (first + row + (lane >> 6) * half) * HALF + (lane & (HALF - 1))
+    words = words_of(schedule, draw, block.astype(jnp.uint32))
+    if draw.aligned:
+        return jnp.concatenate(halves(words, None, 0))[:rows]
+    following = pltpu.roll(pltpu.roll(words, shape[0] - 1, 0), HALF, 1)[:half]
+    return jnp.concatenate(halves(words[:half], (following, following), schedule[5].astype(jnp.int32)))[:rows]
+
+
+def noise_of_block(
+    schedule: Sequence[jax.Array], draw: Draw, shape: tuple[int, ...], steps: list[jax.Array]
+) -> jax.Array:
+    """The noise of a block from the stream, as `noise.InKernel` describes it."""
+    if tile_draw(draw)[0].folded:
+        return stream_of_row(schedule, draw, steps[0] * shape[0], shape[0])
+    row, column, length = rows_of_block(draw, shape, steps)
+    return stream_of_rows(schedule, draw, row, column, shape[-1], length)
