@@ -28,10 +28,9 @@ def serves(draw: Draw) -> bool:
     return draw.spans_at_most(SERVED - 1) and math.prod(draw.whole[:-1]) <= 1 << 32
 
 
-def words_of(schedule: Sequence[jax.Array], draw: Draw, block: jax.Array) -> jax.Array:
-    """The words, as int32, of blocks whose numbers are counted from the block of the first element."""
+def words_of(schedule: Sequence[jax.Array], draw: Draw, number: jax.Array) -> jax.Array:
+    """The words, as int32, of blocks from the low words of their numbers."""
     a, b, carried_a, carried_b, low, _ = schedule
-    number = low + block
     if not is_of_one_pair(draw):
         is_carried = number < low
         a, b = jnp.where(is_carried, carried_a, a), jnp.where(is_carried, carried_b, b)
@@ -72,21 +71,23 @@ def stream_of_rows(
         columns: How many columns.
         length: The length of a row.
     """
-    is_odd, begins_even = length % DRAWS == 1, draw.aligned
-    start, phase = row * unsigned(length // DRAWS), None if begins_even else schedule[5]
-    if is_odd:
+    start, phase = row * unsigned(length // DRAWS), None if draw.aligned else schedule[5]
+    if length % DRAWS:
         in_two = (row & unsigned(1)) + (unsigned(0) if phase is None else phase)
-        start, phase = start + (row >> unsigned(1)) + (in_two >> unsigned(1)), in_two & unsigned(1)
+        start, phase = start + (row >> unsigned(1)) + (in_two >> unsigned(1)), (in_two & unsigned(1)).astype(jnp.int32)
     lane = lax.broadcasted_iota(jnp.int32, row.shape, 1)
-    block = start + ((first >> 1) + lane).astype(jnp.uint32)
+    start = schedule[4] + start + (first >> 1).astype(jnp.uint32)
+    if phase is None and columns <= LANES and row.shape[0] % (2 * SUBLANES) == 0:
+        lower, upper = jnp.split(start, 2)
+        lane = lane[: len(lower)]
+        number = jnp.where(lane < HALF, lower, upper) + (lane & (HALF - 1)).astype(jnp.uint32)
+        return jnp.concatenate(halves(words_of(schedule, draw, number), None, 0))
     parts = pl.cdiv(columns, DRAWS * LANES)
-    hashed = [words_of(schedule, draw, block + unsigned(LANES * part)) for part in range(parts + (phase is not None))]
-    found = list[jax.Array]()
+    numbers = [start + lane.astype(jnp.uint32) + unsigned(LANES * part) for part in range(parts + (phase is not None))]
+    words, found = [words_of(schedule, draw, number) for number in numbers], list[jax.Array]()
     for part in range(parts):
-        if phase is None:
-            found += halves(hashed[part], None, 0)
-        else:
-            found += halves(hashed[part], (hashed[part], hashed[part + 1]), phase.astype(jnp.int32))
+        following = None if phase is None else (words[part], words[part + 1])
+        found += halves(words[part], following, 0 if phase is None else phase)
     return jnp.concatenate(found[: pl.cdiv(columns, LANES)], axis=1)
 
 
@@ -95,15 +96,17 @@ def stream_of_row(schedule: Sequence[jax.Array], draw: Draw, first: jax.Array, r
 
     The lower half of the lanes has the words of the first half of the folded rows, the upper half those of the others.
     """
-    half = pl.cdiv(rows, 2 * SUBLANES) * SUBLANES
-    shape = half if draw.aligned else half + SUBLANES, LANES
-    row, lane = (lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
-    block = (first + row + (lane >> 6) * half) * HALF + (lane & (HALF - 1))
-    words = words_of(schedule, draw, block.astype(jnp.uint32))
+    half = pl.cdiv(rows, 2 * SUBLANES)
+    shape = half if draw.aligned else half + 1, SUBLANES, LANES
+    tile, row, lane = (lax.broadcasted_iota(jnp.int32, shape, axis) for axis in range(3))
+    block = (first + row[:1] + (lane[:1] >> 6) * (half * SUBLANES)) * HALF + (lane[:1] & (HALF - 1))
+    number = (schedule[4] + block.astype(jnp.uint32)) + (tile * (SUBLANES * HALF)).astype(jnp.uint32)
+    words = words_of(schedule, draw, number.reshape(-1, LANES))
     if draw.aligned:
         return jnp.concatenate(halves(words, None, 0))[:rows]
-    following = pltpu.roll(pltpu.roll(words, shape[0] - 1, 0), HALF, 1)[:half]
-    return jnp.concatenate(halves(words[:half], (following, following), schedule[5].astype(jnp.int32)))[:rows]
+    following = pltpu.roll(pltpu.roll(words, words.shape[0] - 1, 0), HALF, 1)[: half * SUBLANES]
+    words = words[: half * SUBLANES]
+    return jnp.concatenate(halves(words, (following, following), schedule[5].astype(jnp.int32)))[:rows]
 
 
 def noise_of_block(

@@ -68,12 +68,17 @@ def from_x_kernel(g_ref: jax.Ref, x_ref: jax.Ref, o_ref: jax.Ref, *, spec: Quant
     o_ref[...] = masked(rows_of(g_ref), mask).reshape(o_ref.shape)
 
 
+def per_example(words: jax.Array, batch: tuple[int, ...]) -> jax.Array:
+    """The words of seeds, for each example of a batch, whose axes may have size 1: uint32 (examples, n)."""
+    return jnp.broadcast_to(words, (*batch, words.shape[-1])).reshape(-1, words.shape[-1])
+
+
 def words_of(draw: Draw, seed: jax.Array, batch: tuple[int, ...]) -> jax.Array:
     """The `kernel_words` for each example of a batch, or once for all examples: uint32 (examples or 1, n)."""
-    words = kernel_words(draw, seed)
-    if math.prod(words.shape[:-1]) != 1:
-        words = jnp.broadcast_to(words, (*batch, words.shape[-1]))
-    return words.reshape(-1, words.shape[-1])
+    if math.prod(seed.shape[:-1]) != 1:
+        return per_example(kernel_words(draw, seed), batch)
+    # Twice, because XLA for TPU makes a program for each operation on a single number, of which there are hundreds.
+    return kernel_words(draw, lax.optimization_barrier(jnp.broadcast_to(seed.reshape(1, -1), (2, 4))))[:1]
 
 
 def run(
@@ -177,7 +182,7 @@ def quantize_with_draw(
         return quantize(x, noise, dataclasses.replace(spec, draw=None), interpret=interpret)
     (example, _), examples = tile_draw(draw), math.prod(batch)
     if len(example.shape) == 1 and examples > 1:  # a batch of rows would have other blocks
-        one_by_one = (x.reshape(-1, *draw.shape), jnp.broadcast_to(seed, (*batch, 4)).reshape(-1, 4))
+        one_by_one = (x.reshape(-1, *draw.shape), per_example(seed, batch))
         results = lax.map(lambda one: quantize(one[0], one[1], spec, interpret=interpret), one_by_one)
         return jax.tree.map(lambda a: a.reshape(*batch, -1), results)
     tiling = example if examples == 1 else example.of_batch(examples)
