@@ -82,13 +82,19 @@ def stream_of_rows(
         lane = lane[: len(lower)]
         number = jnp.where(lane < HALF, lower, upper) + (lane & (HALF - 1)).astype(jnp.uint32)
         return jnp.concatenate(halves(words_of(schedule, draw, number), None, 0))
-    parts = pl.cdiv(columns, DRAWS * LANES)
-    numbers = [start + lane.astype(jnp.uint32) + unsigned(LANES * part) for part in range(parts + (phase is not None))]
-    words, found = [words_of(schedule, draw, number) for number in numbers], list[jax.Array]()
-    for part in range(parts):
-        following = None if phase is None else (words[part], words[part + 1])
-        found += halves(words[part], following, 0 if phase is None else phase)
-    return jnp.concatenate(found[: pl.cdiv(columns, LANES)], axis=1)
+    parts, rows = pl.cdiv(columns, DRAWS * LANES), row.shape[0]
+    first_of_part = [unsigned(LANES * part) for part in range(parts + (phase is not None))]
+    # Stacked, so that there are few operations to compile.
+    words = words_of(schedule, draw, jnp.concatenate([start + lane.astype(jnp.uint32) + at for at in first_of_part]))
+    following, used = None, words[: parts * rows]
+    if phase is None:
+        phase = 0
+    else:
+        following = used, words[rows:]
+        phase = jnp.concatenate([phase] * parts) if phase.ndim else phase
+    found = [jnp.split(noise, parts) for noise in halves(used, following, phase)]
+    in_order = [noise[part] for part in range(parts) for noise in found]
+    return jnp.concatenate(in_order[: pl.cdiv(columns, LANES)], axis=1)
 
 
 def stream_of_row(schedule: Sequence[jax.Array], draw: Draw, first: jax.Array, rows: int) -> jax.Array:
