@@ -71,7 +71,13 @@ def draws(draw: Draw, seed: jax.Array, by_axes: bool = False) -> jax.Array:
 
 def draws_on_tpu(draw: Draw, seed: jax.Array) -> jax.Array:
     """`draws` in a form that XLA for TPU does not store, and that XLA can partition."""
-    return draws(draw, seed, by_axes=len(draw.shape) > 1)
+    low, high, place = _block_of(draw, seed, by_axes=len(draw.shape) > 1)
+    if is_of_one_pair(draw):
+        k0, k1, _, last = seed_words(seed, len(draw.shape))
+        a, b = (subkey[..., 0] for subkey in _several((k0, k1), last >> jnp.uint32(1), 2))  # vectors, as it needs them
+    else:
+        a, b = _subkeys_of(draw, seed, high)
+    return word(low, a, b) >> (place << jnp.uint32(4)) & jnp.uint32(0xFFFF)
 
 
 def schedule(seed: jax.Array) -> jax.Array:
@@ -120,14 +126,24 @@ def _subkeys_of(draw: Draw, seed: jax.Array, high: jax.Array) -> Pair:
     return a, b
 
 
+def _several(key: Pair, least: jax.Array, count: int) -> Pair:
+    """The subkeys for `count` high words from `least` on, along the last axis.
+
+    XLA for TPU makes a program of each operation on a single number, and one fusion of those on vectors, except if it
+    sees that these repeat a number. XLA for CPU copies this arithmetic into the loop over the elements, and takes
+    minutes for it, except if a barrier follows.
+    """
+    words = *(word[..., None] for word in key), least[..., None] + jnp.arange(count, dtype=jnp.uint32)
+    k0, k1, high = lax.optimization_barrier(jnp.broadcast_arrays(*words))
+    return lax.optimization_barrier(subkeys((k0, k1), high))
+
+
 def _one_of_several(key: Pair, least: jax.Array, high: jax.Array, count: int) -> Pair:
     """The subkeys for high words, each one of `count` numbers from `least` on."""
-    numbers = least[..., None] + jnp.arange(count, dtype=jnp.uint32)
-    # Without the barrier XLA for CPU copies this arithmetic into the loop over the elements, and takes minutes for it.
-    every = lax.optimization_barrier(subkeys((key[0][..., None], key[1][..., None]), numbers))
+    every = _several(key, least, count)
     found = [subkey[..., 0] for subkey in every]
     for step in range(1, count):
-        is_next = high == numbers[..., step]
+        is_next = high == least + jnp.uint32(step)
         found = [jnp.where(is_next, subkey[..., step], old) for subkey, old in zip(every, found, strict=True)]
     a, b = found
     return a, b
