@@ -15,7 +15,7 @@ NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
 TO_127 = Scaling(127.0, fits=True)
 HALVES = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
 FLOOR = "floor + 0.5"
-GENERATORS: dict[str, Any] = {"Philox": "philox", "hash": "hash", "hardware noise": "hardware", "JaxUniform": "threefry_23_bits"}
+GENERATORS: Any = {"Philox": "philox", "hash": "hash", "hardware noise": "hardware", "JaxUniform": "threefry_23_bits"}
 FLOATS = ("float32", "bfloat16", "float16")
 RESULTS = (("float32", ""), ("bfloat16", ""), ("bfloat16", "int8"))
 

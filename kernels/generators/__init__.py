@@ -29,11 +29,19 @@ class Row:
     by_platform: Mapping[str, Bits] = dataclasses.field(default_factory=dict[str, Bits])
     # What a kernel that draws takes in place of a seed: uint32 of (*batch, n).
     words_of_kernel: Callable[[jax.Array], jax.Array] | None = None
+    # Functions that draw the same noise, for the platforms on which that is cheaper than to draw bits.
+    drawn_by_platform: Mapping[str, Bits] = dataclasses.field(default_factory=dict[str, Bits])
 
 
 TABLE: Mapping[Generator, Row | None] = {  # None for a generator that only kernels can draw from
     "philox": Row(philox.draws, noise.from_16_bits, {"cpu": philox.draws_on_cpu, "tpu": philox.draws_on_tpu}),
-    "hash": Row(hashed.draws, noise.from_16_bits, {"tpu": hashed.draws_on_tpu}, hashed.schedule),
+    "hash": Row(
+        hashed.draws,
+        noise.from_16_bits,
+        by_platform={"tpu": hashed.draws_on_tpu},
+        words_of_kernel=hashed.schedule,
+        drawn_by_platform={"tpu": hashed.noise_on_tpu},
+    ),
     "threefry_23_bits": Row(threefry.bits, noise.from_23_bits),
     "threefry_16_bits": Row(threefry.bits, lambda bits: noise.from_16_bits(bits & jnp.uint32(0xFFFF))),
     "hardware": None,
@@ -59,6 +67,8 @@ def drawn(draw: Draw, seed: jax.Array, platform: str | None = None) -> jax.Array
     row = TABLE[draw.generator]
     if row is None:
         raise NotImplementedError(f"noise of the generator {draw.generator!r} is drawn by kernels only")
+    if platform in row.drawn_by_platform:
+        return row.drawn_by_platform[platform](draw, seed)
     return row.noise(row.by_platform.get(platform or "", row.bits)(draw, seed))
 
 

@@ -17,8 +17,9 @@ import numpy as np
 from jax import lax
 
 from ..spec import Draw
-from .blocks import block_in_draw, over, place_of
+from .blocks import block_by_axes, block_in_draw, over, place_of, steps_of_blocks
 from .counters import numbers, plus, product, seed_words, words_of
+from .noise import from_upper_half
 from .philox import philox4x32, product_of_limbs
 
 MULTIPLIERS = (0xED5AD4BB, 0xAC4C1B51, 0x31848BAB)
@@ -71,13 +72,25 @@ def draws(draw: Draw, seed: jax.Array, by_axes: bool = False) -> jax.Array:
 
 def draws_on_tpu(draw: Draw, seed: jax.Array) -> jax.Array:
     """`draws` in a form that XLA for TPU does not store, and that XLA can partition."""
+    words, place = _words_on_tpu(draw, seed)
+    return words >> (place << jnp.uint32(4)) & jnp.uint32(0xFFFF)
+
+
+def noise_on_tpu(draw: Draw, seed: jax.Array) -> jax.Array:
+    """The noise of `draws_on_tpu`."""
+    words, place = _words_on_tpu(draw, seed)
+    return from_upper_half(words << ((place ^ jnp.uint32(1)) << jnp.uint32(4)))
+
+
+def _words_on_tpu(draw: Draw, seed: jax.Array) -> Pair:
+    """The word of each element's block, and which of its draws the element has."""
     low, high, place = _block_of(draw, seed, by_axes=len(draw.shape) > 1)
     if is_of_one_pair(draw):
         k0, k1, _, last = seed_words(seed, len(draw.shape))
         a, b = (subkey[..., 0] for subkey in _several((k0, k1), last >> jnp.uint32(1), 2))  # vectors, as it needs them
     else:
         a, b = _subkeys_of(draw, seed, high)
-    return word(low, a, b) >> (place << jnp.uint32(4)) & jnp.uint32(0xFFFF)
+    return word(low, a, b), place
 
 
 def schedule(seed: jax.Array) -> jax.Array:
@@ -96,6 +109,9 @@ def _block_of(draw: Draw, seed: jax.Array, by_axes: bool) -> tuple[jax.Array, ja
     """The low and the high word of the number of each element's block, and which of its draws the element has."""
     _, _, low, high = seed_words(seed, len(draw.shape))
     rank, first = seed.ndim - 1, over((low, high), DRAWS)
+    if by_axes and is_of_one_pair(draw) and steps_of_blocks(draw, DRAWS):
+        block, place = block_by_axes(draw, rank, DRAWS, first[0])
+        return block, first[1], place
     found = block_in_draw(draw, rank, DRAWS, by_axes)
     if found is None and draw.aligned and draw.spans_at_most(1 << 32):
         number = numbers(draw, rank, np.dtype(np.uint32))

@@ -15,9 +15,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..generators.hashed import DRAWS, SERVED, is_of_one_pair, word
+from ..generators.noise import from_upper_half
 from ..spec import Draw
 from .formula import LANES
-from .numbers import noise_of, rows_of_block, unsigned
+from .numbers import rows_of_block, unsigned
 from .tiling import SUBLANES, tile_draw
 
 HALF = LANES // DRAWS  # words that serve 128 elements
@@ -54,7 +55,7 @@ def halves(words: jax.Array, following: tuple[jax.Array, jax.Array] | None, phas
             source = jnp.where(is_lower == (half == 0), words, following[half])
         at = ((draw >> 1) + half * HALF) & (LANES - 1)
         own = jnp.take_along_axis(source, at, axis=1, mode="promise_in_bounds")
-        found.append(noise_of(jnp.left_shift(own, jnp.where((draw & 1) == 0, 16, 0))))
+        found.append(from_upper_half(jnp.left_shift(own, jnp.where((draw & 1) == 0, 16, 0)).astype(jnp.uint32)))
     return found
 
 

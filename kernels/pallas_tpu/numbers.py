@@ -1,4 +1,4 @@
-"""What the streams share: which rows of the whole array a block has, and noise from its random bits."""
+"""What the streams share: which rows of the whole array a block has."""
 
 from collections.abc import Sequence
 
@@ -7,21 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..spec import Draw
-from .formula import LANES, float_of
+from .formula import LANES
 from .tiling import SUBLANES, round_up, tile_draw
 
 
 def unsigned(value: int) -> jax.Array:
     """A number modulo 2**32, as uint32."""
     return jnp.asarray(value % (1 << 32), jnp.uint32)
-
-
-def noise_of(upper: jax.Array) -> jax.Array:
-    """`(draw + 0.5) / 65536 - 0.5` for 16-bit draws in the upper halves of int32; the lower halves are ignored.
-
-    A float32 between 64 and 128 has 17 bits after the point: they are the 16 bits of the draw, and 1 for the half.
-    """
-    return float_of(lax.shift_right_logical(upper, jnp.int32(15)) | 0x42800001) - 64.5
 
 
 def row_numbers(at: Sequence[jax.Array], shape: tuple[int, ...], steps: Sequence[int]) -> jax.Array:

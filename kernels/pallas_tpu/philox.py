@@ -13,10 +13,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..generators.blocks import over
+from ..generators.noise import from_upper_half
 from ..generators.philox import DOMAIN, DRAWS, ROUNDS, Words, product_of_limbs, rounds
 from ..spec import Draw
 from .formula import LANES
-from .numbers import noise_of, rows_of_block, unsigned
+from .numbers import rows_of_block, unsigned
 from .tiling import SUBLANES, tile_draw
 
 GROUP = 32  # lanes: a quarter, so that the four words of 32 Philox blocks fill the 128 lanes of one array
@@ -70,7 +71,7 @@ def slices(words: list[jax.Array], phase: jax.Array | int, reach: int) -> list[j
             draw = start + phase + lane
             source = ((((draw & 7) >> 1) + m) & 3) * GROUP + (draw >> 3)
             word = jnp.take_along_axis(array, source, axis=1, mode="promise_in_bounds")
-            found.append(noise_of(jnp.left_shift(word, jnp.where((draw & 1) == 0, 16, 0))))
+            found.append(from_upper_half(jnp.left_shift(word, jnp.where((draw & 1) == 0, 16, 0)).astype(jnp.uint32)))
     return found
 
 
