@@ -11,6 +11,8 @@ with its input at the end makes it a function whose words repeat as random ones 
 Source: triple32 and its multipliers are from C. Wellons' hash-prospector; the composition is this package's own.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ from .blocks import block_by_axes, block_in_draw, over, place_of, steps_of_block
 from .counters import numbers, plus, product, seed_words, words_of
 from .noise import from_upper_half
 from .philox import philox4x32, product_of_limbs
+from .shifts import product_on_tpu
 
 MULTIPLIERS = (0xED5AD4BB, 0xAC4C1B51, 0x31848BAB)
 SHIFTS = (17, 11, 15, 14)
@@ -30,6 +33,12 @@ SERVED = DRAWS << 32  # elements that share a pair of subkeys
 FEW = 16  # pairs of subkeys that an element selects from; for a part that spans more, it computes its own
 
 Pair = tuple[jax.Array, jax.Array]
+LowProduct = Callable[[int, jax.Array], jax.Array]
+
+
+def low_product(multiplier: int, word: jax.Array) -> jax.Array:
+    """The low word of a product."""
+    return word * jnp.uint32(multiplier)
 
 
 def subkeys(key: Pair, high: jax.Array) -> Pair:
@@ -39,12 +48,12 @@ def subkeys(key: Pair, high: jax.Array) -> Pair:
     return a, b
 
 
-def word(low: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+def word(low: jax.Array, a: jax.Array, b: jax.Array, times: LowProduct = low_product) -> jax.Array:
     """The word of each block, uint32, from the low words of their numbers and the subkeys for their high words."""
     w = low ^ a
-    x = (w ^ w >> jnp.uint32(SHIFTS[0])) * jnp.uint32(MULTIPLIERS[0])
-    x = (x ^ x >> jnp.uint32(SHIFTS[1]) ^ b) * jnp.uint32(MULTIPLIERS[1])
-    x = (x ^ x >> jnp.uint32(SHIFTS[2])) * jnp.uint32(MULTIPLIERS[2])
+    x = times(MULTIPLIERS[0], w ^ w >> jnp.uint32(SHIFTS[0]))
+    x = times(MULTIPLIERS[1], x ^ x >> jnp.uint32(SHIFTS[1]) ^ b)
+    x = times(MULTIPLIERS[2], x ^ x >> jnp.uint32(SHIFTS[2]))
     return x ^ x >> jnp.uint32(SHIFTS[3]) ^ w
 
 
@@ -90,7 +99,7 @@ def _words_on_tpu(draw: Draw, seed: jax.Array) -> Pair:
         a, b = (subkey[..., 0] for subkey in _several((k0, k1), last >> jnp.uint32(1), 2))  # vectors, as it needs them
     else:
         a, b = _subkeys_of(draw, seed, high)
-    return word(low, a, b), place
+    return word(low, a, b, product_on_tpu), place
 
 
 def schedule(seed: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ..generators.hashed import DRAWS, SERVED, is_of_one_pair, word
 from ..generators.noise import from_upper_half
+from ..generators.shifts import product_on_tpu
 from ..spec import Draw
 from .formula import LANES
 from .numbers import rows_of_block, unsigned
@@ -26,7 +27,7 @@ HALF = LANES // DRAWS  # words that serve 128 elements
 
 def serves(draw: Draw) -> bool:
     """Whether 32 bits hold the number of each row, and of each word, counted from the first; XLA draws others."""
-    return draw.spans_at_most(SERVED - 1) and math.prod(draw.whole[:-1]) <= 1 << 32
+    return draw.spans_at_most(SERVED - (not draw.aligned)) and math.prod(draw.whole[:-1]) <= 1 << 32
 
 
 def words_of(schedule: Sequence[jax.Array], draw: Draw, number: jax.Array) -> jax.Array:
@@ -35,7 +36,7 @@ def words_of(schedule: Sequence[jax.Array], draw: Draw, number: jax.Array) -> ja
     if not is_of_one_pair(draw):
         is_carried = number < low
         a, b = jnp.where(is_carried, carried_a, a), jnp.where(is_carried, carried_b, b)
-    return word(number, a, b).astype(jnp.int32)
+    return word(number, a, b, product_on_tpu).astype(jnp.int32)
 
 
 def halves(words: jax.Array, following: tuple[jax.Array, jax.Array] | None, phase: jax.Array | int) -> list[jax.Array]:
