@@ -243,8 +243,13 @@ def _tpu() -> Iterator[Case]:
         for shape, note in (((SIZE,), ""), ((20_000, 1003), ""), ((8, 2048, 1024), "batched ")):
             named = note + "x".join(map(str, shape))
             yield some(to="int8", noise=noise, mask=True, shape=shape, note=named, batch=bool(note))
-    yield xla(chips=TPUS, dtype="float32", noise="Philox")
-    for noise in ("Philox", "JaxUniform"):
+    for dtype, to in RESULTS:
+        yield pallas(dtype=dtype, to=to, noise="hash")
+    for shape in ((SIZE,), (20_000, 1003)):
+        yield some(to="int8", noise="hash", shape=shape, note="x".join(map(str, shape)))
+    for noise in ("Philox", "hash"):
+        yield xla(chips=TPUS, dtype="float32", noise=noise)
+    for noise in ("Philox", "hash", "JaxUniform"):
         yield xla(chips=TPUS, to="int8", noise=noise)
     for make in (some, functools.partial(xla, chips=BOTH_KINDS)):
         part: dict[str, Any] = {"shape": (ROWS[0] // 4, ROWS[1]), "whole": (ROWS[0] // 2, 8 * ROWS[1])}
@@ -271,7 +276,8 @@ def _tpu_by_absmax() -> Iterator[Case]:
         for features in (4096, 1000):
             yield make(features, noise="Philox", **kind)
         yield make(128, 4096, noise="Philox", **kind)
-    yield make(4096, to="int8", noise="hardware noise")
+    for noise in ("hash", "hardware noise"):
+        yield make(4096, to="int8", noise=noise)
     yield make(32, 4096, to="int8")
 
 

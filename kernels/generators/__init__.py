@@ -67,8 +67,9 @@ def drawn(draw: Draw, seed: jax.Array, platform: str | None = None) -> jax.Array
     row = TABLE[draw.generator]
     if row is None:
         raise NotImplementedError(f"noise of the generator {draw.generator!r} is drawn by kernels only")
-    if platform in row.drawn_by_platform:
-        return row.drawn_by_platform[platform](draw, seed)
+    cheapest = row.drawn_by_platform.get(platform or "")
+    if cheapest is not None:
+        return cheapest(draw, seed)
     return row.noise(row.by_platform.get(platform or "", row.bits)(draw, seed))
 
 
