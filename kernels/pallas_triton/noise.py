@@ -32,7 +32,7 @@ class PhiloxStream:
     in shared memory.
     """
 
-    def __init__(self, block: Block, seed: philox.Words, draw: Draw, rows: int) -> None:
+    def __init__(self, block: Block, seed: tuple[jax.Array, ...], draw: Draw, rows: int) -> None:
         self.rows = rows
         k0, k1, low, high = seed
         self.key = (k0, k1)
@@ -78,7 +78,7 @@ class PhiloxStream:
         return philox.philox4x32((c0, c1, zero, zero + jnp.uint32(philox.DOMAIN)), self.key, philox.product32)
 
 
-STREAMS: Mapping[Generator, Callable[[Block, philox.Words, Draw, int], Stream]] = {"philox": PhiloxStream}
+STREAMS: Mapping[Generator, Callable[[Block, tuple[jax.Array, ...], Draw, int], Stream]] = {"philox": PhiloxStream}
 
 
 def join(columns: list[jax.Array]) -> jax.Array:

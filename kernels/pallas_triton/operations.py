@@ -89,12 +89,13 @@ def _reading(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> Kernel:
 def _drawing(x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, rows: int) -> Kernel:
     """The kernel that draws noise, in parts of `rows` times eight elements: a thread's eight stay in its registers."""
     rank, result = seed.ndim - 1, spec.result_dtype(x.dtype)
-    batch, seed_batch = x.shape[:rank], seed.shape[:rank]
     width = 16 // max(x.dtype.itemsize, result.itemsize)  # so that a thread moves at most 128 bits at once
     joins = result.itemsize < x.dtype.itemsize
 
     def kernel(block: Block, x_ref: Any, seed_ref: Any, y_ref: Any, *mask_ref: Any) -> None:
-        stream = STREAMS[draw.generator](block, seed_of(block.example, seed_ref, batch, seed_batch), draw, rows)
+        stream = STREAMS[draw.generator](
+            block, seed_of(block.example, seed_ref, x.shape[:rank], seed.shape), draw, rows
+        )
         zero = block.unknown_zero()
         for turn, part in enumerate(block.parts(8 * rows)):
             places = columns(part, width)
