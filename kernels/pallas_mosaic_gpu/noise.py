@@ -47,7 +47,7 @@ class Stream(Protocol):
 class PhiloxStream:
     """The stream of `generators/philox.py`: a thread draws one Philox block for its eight elements of a tile."""
 
-    def __init__(self, seed: philox.Words, draw: Draw) -> None:
+    def __init__(self, seed: tuple[jax.Array, ...], draw: Draw) -> None:
         k0, k1, low, high = seed
         self.key = (k0, k1)
         self.sharing = None if draw.is_contiguous else Sharing.of_blocks(draw)
@@ -80,4 +80,4 @@ class PhiloxStream:
             return number.astype(jnp.uint32), (number >> jnp.asarray(32, jnp.uint64)).astype(jnp.uint32)
 
 
-STREAMS: Mapping[Generator, Callable[[philox.Words, Draw], Stream]] = {"philox": PhiloxStream}
+STREAMS: Mapping[Generator, Callable[[tuple[jax.Array, ...], Draw], Stream]] = {"philox": PhiloxStream}

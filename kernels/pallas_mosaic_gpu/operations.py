@@ -105,7 +105,7 @@ def _drawing(x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw) -> Kern
     rank = seed.ndim - 1
 
     def kernel(program: Program, x_ref: Any, seed_ref: Any, *refs: Any) -> None:
-        stream = STREAMS[draw.generator](seed_of(program.example, seed_ref, x.shape[:rank], seed.shape[:rank]), draw)
+        stream = STREAMS[draw.generator](seed_of(program.example, seed_ref, x.shape[:rank], seed.shape), draw)
         for tile in program.tiles:
             values = tile.load(x_ref)  # first, so that drawing hides its latency
             _quantize(program, tile, values, stream.uniform(tile), spec, *refs)

@@ -137,6 +137,6 @@ def _drawing(x: jax.Array, seed: jax.Array, draw: Draw) -> NoiseOf:
     rank = seed.ndim - 1
 
     def noise_of(example: jax.Array | None, ref: Any) -> Callable[[Piece], jax.Array]:
-        return STREAMS[draw.generator](seed_of(example, ref, x.shape[:rank], seed.shape[:rank]), draw).uniform
+        return STREAMS[draw.generator](seed_of(example, ref, x.shape[:rank], seed.shape), draw).uniform
 
     return noise_of

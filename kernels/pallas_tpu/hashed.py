@@ -73,14 +73,14 @@ def stream_of_rows(
         columns: How many columns.
         length: The length of a row.
     """
-    start, phase = row * unsigned(length // DRAWS), None if draw.aligned else schedule[5]
+    start, phase = row * unsigned(length // DRAWS), None if draw.aligned else schedule[5].astype(jnp.int32)
     if length % DRAWS:
-        in_two = (row & unsigned(1)) + (unsigned(0) if phase is None else phase)
+        in_two = (row & unsigned(1)) + (unsigned(0) if draw.aligned else schedule[5])
         start, phase = start + (row >> unsigned(1)) + (in_two >> unsigned(1)), (in_two & unsigned(1)).astype(jnp.int32)
     lane = lax.broadcasted_iota(jnp.int32, row.shape, 1)
     start = schedule[4] + start + (first >> 1).astype(jnp.uint32)
     if phase is None and columns <= LANES and row.shape[0] % (2 * SUBLANES) == 0:
-        lower, upper = jnp.split(start, 2)
+        lower, upper = jnp.split(start, 2)  # a row needs half of the lanes, so that two rows share them
         lane = lane[: len(lower)]
         number = jnp.where(lane < HALF, lower, upper) + (lane & (HALF - 1)).astype(jnp.uint32)
         return jnp.concatenate(halves(words_of(schedule, draw, number), None, 0))
