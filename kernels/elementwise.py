@@ -55,6 +55,19 @@ def to_integers(y: jax.Array, bound: float, spec: QuantSpec, zero: jax.Array | f
     return (bits - SIGNED_WHOLE_BITS if spec.integer_dtype == jnp.int32 else bits).astype(spec.integer_dtype)
 
 
+def to_narrow_integers(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:
+    """`to_integers` of at most 16 bits, for CUDA, without an instruction for NaN.
+
+    There every NaN that an operation on float32 returns has the bits 0x7FFFFFFF (CUDA Programming Guide,
+    "Floating-Point Standard"), whose complement ends with zeros. So the negated number is added to the number below
+    `SIGNED_WHOLE`: the low bits of the sum are the complement of the integer.
+    """
+    clipped = jnp.minimum(jnp.maximum(y, -bound), bound)
+    if spec.rounding == "floor_plus_half":
+        clipped = jnp.floor(clipped)
+    return (~lax.bitcast_convert_type((SIGNED_WHOLE - 1) - clipped, jnp.int32)).astype(spec.integer_dtype)
+
+
 def clip_and_round(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:
     """Clips and rounds a block of float32, and keeps NaN and the sign of -0.0."""
     magnitude = jnp.abs(y)

@@ -27,13 +27,27 @@ class Row:
     noise: Callable[[jax.Array], jax.Array]  # noise from these bits, float32
     # Functions that return the same bits, for the platforms on which another form is faster.
     by_platform: Mapping[str, Bits] = dataclasses.field(default_factory=dict[str, Bits])
+    # Functions that make the same noise of these bits, likewise.
+    noise_by_platform: Mapping[str, Callable[[jax.Array], jax.Array]] = dataclasses.field(
+        default_factory=dict[str, Callable[[jax.Array], jax.Array]]
+    )
     # What a kernel that draws takes in place of a seed: uint32 of (*batch, n).
     words_of_kernel: Callable[[jax.Array], jax.Array] | None = None
 
 
+BY_CONVERSION = {"cuda": noise.from_16_bits_on_cuda}
+
 TABLE: Mapping[Generator, Row | None] = {  # None for a generator that only kernels can draw from
-    "philox": Row(philox.draws, noise.from_16_bits, {"cpu": philox.draws_on_cpu, "tpu": philox.draws_on_tpu}),
-    "hash": Row(hashed.draws, noise.from_16_bits, {"tpu": hashed.draws_on_tpu}, hashed.schedule),
+    "philox": Row(
+        philox.draws, noise.from_16_bits, {"cpu": philox.draws_on_cpu, "tpu": philox.draws_on_tpu}, BY_CONVERSION
+    ),
+    "hash": Row(
+        hashed.draws,
+        noise.from_16_bits,
+        {"cuda": hashed.draws_on_cuda, "tpu": hashed.draws_on_tpu},
+        BY_CONVERSION,
+        hashed.schedule,
+    ),
     "threefry_23_bits": Row(threefry.bits, noise.from_23_bits),
     "threefry_16_bits": Row(threefry.bits, lambda bits: noise.from_16_bits(bits & jnp.uint32(0xFFFF))),
     "hardware": None,
@@ -59,7 +73,8 @@ def drawn(draw: Draw, seed: jax.Array, platform: str | None = None) -> jax.Array
     row = TABLE[draw.generator]
     if row is None:
         raise NotImplementedError(f"noise of the generator {draw.generator!r} is drawn by kernels only")
-    return row.noise(row.by_platform.get(platform or "", row.bits)(draw, seed))
+    bits = row.by_platform.get(platform or "", row.bits)
+    return row.noise_by_platform.get(platform or "", row.noise)(bits(draw, seed))
 
 
 def kernel_words(draw: Draw, seed: jax.Array) -> jax.Array:

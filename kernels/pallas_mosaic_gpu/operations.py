@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import xla
+from ..generators import kernel_words
 from ..gpu import tuning
 from ..gpu.flattened import examples_of
 from ..gpu.shapes import draws_in_kernel, missing_columns, seed_of
@@ -40,17 +41,18 @@ def quantize(
     operation = tuning.quantization(spec, with_noise=noise is not None)
     size = _block(x, operation, interpret, configuration, n, examples)
     if n < size or not examples or not _is_for_a_kernel(x, noise, spec, n, examples):
-        return xla.quantize(x, noise, spec, platform="cuda")
+        return xla.quantize(x, noise, spec, platform=rest.platform(interpret))
     results = [jax.ShapeDtypeStruct((x.size,), spec.result_dtype(x.dtype))]
     if spec.with_mask:
         results.append(jax.ShapeDtypeStruct((math.prod(packed_shape(x.shape)),), jnp.uint8))
     if noise is None or spec.draw is None:
-        kernel, name = _reading(spec, noise is not None), "intnumerics_quantize"
+        kernel, name, given = _reading(spec, noise is not None), "intnumerics_quantize", noise
     else:
-        kernel, name = _drawing(x, noise, spec, spec.draw), "intnumerics_quantize_with_noise"
-    inputs = [x.reshape(-1)] if noise is None else [x.reshape(-1), noise.reshape(-1)]
+        given = kernel_words(spec.draw, noise)
+        kernel, name = _drawing(x, given, spec, spec.draw), "intnumerics_quantize_with_noise"
+    inputs = [x.reshape(-1)] if given is None else [x.reshape(-1), given.reshape(-1)]
     found = for_each_block(kernel, n, inputs, results, name, interpret, size, examples)
-    y, *packed = rest.quantize(x, noise, spec, examples, n // size * size, found)
+    y, *packed = rest.quantize(x, noise, spec, examples, n // size * size, found, interpret)
     y = y.reshape(x.shape)
     return (y, packed[0].reshape(packed_shape(x.shape))) if packed else y
 
@@ -100,12 +102,12 @@ def _reading(spec: QuantSpec, with_noise: bool) -> Kernel:
     return kernel
 
 
-def _drawing(x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw) -> Kernel:
+def _drawing(x: jax.Array, words: jax.Array, spec: QuantSpec, draw: Draw) -> Kernel:
     """The kernel that draws noise."""
-    rank = seed.ndim - 1
+    rank = words.ndim - 1
 
-    def kernel(program: Program, x_ref: Any, seed_ref: Any, *refs: Any) -> None:
-        stream = STREAMS[draw.generator](seed_of(program.example, seed_ref, x.shape[:rank], seed.shape), draw)
+    def kernel(program: Program, x_ref: Any, words_ref: Any, *refs: Any) -> None:
+        stream = STREAMS[draw.generator](seed_of(program.example, words_ref, x.shape[:rank], words.shape), draw)
         for tile in program.tiles:
             values = tile.load(x_ref)  # first, so that drawing hides its latency
             _quantize(program, tile, values, stream.uniform(tile), spec, *refs)
