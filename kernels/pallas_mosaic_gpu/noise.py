@@ -50,6 +50,7 @@ class PhiloxStream:
     def __init__(self, seed: tuple[jax.Array, ...], draw: Draw) -> None:
         k0, k1, low, high = seed
         self.key = (k0, k1)
+        self.flip = _flip(high)
         self.sharing = _sharing(draw)
         with jax.enable_x64(True):
             high, low = high.astype(jnp.uint64), low.astype(jnp.uint64)
@@ -59,7 +60,7 @@ class PhiloxStream:
         """See `Stream`."""
         words, place = [tile.spread(word) for word in self._words(tile)], tile.columns()
         word = jnp.where(place < 4, jnp.where(place < 2, words[0], words[1]), jnp.where(place < 6, words[2], words[3]))
-        return _noise(jnp.where(_is_even(place), _low(word), _high(word)))
+        return _noise(jnp.where(_is_even(place), _low(word, self.flip), _high(word, self.flip)))
 
     def _words(self, tile: Eights) -> philox.Words:
         c0, c1 = self._counter(tile)
@@ -82,6 +83,7 @@ class HashStream:
     def __init__(self, words: tuple[jax.Array, ...], draw: Draw) -> None:
         self.now, self.carried = words[:2], words[2:4]  # subkeys
         self.first, self.parity = words[4:]
+        self.flip = _flip(self.parity)
         self.sharing = _sharing(draw)
         self.is_aligned, self.carries = draw.aligned, not hashed.is_of_one_pair(draw)
 
@@ -90,13 +92,15 @@ class HashStream:
         with jax.enable_x64(True):
             eights = _counted(tile, jnp.zeros((), jnp.uint32), self.sharing)
         low, place = tile.spread(self.first + (eights << jnp.uint32(2))), tile.columns()
-        low, is_even = low + (place >> 1).astype(jnp.uint32), _is_even(place)
-        word = self._word(low)
-        if self.is_aligned:
-            return _noise(jnp.where(is_even, _low(word), _high(word)))
-        after = self._word(low + jnp.uint32(1))
-        from_odd = jnp.where(is_even, _high(word), _low(after))
-        return _noise(jnp.where(self.parity == jnp.uint32(0), jnp.where(is_even, _low(word), _high(word)), from_odd))
+        pair, is_even = (place >> 1).astype(jnp.uint32), _is_even(place)
+        # After a multiple of 4 this is the sum. The hash begins with shifts, of which the four words share the result.
+        word = self._word(low ^ pair if self.is_aligned else low + pair)
+        upper = jnp.where(is_even, _low(word, self.flip), _high(word, self.flip))
+        if not self.is_aligned:
+            after = self._word(low + pair + jnp.uint32(1))
+            from_odd = jnp.where(is_even, _high(word, self.flip), _low(after, self.flip))
+            upper = jnp.where(self.parity == jnp.uint32(0), upper, from_odd)
+        return _noise(upper)
 
     def _word(self, low: jax.Array) -> jax.Array:
         """The words of blocks, from the low words of their numbers, which wrap around at most once."""
@@ -131,17 +135,24 @@ def _is_even(place: jax.Array) -> jax.Array:
     return (place & 1) == 0
 
 
-def _low(word: jax.Array) -> jax.Array:
-    """The draw in the lower half of a word, in the upper half."""
-    return word << jnp.uint32(16)
+def _flip(small: jax.Array) -> jax.Array:
+    """FLIP, from a word that is below 2**31, which the compiler does not know.
+
+    So it keeps FLIP in a register: an instruction takes one constant, and the upper half of a word also needs a mask.
+    """
+    return jnp.uint32(FLIP) ^ (small & jnp.uint32(0x80000000))
 
 
-def _high(word: jax.Array) -> jax.Array:
-    """The draw in the upper half of a word, where it is."""
-    return word & jnp.uint32(0xFFFF0000)
+def _low(word: jax.Array, flip: jax.Array) -> jax.Array:
+    """The draw in the lower half of a word, moved to the upper half and combined with FLIP."""
+    return (word << jnp.uint32(16)) + flip
+
+
+def _high(word: jax.Array, flip: jax.Array) -> jax.Array:
+    """The draw in the upper half of a word, combined with FLIP."""
+    return (word & jnp.uint32(0xFFFF0000)) ^ flip
 
 
 def _noise(upper: jax.Array) -> jax.Array:
-    """The noise of draws in upper halves of words."""
     # `astype` and not a bitcast, which Mosaic GPU drops: it would convert uint32 to float32.
-    return (upper ^ jnp.uint32(FLIP)).astype(jnp.int32).astype(jnp.float32) * jnp.float32(UNIT)
+    return upper.astype(jnp.int32).astype(jnp.float32) * jnp.float32(UNIT)

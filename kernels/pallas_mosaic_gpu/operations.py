@@ -125,7 +125,7 @@ def _quantize(
     *mask_ref: Any,
 ) -> None:
     """Quantizes a tile."""
-    tile.store(y_ref, formula.quantize(x, noise, spec, program.unknown_zero()))
+    tile.store(y_ref, formula.quantize(x, noise, spec))
     if mask_ref:
         tile.store_bytes(mask_ref[0], formula.pack(tile, formula.inside(x, spec)))
 

@@ -26,7 +26,7 @@ from . import formula, interpreter
 from .noise import STREAMS
 from .pieces import AT_ONCE, Piece, Rows, rows_of
 from .rest import platform
-from .tiles import Interpret, ahead, launch, unbounded, unknown_zero
+from .tiles import Interpret, ahead, launch, unbounded
 
 FILLING = 76 * 1024  # bytes of the 228 KB of shared memory of a core: two programs fit
 
@@ -75,7 +75,7 @@ def quantize_by_absmax(
 
         def finish(these: Sequence[Piece], values: Sequence[jax.Array]) -> None:
             for (piece, added), value in zip(ahead(noise_at, these), values, strict=True):
-                y = formula.quantize_by_scale(value, units, inverse, added, spec, unknown_zero(i))
+                y = formula.quantize_by_scale(value, units, inverse, added, spec)
                 piece.store(y_ref, y)
 
         def again(turn: jax.Array, carry: jax.Array) -> jax.Array:
