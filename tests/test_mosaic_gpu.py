@@ -1,6 +1,7 @@
 """The kernels of Mosaic GPU: no races, no access beyond whole blocks, and what is left to XLA."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -10,9 +11,10 @@ import numpy as np
 import oracle
 import pytest
 import streams
-from implementations import assert_is_formula
+from implementations import COMPILED, ON_CPU, Where, assert_is_formula
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from oracle import assert_same_bits
+from test_stream_kernels import check_each
 
 from intnumerics.kernels import Draw, QuantSpec
 from intnumerics.kernels.gpu import pallas
@@ -24,6 +26,7 @@ NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
 MASKED = dataclasses.replace(NEAREST, with_mask=True)
 TO_INT8 = dataclasses.replace(NEAREST, integer_dtype=np.dtype(np.int8))
 KEY = (3, 5)
+MOSAIC = COMPILED["pallas_mosaic_gpu's compiled code"]
 
 
 def numbers(shape: tuple[int, ...], dtype: Any = ml_dtypes.bfloat16) -> np.ndarray:
@@ -55,6 +58,9 @@ def test_mosaic_gpu_finds_no_race_and_has_the_formulas_bits(name: str, capfd: py
     drawing = dataclasses.replace(TO_INT8, draw=Draw("philox", (4096,)))
     drawn = np.stack([streams.uniform((4096,), key) for key in (KEY, (7, 9))])
     assert_is_formula(np.asarray(mosaic.quantize(examples, seeds, drawing, **interpreted())), examples, drawn, TO_INT8)
+    drawing = dataclasses.replace(TO_INT8, draw=Draw("hash", x.shape, (2**34,), aligned=False))
+    y = mosaic.quantize(x, streams.seed(KEY, 2**33 - 3001), drawing, **interpreted())
+    assert_is_formula(np.asarray(y), x, streams.uniform_hash(x.shape, KEY, 2**33 - 3001), TO_INT8)
     g, packed = x[::-1].copy(), oracle.packed_mask(x, NEAREST)
     expected = np.where(oracle.mask(x, NEAREST), g, np.zeros_like(g))
     assert_same_bits(mosaic.clip_gradient_from_mask(g, packed, **interpreted()), expected)
@@ -108,6 +114,16 @@ LEFT = {  # what XLA does by itself: the shape of x, that of noise or a seed, an
         (8, 1024),
         "seed",
         dataclasses.replace(NEAREST, draw=Draw("philox", (8, 1024), aligned=False)),
+    ),
+    "noise of the hash of more than two pairs of subkeys": (
+        (8, 1024),
+        "seed",
+        dataclasses.replace(NEAREST, draw=Draw("hash", (8, 1024), (8, 2**32))),
+    ),
+    "noise of the hash for parts of rows that are not whole eights": (
+        (8, 1024),
+        "seed",
+        dataclasses.replace(NEAREST, draw=Draw("hash", (8, 1024), (8, 1028))),
     ),
     "a mask of rows that are not whole bytes": ((8, 1025), None, MASKED),
     "examples that begin within eight": (
@@ -180,6 +196,44 @@ def test_a_tile_begins_where_its_example_and_block_do_beyond_32_bits_too(example
     first = (blocks - 1) * size + np.arange(0, size, 1024, dtype=np.int64)
     np.testing.assert_array_equal([int(index) * 8 for index, _ in found], first)
     np.testing.assert_array_equal([int(origin) * 8 for _, origin in found], first + (examples - 1) * n)
+
+
+# --- the hash's noise -------------------------------------------------------------------------------------------------
+
+ROW = 2**27 + 8  # elements of a row, of which 63 and more pass 2**33
+HASHED = {  # the draw, the number of the first element, or that of each example
+    "a whole array of odd size": (Draw("hash", (2, 1031)), 0),
+    "rows from an odd element on": (Draw("hash", (2, 1031), (9, 1031), aligned=False), 3 * 1031),
+    "from an even element that no eight begin with": (Draw("hash", (2048,), (4096,), aligned=False), 1030),
+    "a carry": (Draw("hash", (2048,), (2**34,)), 2**33 - 1000),
+    "a carry within eight": (Draw("hash", (2048,), (2**34,), aligned=False), 2**33 - 1029),
+    "after a carry": (Draw("hash", (1024,), (2**34,), aligned=False), 2**33 + 5),
+    "parts of rows": (Draw("hash", (16, 128), (72, ROW)), 60 * ROW + 64),
+    "a seed for each example": (Draw("hash", (1024,), (4096,), aligned=False), [5, 2048]),
+}
+
+
+@pytest.mark.parametrize("where", [ON_CPU["pallas_mosaic_gpu"], pytest.param(MOSAIC, marks=pytest.mark.ptx)], ids=str)
+def test_a_kernel_draws_the_hashs_noise_wherever_an_array_begins(where: Where) -> None:
+    calls = []
+    for draw, first in HASHED.values():
+        firsts = first if isinstance(first, list) else [first]
+        rows = draw.shape[:-1] if not draw.is_contiguous else ()
+        part, stride = draw.shape[len(rows) :], draw.strides[0] if rows else 0
+        drawn = np.stack(
+            [
+                streams.uniform_hash(part, (3, i), begin + row * stride)
+                for i, begin in enumerate(firsts)
+                for row in range(math.prod(rows))
+            ]
+        )
+        seeds = np.stack([streams.seed((3, i), begin) for i, begin in enumerate(firsts)])
+        shape = (len(firsts), *draw.shape) if isinstance(first, list) else draw.shape
+        spec = dataclasses.replace(NEAREST, draw=draw, noise_dtype=np.dtype(np.float32))
+        seed = seeds if isinstance(first, list) else seeds[0]
+        assert grids(lambda x, s, spec=spec: mosaic.quantize(x, s, spec, **HOW), numbers(shape), seed) != []
+        calls.append((numbers(shape), seed, spec, drawn.reshape(shape)))
+    check_each(where, calls)
 
 
 @pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from .. import scaling
-from ..elementwise import SIGNED_WHOLE
+from ..elementwise import SIGNED_WHOLE, SIGNED_WHOLE_BITS, low_bits
 from ..spec import QuantSpec
 from .tiles import Tile
 
@@ -95,14 +95,13 @@ def _unsigned(dtype: np.dtype) -> np.dtype:
 
 
 def _to_integers(y: jax.Array, dtype: np.dtype, spec: QuantSpec) -> jax.Array:
-    """Rounds clipped numbers: the integer is the low bits of the sum with `SIGNED_WHOLE`; NaN gives 0.
-
-    The sum is cast, which makes 0 of NaN, instead of its bits read, to which NaN would have to be replaced before.
-    """
+    """Rounds clipped numbers; NaN gives 0."""
     if spec.rounding == "floor_plus_half":
         y = floor(y)
-    whole = y + SIGNED_WHOLE
-    return (whole - SIGNED_WHOLE if dtype == jnp.int32 else whole).astype(jnp.int32).astype(dtype)
+    if dtype != jnp.int32:
+        return low_bits(y, dtype)
+    bits = lax.bitcast_convert_type(jnp.where(y == y, y, 0.0) + SIGNED_WHOLE, jnp.int32)
+    return bits - SIGNED_WHOLE_BITS
 
 
 def floor(x: jax.Array) -> jax.Array:

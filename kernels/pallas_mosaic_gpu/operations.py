@@ -41,7 +41,7 @@ def quantize(
     operation = tuning.quantization(spec, with_noise=noise is not None)
     size = _block(x, operation, interpret, configuration, n, examples)
     if n < size or not examples or not _is_for_a_kernel(x, noise, spec, n, examples):
-        return xla.quantize(x, noise, spec, platform=rest.platform(interpret))
+        return xla.quantize(x, noise, spec, platform="cuda")
     results = [jax.ShapeDtypeStruct((x.size,), spec.result_dtype(x.dtype))]
     if spec.with_mask:
         results.append(jax.ShapeDtypeStruct((math.prod(packed_shape(x.shape)),), jnp.uint8))
@@ -52,7 +52,7 @@ def quantize(
         kernel, name = _drawing(x, given, spec, spec.draw), "intnumerics_quantize_with_noise"
     inputs = [x.reshape(-1)] if given is None else [x.reshape(-1), given.reshape(-1)]
     found = for_each_block(kernel, n, inputs, results, name, interpret, size, examples)
-    y, *packed = rest.quantize(x, noise, spec, examples, n // size * size, found, interpret)
+    y, *packed = rest.quantize(x, noise, spec, examples, n // size * size, found)
     y = y.reshape(x.shape)
     return (y, packed[0].reshape(packed_shape(x.shape))) if packed else y
 

@@ -15,31 +15,19 @@ from .. import xla
 from ..generators import drawn
 from ..gpu.shapes import index_dtype, indices
 from ..spec import QuantSpec
-from .tiles import Interpret
-
-
-def platform(interpret: Interpret) -> str | None:
-    """The platform whose form of plain jnp is used: not that of CUDA if it runs on a CPU."""
-    return None if interpret else "cuda"
 
 
 def quantize(
-    x: jax.Array,
-    noise: jax.Array | None,
-    spec: QuantSpec,
-    examples: int,
-    done: int,
-    results: list[jax.Array],
-    interpret: Interpret,
+    x: jax.Array, noise: jax.Array | None, spec: QuantSpec, examples: int, done: int, results: list[jax.Array]
 ) -> list[jax.Array]:
     """The flattened results, of which a kernel has written the first `done` elements of each example."""
     if done * examples == x.size:
         return results
     if noise is not None and spec.draw is not None:
-        noise, spec = drawn(spec.draw, noise, platform(interpret)), dataclasses.replace(spec, draw=None)
+        noise, spec = drawn(spec.draw, noise, "cuda"), dataclasses.replace(spec, draw=None)
     if noise is not None:
         noise = _after(jnp.broadcast_to(noise, x.shape), examples, done)
-    rest = xla.quantize(_after(x, examples, done), noise, spec, platform=platform(interpret))
+    rest = xla.quantize(_after(x, examples, done), noise, spec, platform="cuda")
     parts = rest if isinstance(rest, tuple) else (rest,)
     starts = (done, done // 8)[: len(parts)]
     return [_written(result, part, at) for result, part, at in zip(results, parts, starts, strict=True)]

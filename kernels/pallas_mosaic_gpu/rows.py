@@ -25,7 +25,6 @@ from ..spec import Draw, QuantSpec, Scaling
 from . import formula, interpreter
 from .noise import STREAMS
 from .pieces import AT_ONCE, Piece, Rows, rows_of
-from .rest import platform
 from .tiles import Interpret, ahead, launch, unbounded
 
 FILLING = 76 * 1024  # bytes of the 228 KB of shared memory of a core: two programs fit
@@ -43,7 +42,7 @@ def quantize_by_absmax(
     """`reference.quantize_by_absmax`."""
     rows = _rows(x, noise, spec, x.shape[-1] if block is None else block)
     if rows is None:
-        return xla.quantize_by_absmax(x, noise, spec, how, block, platform=platform(interpret))
+        return xla.quantize_by_absmax(x, noise, spec, how, block, platform="cuda")
     shape = (rows.count, rows.eights, PER_THREAD)
     inputs, noise_of = [x.reshape(shape)], _no_noise
     if noise is not None and spec.draw is not None:
