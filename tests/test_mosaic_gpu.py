@@ -1,7 +1,6 @@
 """The kernels of Mosaic GPU: no races, no access beyond whole blocks, and what is left to XLA."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -201,38 +200,28 @@ def test_a_tile_begins_where_its_example_and_block_do_beyond_32_bits_too(example
 # --- the hash's noise -------------------------------------------------------------------------------------------------
 
 ROW = 2**27 + 8  # elements of a row, of which 63 and more pass 2**33
-HASHED = {  # the draw, the number of the first element, or that of each example
-    "a whole array of odd size": (Draw("hash", (2, 1031)), 0),
-    "rows from an odd element on": (Draw("hash", (2, 1031), (9, 1031), aligned=False), 3 * 1031),
-    "from an even element that no eight begin with": (Draw("hash", (2048,), (4096,), aligned=False), 1030),
-    "a carry": (Draw("hash", (2048,), (2**34,)), 2**33 - 1000),
-    "a carry within eight": (Draw("hash", (2048,), (2**34,), aligned=False), 2**33 - 1029),
-    "after a carry": (Draw("hash", (1024,), (2**34,), aligned=False), 2**33 + 5),
-    "parts of rows": (Draw("hash", (16, 128), (72, ROW)), 60 * ROW + 64),
-    "a seed for each example": (Draw("hash", (1024,), (4096,), aligned=False), [5, 2048]),
-}
+HASHED = [  # the draw of each example, and the numbers of their first elements; test_stream_kernels.py has others
+    (Draw("hash", (2, 1031), (9, 1031), aligned=False), [3 * 1031]),
+    (Draw("hash", (16, 128), (72, ROW)), [60 * ROW + 64]),
+    (Draw("hash", (1024,), (4096,), aligned=False), [5, 2048]),
+]
 
 
 @pytest.mark.parametrize("where", [ON_CPU["pallas_mosaic_gpu"], pytest.param(MOSAIC, marks=pytest.mark.ptx)], ids=str)
-def test_a_kernel_draws_the_hashs_noise_wherever_an_array_begins(where: Where) -> None:
+def test_a_kernel_draws_the_hashs_noise_of_parts_of_rows_and_from_odd_elements_on(where: Where) -> None:
     calls = []
-    for draw, first in HASHED.values():
-        firsts = first if isinstance(first, list) else [first]
-        rows = draw.shape[:-1] if not draw.is_contiguous else ()
-        part, stride = draw.shape[len(rows) :], draw.strides[0] if rows else 0
-        drawn = np.stack(
-            [
-                streams.uniform_hash(part, (3, i), begin + row * stride)
-                for i, begin in enumerate(firsts)
-                for row in range(math.prod(rows))
-            ]
-        )
-        seeds = np.stack([streams.seed((3, i), begin) for i, begin in enumerate(firsts)])
-        shape = (len(firsts), *draw.shape) if isinstance(first, list) else draw.shape
+    for draw, firsts in HASHED:
+        rows, part = (1, draw.shape) if draw.is_contiguous else (draw.shape[0], draw.shape[1:])
+        drawn = [
+            streams.uniform_hash(part, (3, i), first + row * ROW)
+            for i, first in enumerate(firsts)
+            for row in range(rows)
+        ]
+        seeds = np.stack([streams.seed((3, i), first) for i, first in enumerate(firsts)])
+        x = numbers((len(firsts), *draw.shape))
         spec = dataclasses.replace(NEAREST, draw=draw, noise_dtype=np.dtype(np.float32))
-        seed = seeds if isinstance(first, list) else seeds[0]
-        assert grids(lambda x, s, spec=spec: mosaic.quantize(x, s, spec, **HOW), numbers(shape), seed) != []
-        calls.append((numbers(shape), seed, spec, drawn.reshape(shape)))
+        assert len(grids(lambda x, s, spec=spec: mosaic.quantize(x, s, spec, **HOW), x, seeds)) == 1
+        calls.append((x, seeds, spec, np.stack(drawn).reshape(x.shape)))
     check_each(where, calls)
 
 
