@@ -15,7 +15,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from oracle import assert_same_bits
 from test_stream_kernels import check_each
 
-from intnumerics.kernels import Draw, QuantSpec
+from intnumerics.kernels import Draw, QuantSpec, elementwise
 from intnumerics.kernels.gpu import pallas
 from intnumerics.kernels.gpu.tuning import Configuration
 from intnumerics.kernels.pallas_mosaic_gpu import formula, tiles
@@ -233,6 +233,16 @@ def test_the_mask_in_the_dtype_of_x_is_that_of_the_bound(dtype: np.dtype, bound:
     with np.errstate(invalid="ignore"):
         expected = np.abs(x.astype(np.float64)) <= bound
         np.testing.assert_array_equal(np.abs(x) <= np.asarray(largest, dtype), expected)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(np.int8, 127), (np.int16, 32767)])
+def test_a_rounded_number_is_the_low_bits_of_a_sum_and_every_nan_is_0(dtype: Any, bound: int) -> None:
+    x = (np.arange(1 << 16, dtype=np.uint32) << 16 | 1).view(np.float32)  # of every sign and exponent
+    ties = np.arange(-bound, bound, dtype=np.float32) + np.float32(0.5)
+    with np.errstate(invalid="ignore"):
+        y = np.concatenate([np.clip(x, -bound, bound), ties, np.float32(0.3) - ties])
+        expected = np.where(np.isnan(y), 0, np.rint(y))
+    assert_same_bits(jax.jit(elementwise.low_bits, static_argnums=1)(y, np.dtype(dtype)), expected.astype(dtype))
 
 
 @pytest.mark.ptx

@@ -55,6 +55,8 @@ def quantize_by_scale(
             y = jnp.maximum(y, jnp.float32(-3e38))
         else:
             y = scaling.pinned(y)
+    elif spec.integer_dtype is not None and not spec.clip:  # which rounds by a sum: `pinned` would not keep it apart
+        y = jnp.maximum(y, jnp.float32(-3e38))
     y = quantize(y, noise, spec)
     return y if spec.integer_dtype is not None else (y * scale).astype(x.dtype)
 
