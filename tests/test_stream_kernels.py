@@ -27,7 +27,7 @@ def drawing(spec: QuantSpec, shape: tuple[int, ...], **fields: object) -> QuantS
 
 def numbers(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     x = (np.random.default_rng(5).normal(size=shape) * 100).astype(dtype)
-    special = np.asarray([np.nan, -0.0, 0.0, np.inf, -np.inf, 126.5, -127.5, 100.5], dtype)[: x.size]
+    special = np.asarray([np.nan, -0.0, 0.0, np.inf, -np.inf, 126.5, -127.5, 100.5, -np.nan], dtype)[: x.size]
     x.reshape(-1)[: special.size] = special
     return x
 
