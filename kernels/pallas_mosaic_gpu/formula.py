@@ -24,12 +24,13 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arra
     y = x.astype(spec.compute_dtype(x.dtype))
     if noise is not None:
         y = (x.astype(jnp.float32) + noise).astype(y.dtype)
+    is_number = y == y  # before the clip: the compiler then needs fewer instructions for it, if it is used
     if spec.clip:
         bound = spec.bound_in(x.dtype)
         y = jnp.minimum(jnp.maximum(y, -bound), bound)
     wide = y.astype(jnp.float32)
     if spec.integer_dtype is not None:
-        return _to_integers(wide, spec.integer_dtype, spec)
+        return _to_integers(wide, is_number, spec.integer_dtype, spec)
     if spec.rounding == "half_to_even":
         wide = lax.round(wide, lax.RoundingMethod.TO_NEAREST_EVEN)
     elif spec.rounding == "floor_plus_half":
@@ -96,13 +97,13 @@ def _unsigned(dtype: np.dtype) -> np.dtype:
     return np.dtype(f"uint{8 * dtype.itemsize}")
 
 
-def _to_integers(y: jax.Array, dtype: np.dtype, spec: QuantSpec) -> jax.Array:
+def _to_integers(y: jax.Array, is_number: jax.Array, dtype: np.dtype, spec: QuantSpec) -> jax.Array:
     """Rounds clipped numbers; NaN gives 0."""
     if spec.rounding == "floor_plus_half":
         y = floor(y)
     if dtype != jnp.int32:
         return low_bits(y, dtype)
-    bits = lax.bitcast_convert_type(jnp.where(y == y, y, 0.0) + SIGNED_WHOLE, jnp.int32)
+    bits = lax.bitcast_convert_type(jnp.where(is_number, y, 0.0) + SIGNED_WHOLE, jnp.int32)
     return bits - SIGNED_WHOLE_BITS
 
 
