@@ -135,6 +135,8 @@ class Case:
         if self.who == "formula":
             return self.chips if self.chips == H100 and self.to and self.noise else ()
         draws = self.noise in GENERATORS
+        if self.noise == "hash" and self.chips == H100 and (self.whole or (self.dtype, self.to) not in RESULTS[::2]):
+            return ()
         if self.who == "xla" and self.chips == H100:
             return self.chips if draws and self.dtype != "float16" else ()
         if self.who == "xla":
@@ -170,9 +172,9 @@ def cases(platform: str) -> Iterator[Case]:
     if platform == "cuda":
         xla = functools.partial(Case, "xla", shape=(SIZE,), chips=H100)
         yield from _operations(xla, FLOATS)
-        yield from _gpu_philox(xla)
+        yield from _gpu_streams(xla)
         yield xla(to="int8", noise="JaxUniform")
-        yield xla(to="int8", noise="Philox", chain=True)
+        yield from (xla(to="int8", noise=noise, chain=True) for noise in ("Philox", "hash"))
         yield from _formulas((SIZE,), H100)
         yield from _rows_in_xla(SIZE, H100)
 
@@ -196,7 +198,7 @@ def _gpu_kernels(who: str) -> Iterator[Case]:
     yield make(noise="shared noise", shape=((1 << 20) + 1, 4096), note="2**32 + 4096")
     for shape in RAGGED:
         yield make(dtype="float32", mask=True, shape=shape, note="x".join(map(str, shape)))
-    yield from _gpu_philox(make)
+    yield from _gpu_streams(make)
     yield make(noise="Philox", mask=True)
     yield make(to="int32", noise="Philox")
     yield make(noise="Philox", shape=(64, SIZE // 64), batch=1, note="64 seeds")
@@ -213,14 +215,14 @@ def _by_absmax(who: str) -> Iterator[Case]:
             for features in (1024, 4096, 8192, 1000, 65536):
                 yield make(shape=(SIZE // features, features), slices=features, note=f"rows of {features}")
             yield make(shape=(SIZE // 4096, 4096), slices=128, note="blocks of 128")
+    yield Case(who, (SIZE // 4096, 4096), H100, to="int8", noise="hash", slices=4096, note="rows of 4096")
 
 
-def _gpu_philox(make: Callable[..., Case]) -> Iterator[Case]:
-    for dtype in FLOATS:
-        yield make(dtype=dtype, noise="Philox")
-        yield make(dtype=dtype, to="int8", noise="Philox")
-    part, whole = (4096, SIZE // 4096), (8192, SIZE // 2048)
-    yield make(to="int8", noise="Philox", shape=part, whole=whole, note="a part")
+def _gpu_streams(make: Callable[..., Case]) -> Iterator[Case]:
+    for noise in ("Philox", "hash"):
+        some = [make(dtype=dtype, to=to, noise=noise) for dtype in FLOATS for to in ("", "int8")]
+        some += [make(to="int8", noise=noise, shape=(4096, SIZE // 4096), whole=(8192, SIZE // 2048), note="a part")]
+        yield from (one for one in some if noise != "hash" or not one.is_kernel or one.tested_on())
 
 
 def _tpu() -> Iterator[Case]:

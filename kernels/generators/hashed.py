@@ -19,8 +19,9 @@ import numpy as np
 from jax import lax
 
 from ..spec import Draw
+from . import counters
 from .blocks import block_by_axes, block_in_draw, over, place_of, steps_of_blocks
-from .counters import numbers, plus, product, seed_words, words_of
+from .counters import numbers, plus, seed_words, words_of
 from .noise import from_upper_half
 from .philox import philox4x32, product_of_limbs
 from .shifts import product_on_tpu
@@ -76,7 +77,24 @@ def draws(draw: Draw, seed: jax.Array, by_axes: bool = False) -> jax.Array:
     """
     low, high, place = _block_of(draw, seed, by_axes)
     a, b = _subkeys_of(draw, seed, high)
-    return word(low, a, b) >> (place << jnp.uint32(4)) & jnp.uint32(0xFFFF)
+    return _half(word(low, a, b), place)
+
+
+def draws_on_cuda(draw: Draw, seed: jax.Array) -> jax.Array:
+    """`draws`, for which XLA computes what elements share in one small kernel, and a thread loads it from one array."""
+    if not is_of_one_pair(draw) or not draw.spans_at_most((1 << 32) - 1):
+        return draws(draw, seed)
+    rank = len(draw.shape)
+    words = schedule(seed)
+    known = lax.optimization_barrier(jnp.concatenate([words[..., :2], words[..., 4:]], axis=-1))
+    a, b, first, parity = seed_words(known, rank)
+    found = block_in_draw(draw, seed.ndim - 1, DRAWS)
+    if found is None:
+        number = numbers(draw, seed.ndim - 1, np.dtype(np.uint32))
+        number = number if draw.aligned else parity + number
+        found = number >> jnp.uint32(1), place_of(number, DRAWS)
+    block, place = found
+    return _half(word(first + block, a, b), place)
 
 
 def draws_on_tpu(draw: Draw, seed: jax.Array) -> jax.Array:
@@ -108,10 +126,15 @@ def schedule(seed: jax.Array) -> jax.Array:
     The words are the subkeys of the block of the first element, those of the next high word, to which a carry leads,
     the low word of the number of the first element's block, and which of its two draws the first element has.
     """
-    first = over((seed[..., 2], seed[..., 3]), DRAWS)
-    key = seed[..., 0], seed[..., 1]
-    now, carried = subkeys(key, first[1]), subkeys(key, first[1] + jnp.uint32(1))
-    return jnp.stack([*now, *carried, first[0], place_of(seed[..., 2], DRAWS)], axis=-1)
+    first = over((seed[..., 2:3], seed[..., 3:]), DRAWS)
+    i = lax.iota(jnp.uint32, 6)
+    a, b = subkeys((seed[..., :1], seed[..., 1:2]), first[1] + (i >> jnp.uint32(1) & jnp.uint32(1)))
+    others = jnp.where(i == jnp.uint32(4), first[0], place_of(seed[..., 2:3], DRAWS))
+    return jnp.where(i < jnp.uint32(4), jnp.where(i & jnp.uint32(1) == jnp.uint32(0), a, b), others)
+
+
+def _half(word: jax.Array, place: jax.Array) -> jax.Array:
+    return word >> (place << jnp.uint32(4)) & jnp.uint32(0xFFFF)
 
 
 def _block_of(draw: Draw, seed: jax.Array, by_axes: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -145,7 +168,7 @@ def _subkeys_of(draw: Draw, seed: jax.Array, high: jax.Array) -> Pair:
         count = 1 + -(-draw.span // SERVED)
         return _one_of_several((k0, k1), least, high, count) if count <= FEW else subkeys((k0, k1), high)
     with jax.enable_x64(True):
-        few = product(draw.whole, np.dtype(np.uint64)) <= jnp.asarray(SERVED, jnp.uint64)
+        few = counters.product(draw.whole, np.dtype(np.uint64)) <= jnp.asarray(SERVED, jnp.uint64)
     alike = [jnp.broadcast_to(subkey, high.shape) for subkey in subkeys((k0, k1), least)]
     a, b = lax.cond(few, lambda: tuple(alike), lambda: subkeys((k0, k1), high))
     return a, b
