@@ -96,11 +96,11 @@ def _is_drawn_by_gpu_kernel(spec: QuantSpec, operands: Sequence[Typed]) -> bool:
 
 
 def _is_drawn_by_tpu_kernel(draw: Draw | None, x: Typed) -> bool:
-    """Whether the TPU kernel draws noise for each element of x: in a sixth of XLA's instructions.
+    """Whether the TPU kernel draws noise for each element of x: Philox in a sixth of XLA's instructions, the hash in 0.7.
 
     A batch of rows is left to XLA: to the kernel each row is an array of its own, for which XLA would copy them all.
     """
-    if draw is None or draw.generator != "philox" or x.dtype.name not in KERNEL_DTYPES:
+    if draw is None or draw.generator not in ("philox", "hash") or x.dtype.name not in KERNEL_DTYPES:
         return False
     rank, n = len(x.shape), math.prod(x.shape)
     if draw.shape != tuple(x.shape)[rank - len(draw.shape) :] or not draw.is_in_rows_of_blocks:
