@@ -29,6 +29,8 @@ def of_quantization(
 ) -> str:
     """The fastest implementation of a quantization; `packed_rows` is the shape in which a mask is packed."""
     x = operands[0]
+    if spec.to_float is not None:  # which leaves room for XLA's arithmetic in the time that memory takes, but on a TPU
+        return "pallas" if allows_kernels and platform == "tpu" and _is_drawn_by_tpu_kernel(spec.draw, x) else "xla"
     if platform == "cpu" and _starts_no_threads(spec, x):
         return "reference"
     if allows_kernels and platform == "cuda" and _is_drawn_by_gpu_kernel(spec, operands):

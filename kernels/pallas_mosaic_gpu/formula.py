@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .. import scaling
+from .. import float_rounding, scaling
 from ..elementwise import SIGNED_WHOLE, SIGNED_WHOLE_BITS
 from ..spec import QuantSpec
 from .tiles import Tile
@@ -24,6 +24,8 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.A
 
     `noise` is None or float32. `zero` is a number that rounds to 0, and replaces NaN before the cast to integers.
     """
+    if noise is not None and spec.to_float is not None:
+        return float_rounding.rounded(x.astype(jnp.float32), noise, spec.to_float)
     y = x.astype(spec.compute_dtype(x.dtype))
     if noise is not None:
         y = (x.astype(jnp.float32) + noise).astype(y.dtype)

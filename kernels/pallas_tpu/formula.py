@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 
+from .. import float_rounding
 from ..spec import QuantSpec
 
 SIGN = -(1 << 31)
@@ -97,6 +98,8 @@ def range_of(spec: QuantSpec, dtype: np.dtype) -> tuple[float, float]:
 
 def quantize_block(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, dtype: np.dtype) -> jax.Array:
     """`reference.quantize` for a block of numbers of `dtype`, widened to float32; the result as a kernel writes it."""
+    if noise is not None and spec.to_float is not None:
+        return float_rounding.rounded(x, noise, spec.to_float)
     y, low, high = x, *range_of(spec, dtype)
     if noise is not None:
         y = y + noise
