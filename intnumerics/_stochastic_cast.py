@@ -153,7 +153,7 @@ def _saturates(overflow: Any) -> bool:
 def _noise_function(value: Any) -> NoiseFn:
     if value is None:
         raise ValueError(
-            "noise_fn=None, and without noise nothing is rounded stochastically: leave it out, or round to nearest with "
-            "x.astype(dtype)"
+            "noise_fn=None, and without noise nothing is rounded stochastically: leave it out, or round to nearest "
+            "with x.astype(dtype)"
         )
     return _noise_functions.checked(value)
