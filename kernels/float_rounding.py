@@ -40,39 +40,41 @@ def by_draws(x: jax.Array, draw: jax.Array, how: FloatRounding) -> jax.Array:
     """The codes of a float32 array, rounded with int32 draws below 65536."""
     bits = bits_of(x)
     u = bits & 0x7FFFFFFF
-    least, number, below = _aligned(u, how)
-    kept = 16 - (MANTISSA - how.mantissa)  # of the 16 bits of fraction, those that are shifted in
-    number = number << kept if kept >= 0 else number >> -kept
-    return _signed(bits, u, least + (((number >> jnp.minimum(below, MOST)) + draw) >> 16), how)
+    number, below = _aligned(u, how)
+    dropped = MANTISSA - how.mantissa
+    if dropped < 16:  # what is beyond the largest number would not fit
+        number = jnp.minimum(number, (how.largest + 1) << dropped) << (16 - dropped)
+    else:
+        number = number >> (dropped - 16)
+    return _signed(bits, u, ((number >> jnp.minimum(below, MOST)) + draw) >> 16, how)
 
 
 def by_noise(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Array:
     """The codes of a float32 array, rounded with float32 noise."""
     bits = bits_of(x)
     u = bits & 0x7FFFFFFF
-    least, number, below = _aligned(u, how)
+    number, below = _aligned(u, how)
     places = below + (MANTISSA - how.mantissa)
     shift = jnp.minimum(places, MOST)
-    whole = number >> shift
-    rest = number - (whole << shift)
+    code = number >> shift
+    rest = number - (code << shift)
     unit = lax.bitcast_convert_type((127 - jnp.minimum(places, SMALLEST)) << MANTISSA, jnp.float32)
-    up = (rest > 0) & (rest.astype(jnp.float32) * unit + noise >= 0.5)
-    return _signed(bits, u, least + whole + jnp.where(up, 1, 0), how)
+    up = (rest > 0) & (u > 0) & (rest.astype(jnp.float32) * unit + noise >= 0.5)
+    return _signed(bits, u, code + jnp.where(up, 1, 0), how)
 
 
-def _aligned(u: jax.Array, how: FloatRounding) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A magnitude, from its bits, in three integers.
+def _aligned(u: jax.Array, how: FloatRounding) -> tuple[jax.Array, jax.Array]:
+    """A magnitude, from its bits, as a code with 23 bits of mantissa, and how many places that is too far to the left.
 
-    They are the code to which the significand is to be added, less what its leading bit adds; the significand, with
-    that bit; and how many places it is below the smallest normal number. In a dtype with float32's exponents, the bits
-    are both code and significand.
+    The bits of a number that is normal in the dtype are a code but for the offset of the exponent. Of a smaller one the
+    code is the significand, to be shifted. Numbers that are subnormal in float32 get a leading bit that they do not
+    have: it is shifted out, or in a dtype with float32's exponents not set.
     """
-    zero = jnp.zeros_like(u)
     if how.least_exponent == 1:
-        return zero, u, zero
-    exponent = jnp.maximum(u >> MANTISSA, 1)
-    above = exponent - how.least_exponent
-    return jnp.maximum(above, 0) << how.mantissa, u - ((exponent - 1) << MANTISSA), jnp.maximum(-above, 0)
+        return u, jnp.zeros_like(u)
+    small = jnp.minimum(u, how.least_exponent << MANTISSA)
+    significand = (small & ((1 << MANTISSA) - 1)) | (1 << MANTISSA)
+    return significand + (u - small), how.least_exponent - (small >> MANTISSA)
 
 
 def _signed(bits: jax.Array, u: jax.Array, code: jax.Array, how: FloatRounding) -> jax.Array:
@@ -80,6 +82,8 @@ def _signed(bits: jax.Array, u: jax.Array, code: jax.Array, how: FloatRounding) 
     last = how.largest if how.saturates else how.largest + 1
     if how.saturates and how.has_infinity:
         last = jnp.where(u == INFINITY, how.largest + 1, last)
-    code = jnp.where(u > INFINITY, how.nan, jnp.minimum(code, last))
+    code = jnp.minimum(code, last)
+    if how.saturates or how.has_infinity:  # otherwise all that is beyond the largest number is NaN
+        code = jnp.where(u > INFINITY, how.nan, code)
     width = 8 * how.dtype.itemsize
     return (code | ((bits >> (32 - width)) & (1 << (width - 1)))).astype(how.codes)

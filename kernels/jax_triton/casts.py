@@ -16,14 +16,12 @@ BITS_OF_ONE = tl.constexpr(ONE)
 @triton.jit
 def aligned(u, how: tl.constexpr):
     """See `float_rounding._aligned`."""
-    least, number, below = u * 0, u, u * 0
+    number, below = u, u * 0
     if how.least_exponent > 1:
-        exponent = tl.maximum(u >> MANTISSA, 1)
-        above = exponent - how.least_exponent
-        least = tl.maximum(above, 0) << how.mantissa
-        number = u - ((exponent - 1) << MANTISSA)
-        below = tl.maximum(-above, 0)
-    return least, number, below
+        small = tl.minimum(u, how.least_exponent << MANTISSA)
+        number = ((small & ((1 << MANTISSA) - 1)) | (1 << MANTISSA)) + (u - small)
+        below = how.least_exponent - (small >> MANTISSA)
+    return number, below
 
 
 @triton.jit
@@ -31,23 +29,28 @@ def rounded(x, noise, how: tl.constexpr):
     """See `float_rounding.rounded`."""
     bits = x.to(tl.int32, bitcast=True)
     u = bits & 0x7FFFFFFF
-    least, number, below = aligned(u, how)
+    number, below = aligned(u, how)
     dropped: tl.constexpr = MANTISSA - how.mantissa
     if how.by_draws:
         draw = ((noise + 1.5).to(tl.int32, bitcast=True) - BITS_OF_ONE) >> 7
-        number = number << (16 - dropped) if dropped <= 16 else number >> (dropped - 16)
-        code = least + (((number >> tl.minimum(below, MOST)) + draw) >> 16)
+        if dropped < 16:
+            number = tl.minimum(number, (how.largest + 1) << dropped) << (16 - dropped)
+        else:
+            number = number >> (dropped - 16)
+        code = ((number >> tl.minimum(below, MOST)) + draw) >> 16
     else:
         places = below + dropped
         shift = tl.minimum(places, MOST)
-        whole = number >> shift
-        rest = number - (whole << shift)
+        code = number >> shift
+        rest = number - (code << shift)
         unit = ((127 - tl.minimum(places, SMALLEST)) << MANTISSA).to(tl.float32, bitcast=True)
-        up = (rest > 0) & (rest.to(tl.float32) * unit + noise >= 0.5)
-        code = least + whole + tl.where(up, 1, 0)
+        up = (rest > 0) & (u > 0) & (rest.to(tl.float32) * unit + noise >= 0.5)
+        code += tl.where(up, 1, 0)
     last = u * 0 + how.largest + (0 if how.saturates else 1)
     if how.saturates and how.has_infinity:
         last = tl.where(u == INFINITY, how.largest + 1, last)
-    code = tl.where(u > INFINITY, how.nan, tl.minimum(code, last))
+    code = tl.minimum(code, last)
+    if how.saturates or how.has_infinity:
+        code = tl.where(u > INFINITY, how.nan, code)
     width: tl.constexpr = how.codes.itemsize * 8
     return (code | ((bits >> (32 - width)) & (1 << (width - 1)))).to(tl.int8 if width == 8 else tl.int16)
