@@ -69,17 +69,14 @@ class Quantize(InReference):
         return axes
 
     def results(self, *operands: Typed) -> tuple[Result, ...]:
-        x, to_float = operands[0], self.spec.to_float
-        dtype = self.spec.result_dtype(x.dtype) if to_float is None else to_float.dtype
-        y = Result(tuple(x.shape), dtype, every_axis(x.shape))
+        x = operands[0]
+        y = Result(tuple(x.shape), self.spec.result_dtype(x.dtype), every_axis(x.shape))
         if self.packing is None:
             return (y,)
         return y, Result(self.packing.shape(x.shape), np.dtype(np.uint8), packed_axes(self.packing, x.shape))
 
     def call(self, function: Callable[..., Any], *operands: jax.Array) -> Arrays:
         x, noise = operands if self.noise else (*operands, None)
-        if self.spec.to_float is not None:
-            return [lax.bitcast_convert_type(function(x, noise, self.spec), self.spec.to_float.dtype)]
         if self.packing is None:
             return [function(x, noise, self.spec)]
         spec, rows = self._spec_in_rows(x.shape, noise), self.packing.rows(x.shape)

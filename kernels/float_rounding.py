@@ -31,6 +31,11 @@ def draws_of(noise: jax.Array) -> jax.Array:
     return (bits_of(noise + jnp.float32(1.5)) - ONE) >> 7
 
 
+def numbers(codes: jax.Array, how: FloatRounding) -> jax.Array:
+    """The numbers whose codes these are."""
+    return lax.bitcast_convert_type(codes, how.dtype)
+
+
 def rounded(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Array:
     """The codes of a float32 array, rounded with float32 noise."""
     return by_draws(x, draws_of(noise), how) if how.by_draws else by_noise(x, noise, how)
@@ -44,8 +49,8 @@ def by_draws(x: jax.Array, draw: jax.Array, how: FloatRounding) -> jax.Array:
     dropped = MANTISSA - how.mantissa
     if dropped < 16:  # what is beyond the largest number would not fit
         number = jnp.minimum(number, (how.largest + 1) << dropped) << (16 - dropped)
-    else:
-        number = number >> (dropped - 16)
+    elif dropped > 16:
+        below = below + (dropped - 16)
     return _signed(bits, u, ((number >> jnp.minimum(below, MOST)) + draw) >> 16, how)
 
 

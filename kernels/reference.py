@@ -33,12 +33,12 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arra
 
     Returns:
         The result, shape of x; with `spec.with_mask` also the packed clip mask, uint8 of `packed_shape(x.shape)`.
-        With `spec.to_float` the result is that of `round_to_codes`.
+        With `spec.to_float` it is that of `round_to_float`.
     """
     if noise is not None and spec.draw is not None:
         noise = drawn(spec.draw, noise)
     if noise is not None and spec.to_float is not None:
-        return round_to_codes(x, noise, spec.to_float)
+        return round_to_float(x, noise, spec.to_float)
     y = x.astype(spec.compute_dtype(x.dtype))
     if noise is not None:
         y = add_noise(y, noise)
@@ -58,8 +58,8 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arra
     return (y, pack(inside(x, spec))) if spec.with_mask else y
 
 
-def round_to_codes(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Array:
-    """Rounds to a smaller float dtype stochastically; the result is the bits of its numbers, as integers.
+def round_to_float(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Array:
+    """Rounds to a smaller float dtype stochastically.
 
     A finite float32 is `significand * 2**(exponent - 150)`, and a number of the dtype has the last `places` bits of the
     significand 0. They are the fraction of the gap between two neighbours, whose codes differ by 1.
@@ -86,7 +86,7 @@ def round_to_codes(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Ar
         code = jnp.where(magnitude == 0x7F800000, how.largest + 1, code)
     code = jnp.where(magnitude > 0x7F800000, how.nan, code)
     sign = 1 << (8 * how.dtype.itemsize - 1)
-    return jnp.where(bits < 0, code + sign, code).astype(how.codes)
+    return lax.bitcast_convert_type(jnp.where(bits < 0, code + sign, code).astype(how.codes), how.dtype)
 
 
 def quantize_by_scale(

@@ -145,7 +145,7 @@ class FloatRounding:
 
     @property
     def codes(self) -> np.dtype:
-        """The dtype of codes: integers with a sign, which every kernel writes anyway."""
+        """The dtype of codes: integers with a sign, which every kernel can store."""
         return np.dtype(f"int{8 * self.dtype.itemsize}")
 
     @property
@@ -193,8 +193,7 @@ class QuantSpec:
         with_mask: Whether the clip mask is the second result, packed along the last axis to one bit per element, low
             bit first, as `numpy.packbits(mask, axis=-1, bitorder="little")` does.
         draw: The noise that is drawn in the pass, or None for an array of noise or for no noise.
-        to_float: How x is rounded to a smaller float dtype in place of all of the above but the noise: to codes, which
-            are the result.
+        to_float: How x is rounded to a smaller float dtype, in place of all of the above but the noise.
     """
 
     bound: float
@@ -224,8 +223,12 @@ class QuantSpec:
     def result_dtype(self, dtype: np.dtype) -> np.dtype:
         """The dtype of the result for an x of `dtype`."""
         if self.to_float is not None:
-            return self.to_float.codes
+            return self.to_float.dtype
         return np.dtype(dtype) if self.integer_dtype is None else self.integer_dtype
+
+    def stored_dtype(self, dtype: np.dtype) -> np.dtype:
+        """The dtype in which a kernel for CUDA stores the result: codes for a number of a smaller float dtype."""
+        return self.result_dtype(dtype) if self.to_float is None else self.to_float.codes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,9 +38,7 @@ def spec(dtype: np.dtype, overflow: str, by_draws: bool = True) -> QuantSpec:
 
 def run(where: Where, x: np.ndarray, noise: np.ndarray, of: QuantSpec) -> np.ndarray:
     """What an implementation returns for x and an array of noise, as numbers."""
-    codes = where.run(lambda x, noise: where.operations().quantize(x, noise, of), x, noise)
-    assert of.to_float is not None
-    return np.asarray(codes).view(of.to_float.dtype)
+    return np.asarray(where.run(lambda x, noise: where.operations().quantize(x, noise, of), x, noise))
 
 
 def with_draws(x: np.ndarray, to: np.dtype, few: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -69,8 +67,8 @@ def test_of_all_draws_as_many_round_up_as_the_fraction_says(room: str, source: n
 
         def of_one(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             value, bits = pair
-            codes = quantize(jnp.broadcast_to(value, noise.shape), jnp.asarray(noise), spec(to, "saturate"))
-            found = lax.bitcast_convert_type(codes, unsigned(to))
+            rounded = quantize(jnp.broadcast_to(value, noise.shape), jnp.asarray(noise), spec(to, "saturate"))
+            found = lax.bitcast_convert_type(rounded, unsigned(to))
             return (found == bits).sum(), (found == bits + bits.dtype.type(1)).sum()
 
         return lax.map(of_one, (x, below))

@@ -36,7 +36,7 @@ def rounded(x, noise, how: tl.constexpr):
         if dropped < 16:
             number = tl.minimum(number, (how.largest + 1) << dropped) << (16 - dropped)
         else:
-            number = number >> (dropped - 16)
+            below += dropped - 16
         code = ((number >> tl.minimum(below, MOST)) + draw) >> 16
     else:
         places = below + dropped

@@ -14,7 +14,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from .. import float_rounding
-from ..spec import QuantSpec
+from ..spec import FloatRounding, QuantSpec
 
 SIGN = -(1 << 31)
 WHOLE = 1.5 * 2.0**23  # near it, consecutive float32 numbers differ by 1, so a sum with it rounds, ties to even,
@@ -99,7 +99,7 @@ def range_of(spec: QuantSpec, dtype: np.dtype) -> tuple[float, float]:
 def quantize_block(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, dtype: np.dtype) -> jax.Array:
     """`reference.quantize` for a block of numbers of `dtype`, widened to float32; the result as a kernel writes it."""
     if noise is not None and spec.to_float is not None:
-        return float_rounding.rounded(x, noise, spec.to_float)
+        return to_float(x, noise, spec.to_float)
     y, low, high = x, *range_of(spec, dtype)
     if noise is not None:
         y = y + noise
@@ -116,6 +116,12 @@ def quantize_block(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, dtype
     elif spec.rounding == "half_to_even":
         y = rounded(y, high if spec.clip else math.inf)
     return narrow(y, dtype)
+
+
+def to_float(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Array:
+    """A block of float32 rounded to a smaller float dtype, as a kernel writes it: to codes, but for bfloat16."""
+    codes = float_rounding.rounded(x, noise, how)
+    return float_of(codes.astype(jnp.int32) << 16).astype(jnp.bfloat16) if how.dtype == jnp.bfloat16 else codes
 
 
 def inside(x: jax.Array, spec: QuantSpec, dtype: np.dtype) -> jax.Array:

@@ -29,7 +29,7 @@ def quantize(
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """`reference.quantize`, in float32 or float64, in the form for a platform as JAX names it."""
     if noise is not None and spec.to_float is not None:
-        return _to_codes(x, noise, spec, spec.to_float, platform)
+        return _to_float(x, noise, spec, spec.to_float, platform)
     if noise is not None and spec.draw is not None:
         noise = drawn(spec.draw, noise, platform)
     compute, bound = spec.compute_dtype(x.dtype), spec.bound_in(x.dtype)
@@ -99,13 +99,15 @@ def clip_gradient_by_scale(g: jax.Array, x: jax.Array, scale: jax.Array, spec: Q
     return clip_gradient_from_x(g, scaling.in_buckets(x, scale), spec)
 
 
-def _to_codes(x: jax.Array, noise: jax.Array, spec: QuantSpec, how: FloatRounding, platform: str | None) -> jax.Array:
-    """`reference.round_to_codes`; what the pass draws in 16 bits does not become noise first."""
+def _to_float(x: jax.Array, noise: jax.Array, spec: QuantSpec, how: FloatRounding, platform: str | None) -> jax.Array:
+    """`reference.round_to_float`; what the pass draws in 16 bits does not become noise first."""
     wide = elementwise.widen(x)
     if spec.draw is not None and how.by_draws:
-        return float_rounding.by_draws(wide, drawn_bits(spec.draw, noise, platform).astype(jnp.int32), how)
-    noise = noise if spec.draw is None else drawn(spec.draw, noise, platform)
-    return float_rounding.rounded(wide, noise.astype(jnp.float32), how)
+        codes = float_rounding.by_draws(wide, drawn_bits(spec.draw, noise, platform).astype(jnp.int32), how)
+    else:
+        noise = noise if spec.draw is None else drawn(spec.draw, noise, platform)
+        codes = float_rounding.rounded(wide, noise.astype(jnp.float32), how)
+    return float_rounding.numbers(codes, how)
 
 
 def _rounded_sum(y: jax.Array, noise: jax.Array, dtype: np.dtype, casts: bool) -> jax.Array:
