@@ -32,34 +32,33 @@ def draws_of(noise: jax.Array) -> jax.Array:
 
 
 def numbers(codes: jax.Array, how: FloatRounding) -> jax.Array:
-    """The numbers whose codes these are."""
-    return lax.bitcast_convert_type(codes, how.dtype)
+    """The numbers whose codes these are, in any integer dtype that holds them."""
+    return lax.bitcast_convert_type(codes.astype(how.codes), how.dtype)
 
 
 def rounded(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Array:
-    """The codes of a float32 array, rounded with float32 noise."""
+    """The codes, int32, of a float32 array, rounded with float32 noise."""
     return by_draws(x, draws_of(noise), how) if how.by_draws else by_noise(x, noise, how)
 
 
 def by_draws(x: jax.Array, draw: jax.Array, how: FloatRounding) -> jax.Array:
-    """The codes of a float32 array, rounded with int32 draws below 65536."""
+    """The codes, int32, of a float32 array, rounded with int32 draws below 65536."""
     bits = bits_of(x)
     u = bits & 0x7FFFFFFF
     number, below = _aligned(u, how)
-    dropped = MANTISSA - how.mantissa
-    if dropped < 16:  # what is beyond the largest number would not fit
-        number = jnp.minimum(number, (how.largest + 1) << dropped) << (16 - dropped)
-    elif dropped > 16:
-        below = below + (dropped - 16)
+    if how.dropped < 16:  # what is beyond the largest number would not fit
+        number = jnp.minimum(number, (how.largest + 1) << how.dropped) << (16 - how.dropped)
+    elif how.dropped > 16:
+        below = below + (how.dropped - 16)
     return _signed(bits, u, ((number >> jnp.minimum(below, MOST)) + draw) >> 16, how)
 
 
 def by_noise(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Array:
-    """The codes of a float32 array, rounded with float32 noise."""
+    """The codes, int32, of a float32 array, rounded with float32 noise."""
     bits = bits_of(x)
     u = bits & 0x7FFFFFFF
     number, below = _aligned(u, how)
-    places = below + (MANTISSA - how.mantissa)
+    places = below + how.dropped
     shift = jnp.minimum(places, MOST)
     code = number >> shift
     rest = number - (code << shift)
@@ -77,8 +76,9 @@ def _aligned(u: jax.Array, how: FloatRounding) -> tuple[jax.Array, jax.Array]:
     """
     if how.least_exponent == 1:
         return u, jnp.zeros_like(u)
-    small = jnp.minimum(u, how.least_exponent << MANTISSA)
-    significand = (small & ((1 << MANTISSA) - 1)) | (1 << MANTISSA)
+    leading = 1 << MANTISSA
+    small = jnp.minimum(u, how.least_exponent * leading)
+    significand = (small & (leading - 1)) | leading
     return significand + (u - small), how.least_exponent - (small >> MANTISSA)
 
 
@@ -91,4 +91,4 @@ def _signed(bits: jax.Array, u: jax.Array, code: jax.Array, how: FloatRounding) 
     if how.saturates or how.has_infinity:  # otherwise all that is beyond the largest number is NaN
         code = jnp.where(u > INFINITY, how.nan, code)
     width = 8 * how.dtype.itemsize
-    return (code | ((bits >> (32 - width)) & (1 << (width - 1)))).astype(how.codes)
+    return code | ((bits >> (32 - width)) & (1 << (width - 1)))

@@ -70,7 +70,7 @@ def round_to_float(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Ar
     exponent = jnp.where(is_normal, magnitude >> 23, 1)
     significand = (magnitude & 0x7FFFFF) + jnp.where(is_normal, 1 << 23, 0)
     is_normal_there = exponent >= how.least_exponent
-    places = 23 - how.mantissa + jnp.where(is_normal_there, 0, how.least_exponent - exponent)
+    places = how.dropped + jnp.where(is_normal_there, 0, how.least_exponent - exponent)
     kept = significand >> jnp.minimum(places, 24)
     code = kept + jnp.where(is_normal_there, exponent - how.least_exponent << how.mantissa, 0)
     rest = significand - (kept << jnp.minimum(places, 24))

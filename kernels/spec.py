@@ -154,6 +154,11 @@ class FloatRounding:
         return int(jnp.finfo(self.dtype).nmant)
 
     @property
+    def dropped(self) -> int:
+        """How many bits fewer that is than in float32."""
+        return 23 - self.mantissa
+
+    @property
     def least_exponent(self) -> int:
         """The exponent of the smallest normal number, as float32 stores it."""
         return 127 + int(jnp.finfo(self.dtype).minexp)

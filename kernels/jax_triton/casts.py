@@ -9,6 +9,7 @@ from .. import float_rounding
 from ..generators.noise import ONE
 
 INFINITY, MANTISSA = tl.constexpr(float_rounding.INFINITY), tl.constexpr(float_rounding.MANTISSA)
+LEADING = tl.constexpr(1 << float_rounding.MANTISSA)
 MOST, SMALLEST = tl.constexpr(float_rounding.MOST), tl.constexpr(float_rounding.SMALLEST)
 BITS_OF_ONE = tl.constexpr(ONE)
 
@@ -18,8 +19,8 @@ def aligned(u, how: tl.constexpr):
     """See `float_rounding._aligned`."""
     number, below = u, u * 0
     if how.least_exponent > 1:
-        small = tl.minimum(u, how.least_exponent << MANTISSA)
-        number = ((small & ((1 << MANTISSA) - 1)) | (1 << MANTISSA)) + (u - small)
+        small = tl.minimum(u, LEADING * how.least_exponent)
+        number = ((small & (LEADING - 1)) | LEADING) + (u - small)
         below = how.least_exponent - (small >> MANTISSA)
     return number, below
 
@@ -30,7 +31,7 @@ def rounded(x, noise, how: tl.constexpr):
     bits = x.to(tl.int32, bitcast=True)
     u = bits & 0x7FFFFFFF
     number, below = aligned(u, how)
-    dropped: tl.constexpr = MANTISSA - how.mantissa
+    dropped: tl.constexpr = how.dropped
     if how.by_draws:
         draw = ((noise + 1.5).to(tl.int32, bitcast=True) - BITS_OF_ONE) >> 7
         if dropped < 16:

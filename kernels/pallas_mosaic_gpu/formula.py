@@ -25,7 +25,7 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.A
     `noise` is None or float32. `zero` is a number that rounds to 0, and replaces NaN before the cast to integers.
     """
     if noise is not None and spec.to_float is not None:
-        return float_rounding.rounded(x.astype(jnp.float32), noise, spec.to_float)
+        return float_rounding.rounded(x.astype(jnp.float32), noise, spec.to_float).astype(spec.to_float.codes)
     y = x.astype(spec.compute_dtype(x.dtype))
     if noise is not None:
         y = (x.astype(jnp.float32) + noise).astype(y.dtype)

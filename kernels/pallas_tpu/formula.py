@@ -121,7 +121,7 @@ def quantize_block(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, dtype
 def to_float(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Array:
     """A block of float32 rounded to a smaller float dtype, as a kernel writes it: to codes, but for bfloat16."""
     codes = float_rounding.rounded(x, noise, how)
-    return float_of(codes.astype(jnp.int32) << 16).astype(jnp.bfloat16) if how.dtype == jnp.bfloat16 else codes
+    return float_of(codes << 16).astype(how.dtype) if how.dtype == jnp.bfloat16 else codes.astype(how.codes)
 
 
 def inside(x: jax.Array, spec: QuantSpec, dtype: np.dtype) -> jax.Array:
