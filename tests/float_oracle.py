@@ -60,13 +60,8 @@ def by_draws(x: np.ndarray, h: np.ndarray, dtype: np.dtype, overflow: str = "sat
     return cast(x, np.floor(fraction * 65536) + h >= 65536, dtype, overflow)
 
 
-def noise_of(h: np.ndarray) -> np.ndarray:
-    """The noise that draws of 16 bits are, float32."""
-    return ((h.astype(np.float64) + 0.5) / 65536 - 0.5).astype(np.float32)
-
-
 def draws_of(noise: object) -> np.ndarray:
-    """The draws that such noise is made of."""
+    """The draws that noise of 16 bits is made of."""
     return np.floor((np.asarray(noise, np.float64) + 0.5) * 65536).astype(np.int64)
 
 

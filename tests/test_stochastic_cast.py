@@ -11,6 +11,7 @@ from float_oracle import BFLOAT16, FLOAT8_E4M3FN, FLOAT8_E5M2, FLOAT16, FLOAT32,
 from implementations import Where, every_implementation
 from jax import lax
 from oracle import assert_same_bits
+from streams import noise_of
 
 from intnumerics import kernels
 from intnumerics.kernels import FloatRounding, QuantSpec
@@ -59,7 +60,7 @@ def with_draws(x: np.ndarray, to: np.dtype, few: int = 1) -> tuple[np.ndarray, n
 def test_of_all_draws_as_many_round_up_as_the_fraction_says(room: str, source: np.dtype, to: np.dtype) -> None:
     [row, *_] = kernels.rows_of(room)  # type: ignore[arg-type]
     quantize: Any = row.operation("quantize")
-    noise = oracle.noise_of(np.arange(65536))
+    noise = noise_of(np.arange(65536))
 
     @jax.jit
     def counts(x: jax.Array, below: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -91,7 +92,7 @@ def test_the_draw_decides_between_the_two_neighbours(
     where: Where, source: np.dtype, to: np.dtype, overflow: str
 ) -> None:
     x, h = with_draws(oracle.numbers(source), to, few=5 if where.device == "h100" else 1)
-    found = run(where, x, oracle.noise_of(h), spec(to, overflow))
+    found = run(where, x, noise_of(h), spec(to, overflow))
     assert_same_bits(found, oracle.by_draws(x, h, to, overflow))
 
 
@@ -106,7 +107,7 @@ def test_every_number_of_16_bits_and_every_number_that_the_dtype_holds(
     with np.errstate(invalid="ignore"):  # a signaling NaN becomes a quiet one
         every = every.astype(source)
     x, h = with_draws(every, to)
-    found = run(Where(name, None, "cpu"), x, oracle.noise_of(h), spec(to, overflow))
+    found = run(Where(name, None, "cpu"), x, noise_of(h), spec(to, overflow))
     assert_same_bits(found, oracle.by_draws(x, h, to, overflow))
     assert_same_bits(np.signbit(found), np.signbit(x))
     with np.errstate(invalid="ignore", over="ignore"):
