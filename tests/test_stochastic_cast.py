@@ -16,12 +16,11 @@ from streams import noise_of
 from intnumerics import kernels
 from intnumerics.kernels import FloatRounding, QuantSpec
 
-# Both ways to overflow for every dtype, and every pair of dtypes; kernels are compiled for each.
+# Every dtype, and both ways to overflow with infinities and without; kernels are compiled for each.
 CASES = [
     (FLOAT32, BFLOAT16, "saturate"),
     (FLOAT32, FLOAT16, "ieee"),
     (FLOAT32, FLOAT8_E4M3FN, "saturate"),
-    (FLOAT32, FLOAT8_E5M2, "ieee"),
     (BFLOAT16, FLOAT8_E4M3FN, "ieee"),
     (FLOAT16, FLOAT8_E5M2, "saturate"),
 ]
@@ -96,10 +95,9 @@ def test_the_draw_decides_between_the_two_neighbours(
     assert_same_bits(found, oracle.by_draws(x, h, to, overflow))
 
 
-@pytest.mark.parametrize("name", ["reference", "xla"])
 @pytest.mark.parametrize(("source", "to", "overflow"), named(IN_ALL))
 def test_every_number_of_16_bits_and_every_number_that_the_dtype_holds(
-    name: str, source: np.dtype, to: np.dtype, overflow: str
+    source: np.dtype, to: np.dtype, overflow: str
 ) -> None:
     """The signs of NaN and of zero too, which `assert_same_bits` and comparisons do not tell."""
     bits = np.arange(1 << 16, dtype=np.uint16)
@@ -107,7 +105,7 @@ def test_every_number_of_16_bits_and_every_number_that_the_dtype_holds(
     with np.errstate(invalid="ignore"):  # a signaling NaN becomes a quiet one
         every = every.astype(source)
     x, h = with_draws(every, to)
-    found = run(Where(name, None, "cpu"), x, noise_of(h), spec(to, overflow))
+    found = run(Where("xla", "cpu", "cpu"), x, noise_of(h), spec(to, overflow))
     assert_same_bits(found, oracle.by_draws(x, h, to, overflow))
     assert_same_bits(np.signbit(found), np.signbit(x))
     with np.errstate(invalid="ignore", over="ignore"):
@@ -125,7 +123,7 @@ NOISE = np.asarray([-np.inf, -2, -0.5, -0.25, -(2.0**-30), 0, 2.0**-18, 0.1, 0.2
 @every_implementation
 @pytest.mark.parametrize(
     ("source", "to", "overflow"),
-    named([(FLOAT32, BFLOAT16, "ieee"), (FLOAT32, FLOAT8_E5M2, "saturate"), (FLOAT16, FLOAT8_E4M3FN, "ieee")]),
+    named([(FLOAT32, BFLOAT16, "ieee"), (FLOAT32, FLOAT8_E5M2, "saturate")]),
 )
 def test_other_noise_rounds_up_where_its_sum_with_the_fraction_is_a_half(
     where: Where, source: np.dtype, to: np.dtype, overflow: str
