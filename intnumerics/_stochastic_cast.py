@@ -86,7 +86,7 @@ def stochastic_cast(
         >>> sorted(set(y.tolist())), bool(abs(y.astype(jnp.float32).mean() - weight[0]) < 1e-4)
         ([1.0, 1.0078125], True)
         >>> stochastic_cast(jnp.array([1e9, -jnp.inf]), jnp.float16, key=jax.random.key(0))
-        Array([65504,  -inf], dtype=float16)
+        Array([6.55e+04,     -inf], dtype=float16)
     """
     x = _checks.floats("x", x)
     to = _target(x.dtype, dtype)
