@@ -10,6 +10,7 @@ Exit status: 0 if stochastic rounding trained as float32 does, 1 if not, 2 for a
 """
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Sequence
@@ -71,6 +72,17 @@ def first_weights(key: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
     ]
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def start(seeds: int, steps: int) -> tuple[Tree, jax.Array]:
+    """For each seed, the first weights, and a key for each step."""
+
+    def of_seed(seed: jax.Array) -> tuple[Tree, jax.Array]:
+        for_weights, for_steps = jax.random.split(jax.random.key(seed))
+        return first_weights(for_weights), jax.random.split(for_steps, (steps // EVERY, EVERY))
+
+    return jax.vmap(of_seed)(jnp.arange(seeds))
+
+
 def loss(weights: list[tuple[jax.Array, jax.Array]], images: jax.Array, labels: jax.Array) -> jax.Array:
     """The mean cross-entropy, of weights in float32."""
     x = images
@@ -81,8 +93,10 @@ def loss(weights: list[tuple[jax.Array, jax.Array]], images: jax.Array, labels: 
 
 
 def train(how: Weights, images: jax.Array, labels: jax.Array, steps: int, rate: float, seeds: int) -> np.ndarray:
-    """For each seed, the loss on all images at the start and after each `EVERY` steps."""
+    """For each seed, the loss on all images after each `EVERY` steps."""
     optimizer, dtype = optax.adam(rate), jnp.float32 if how == "float32" else jnp.bfloat16
+    weights, keys = start(seeds, steps)
+    weights = jax.tree.map(lambda w: w.astype(dtype), weights)
 
     def step(state: Tree, key: jax.Array) -> tuple[Tree, None]:
         weights, of_optimizer = state
@@ -94,24 +108,20 @@ def train(how: Weights, images: jax.Array, labels: jax.Array, steps: int, rate: 
         return (apply_updates(weights, updates, for_rounding, how), of_optimizer), None
 
     def some_steps(state: Tree, keys: jax.Array) -> tuple[Tree, jax.Array]:
-        before = loss(widened(state[0]), images, labels)
-        return lax.scan(step, state, keys)[0], before
+        state, _ = lax.scan(step, state, keys)
+        return state, loss(widened(state[0]), images, labels)
 
-    def run(seed: jax.Array) -> jax.Array:
-        for_weights, for_steps = jax.random.split(jax.random.key(seed))
-        weights = jax.tree.map(lambda w: w.astype(dtype), first_weights(for_weights))
-        state = weights, optimizer.init(widened(weights))
-        state, curve = lax.scan(some_steps, state, jax.random.split(for_steps, (steps // EVERY, EVERY)))
-        return jnp.append(curve, loss(widened(state[0]), images, labels))
+    def run(weights: Tree, keys: jax.Array) -> jax.Array:
+        return lax.scan(some_steps, (weights, optimizer.init(widened(weights))), keys)[1]
 
-    return np.asarray(jax.jit(jax.vmap(run))(jnp.arange(seeds)))
+    return np.asarray(jax.jit(jax.vmap(run))(weights, keys))
 
 
 def table(curves: dict[Weights, np.ndarray]) -> str:
     """One line for each kind of weights: the loss after some steps, mean and range over the seeds."""
-    steps = [i * EVERY for i in range(len(curves["float32"][0]))]
-    marked = [len(steps) // 4, len(steps) // 2, len(steps) - 1]
-    lines = [f"{'loss after':22}" + "".join(f"{steps[i]:>8} steps{'':10}" for i in marked)]
+    points = len(curves["float32"][0])
+    marked = [max(part * points // 4, 1) - 1 for part in (1, 2, 4)]
+    lines = [f"{'loss after':22}" + "".join(f"{(i + 1) * EVERY:>8} steps{'':10}" for i in marked)]
     for how, of_seeds in curves.items():
         at = (of_seeds[:, i] for i in marked)
         cells = (f"{losses.mean():>8.4f} ({losses.min():.4f}-{losses.max():.4f})" for losses in at)
@@ -125,7 +135,7 @@ def plot(curves: dict[Weights, np.ndarray], rate: float, output: Path) -> None:
     axes = figure.subplots()
     for how, of_seeds in curves.items():
         colour, style = STYLES[how]
-        steps = np.arange(of_seeds.shape[1]) * EVERY
+        steps = np.arange(1, of_seeds.shape[1] + 1) * EVERY
         axes.fill_between(steps, of_seeds.min(axis=0), of_seeds.max(axis=0), color=colour, alpha=0.15, linewidth=0)
         axes.plot(steps, of_seeds.mean(axis=0), style, color=colour, label=how)
     axes.set(xlabel="Step", ylabel="Loss on the training images", yscale="log", xlim=(0, steps[-1]))
