@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from typing import Any
 
 import float_oracle as oracle
@@ -151,6 +152,18 @@ def test_an_exported_program_of_any_size_gives_the_same_bits() -> None:
     assert_same_bits(restored.call(X), oracle.by_draws(X, HASH, BFLOAT16))
 
 
+def test_casts_that_differ_in_anything_static_have_different_names_and_others_the_same() -> None:
+    def name(x: np.ndarray = X, **how: Any) -> str:
+        text = jax.jit(lambda x: stochastic_cast(x, **{"dtype": jnp.bfloat16, "key": KEY} | how)).lower(x)
+        [found] = set(re.findall(r"jit\((intnumerics_quantize_[0-9a-f]{12})\)", text.as_text(debug_info=True)))
+        return found
+
+    ways = [{}, {"dtype": jnp.float16}, {"overflow": "ieee"}, {"noise_fn": PhiloxUniform()}, {"implementation": "xla"}]
+    ways += [{"dtype": jnp.float8_e5m2}, {"dtype": jnp.float8_e4m3fn}, {"noise_fn": JaxUniform()}]
+    assert len({name(**way) for way in ways}) == len(ways)
+    assert name(key=jax.random.key(1)) == name()
+
+
 # --- derivatives ------------------------------------------------------------------------------------------------------
 
 
@@ -181,6 +194,18 @@ def test_a_second_derivative_is_that_of_what_is_around_the_cast() -> None:
         return lax.scan(lambda c, _: (square(c), None), x, None, length=3)[0]
 
     assert float(jax.grad(jax.grad(in_a_loop))(x)) == pytest.approx(8 * 7 * 0.3**6, rel=0.1)
+
+
+@pytest.mark.mesh
+def test_in_a_shard_map_the_gradient_of_an_x_that_devices_share_is_the_sum_of_theirs() -> None:
+    on = mesh(AxisType.Auto, sizes=(4,), names=("rows",))
+
+    def on_shard(x: jax.Array, key: jax.Array) -> jax.Array:
+        return stochastic_cast(x, jnp.bfloat16, key=key[0]).astype(jnp.float32).sum()[None]
+
+    mapped = jax.shard_map(on_shard, mesh=on, in_specs=(P(), P("rows")), out_specs=P("rows"))
+    gradient = jax.jit(jax.grad(lambda x: mapped(x, jax.random.split(KEY, 4)).sum()))(X)
+    assert_same_bits(gradient, np.full(SHAPE, 4, np.float32))
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
