@@ -30,7 +30,7 @@ def stochastic_cast(
     x: jax.Array,
     dtype: DTypeLike,
     *,
-    key: jax.Array | None,
+    key: jax.Array,
     noise_fn: NoiseFn = _HASH,
     overflow: Literal["saturate", "ieee"] = "saturate",
     offset: Sequence[int | jax.Array] | None = None,
@@ -55,9 +55,10 @@ def stochastic_cast(
         dtype: bfloat16, float16, float8_e4m3fn or float8_e5m2 for float32; one of the two float8 for the others.
         key: A key for `noise_fn`, typed (`jax.random.key`) or legacy uint32. One key gives two arrays of equal size the
             same noise: `jax.random.split` it, and use another one at each step.
-        noise_fn: Draws the noise, in gaps between neighbours. Another function than those of the package, and one with
-            more than 16 bits, rounds up where the float32 sum of fraction and noise is 1/2 or more: so noise outside
-            of [-0.5, 0.5) counts as the nearest number within, and NaN as -0.5.
+        noise_fn: Draws the noise, in gaps between neighbours. What draws more than 16 bits, and any function but those
+            of the package, rounds up where the float32 sum of fraction and noise is 1/2 or more. So noise of 1/2 and
+            more rounds up all that `dtype` does not hold, and noise of -1/2 and less, or NaN, nothing. Where more than
+            16 bits are dropped, that is not quite the rule of 16-bit draws above.
         overflow: What is rounded beyond the largest finite number becomes: with `"saturate"` that number, with `"ieee"`
             infinity, or NaN in float8_e4m3fn, which has no infinity. An infinite x stays infinite in both; in
             float8_e4m3fn it becomes the largest number, or NaN with `"ieee"`.

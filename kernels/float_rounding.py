@@ -17,7 +17,7 @@ from .spec import FloatRounding
 
 INFINITY = 0x7F800000  # the bits of float32
 MANTISSA = 23
-MOST = 31  # bits that a shift of int32 can be by
+MOST = 31  # bits: not every compiler of kernels says what int32 shifted by more is
 SMALLEST = 126  # the fraction of what is farther below the neighbours is far below that of any noise
 
 
