@@ -3,7 +3,7 @@
 #   PYTHON=python3.12   the interpreter that environments are made with
 #   JAX=0.12.0.1        that version of JAX, in an environment of its own
 #   UV=                 install with pip even where uv is there
-#   ARGS='-k philox'    more arguments for pytest or the demo
+#   ARGS='-k philox'    more arguments for pytest or a demo
 
 PYTHON ?= python3
 JAX ?=
@@ -25,7 +25,7 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 # Two installs into one environment would trip over each other; pytest has its own workers.
 .NOTPARALLEL:
-.PHONY: help demo test test-without-triton test-aot test-ptx test-aqt test-triton test-gpu gpu gpu-rehearsal bench bench-report static-report lint format types build clean
+.PHONY: help demo demo-bfloat16 test test-without-triton test-aot test-ptx test-aqt test-triton test-gpu gpu gpu-rehearsal bench bench-report static-report lint format types build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1 \2/p' Makefile | while read -r name what; do \
@@ -33,6 +33,9 @@ help: ## list the targets
 
 demo: $(VENV)/.demo ## train a small network at 8, 4, 2 and 1 bits beside float
 	$(VENV)/bin/python examples/digits.py $(ARGS)
+
+demo-bfloat16: $(VENV)/.demo ## train with bfloat16 weights, rounded to nearest and stochastically, beside float32
+	$(VENV)/bin/python examples/bfloat16_weights.py $(ARGS)
 
 test: $(VENV)/.test ## run the tests, but for those of test-aot, test-ptx and test-aqt
 	$(VENV)/bin/python -m pytest $(WORKERS) -m "not aot and not aqt and not ptx" $(ARGS)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import digits_net
 import jax.numpy as jnp
 from digits_residual import Residuals, measure, plain_quantize
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -134,7 +135,7 @@ def kib(count: int) -> str:
 
 
 def plot(runs: Sequence[Run], output: Path) -> None:
-    """Writes the learning curves to output, a panel for each way of rounding, or nothing at all if that fails."""
+    """Writes the learning curves to output, a panel for each way of rounding."""
     ways = [way for way in ROUNDING if any(run.rounding == way for run in runs)] or ["-"]
     figure = Figure(figsize=(2.5 + 5 * len(ways), 4.5), layout="constrained")
     panels = figure.subplots(1, len(ways), sharey=True, squeeze=False)[0]
@@ -145,9 +146,15 @@ def plot(runs: Sequence[Run], output: Path) -> None:
     for axes, way in zip(panels, ways, strict=True):
         draw(axes, [run for run in runs if run.rounding in (way, "-")], bottom)
         axes.set_title({"-": "In float", "nearest": "Rounded to nearest", "stochastic": "Rounded stochastically"}[way])
-    partial = partial_path(output)
+    save(figure, output)
+
+
+def save(figure: Figure, output: Path) -> None:
+    """Writes a plot, or nothing at all if that fails; the same one is the same bytes."""
+    partial, kind = partial_path(output), output.suffix[1:].lower()
     try:
-        figure.savefig(partial, format=output.suffix[1:].lower(), dpi=150)
+        with rc_context({"svg.hashsalt": "intnumerics"}):
+            figure.savefig(partial, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from ._quantize import quantize as quantize
 from ._quantize_tensor import quantize_tensor as quantize_tensor
 from ._quantize_to_int import from_int as from_int
 from ._quantize_to_int import quantize_to_int as quantize_to_int
+from ._stochastic_cast import stochastic_cast as stochastic_cast
 from ._version import __version__ as __version__
 from .int_numerics import IntNumerics as IntNumerics
 from .numerics import Context as Context
@@ -45,4 +46,5 @@ __all__ = [
     "quantize",
     "quantize_tensor",
     "quantize_to_int",
+    "stochastic_cast",
 ]

@@ -101,13 +101,14 @@ def key_of(context: Any) -> Any:
     return context.key
 
 
-def key(value: Any) -> jax.Array:
+NOISE_FN = "numerics.noise_fn"  # what errors call a noise function, which has another name where it is an argument
+
+
+def key(value: Any, noise_fn: str = NOISE_FN) -> jax.Array:
     """One random key, typed or a legacy one."""
     if value is None:
-        raise ValueError(
-            "key=None, and numerics.noise_fn needs one to draw noise: pass key=jax.random.key(seed), to the methods of "
-            "the numerics in Context(key=...)"
-        )
+        methods = ", to the methods of the numerics in Context(key=...)" if noise_fn == NOISE_FN else ""
+        raise ValueError(f"key=None, and {noise_fn} needs one to draw noise: pass key=jax.random.key(seed){methods}")
     dtype = getattr(value, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not typed and dtype != jnp.uint32:
@@ -133,16 +134,16 @@ def _legacy_key_shape(generator: str) -> tuple[int, ...]:
     return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=generator))).shape
 
 
-def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
+def noise(value: Any, shape: tuple[int, ...], dtype: np.dtype, noise_fn: str = NOISE_FN) -> jax.Array:
     """Noise for an x of a shape and a dtype, which weakly typed noise and integers take, as they would in a sum."""
     remedy = "return real numbers, as float32 in [-0.5, 0.5)"
-    array = _array("numerics.noise_fn returned {}, which", value, remedy)
+    array = _array(f"{noise_fn} returned {{}}, which", value, remedy)
     if array.dtype.name not in FLOATS and not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"numerics.noise_fn returned dtype {array.dtype.name}, which is not added to floats: {remedy}")
+        raise TypeError(f"{noise_fn} returned dtype {array.dtype.name}, which is not added to floats: {remedy}")
     pairs = zip(reversed(array.shape), reversed(shape), strict=False)
     if array.ndim > len(shape) or any(n not in (1, size) for n, size in pairs):
         raise ValueError(
-            f"numerics.noise_fn returned shape {array.shape}, which does not broadcast to the shape {tuple(shape)} "
+            f"{noise_fn} returned shape {array.shape}, which does not broadcast to the shape {tuple(shape)} "
             "of x: each dimension is that of x, or 1 where one draw is shared"
         )
     weak = array.weak_type or not jnp.issubdtype(array.dtype, jnp.floating)

@@ -29,6 +29,10 @@ def of_quantization(
 ) -> str:
     """The fastest implementation of a quantization; `packed_rows` is the shape in which a mask is packed."""
     x = operands[0]
+    if spec.to_float is not None:  # XLA has room for its arithmetic in the time that memory takes, except for Philox on a TPU
+        is_philox = spec.draw is not None and spec.draw.generator == "philox"
+        is_kernel = allows_kernels and platform == "tpu" and is_philox and _is_drawn_by_tpu_kernel(spec.draw, x)
+        return "pallas" if is_kernel else "xla"
     if platform == "cpu" and _starts_no_threads(spec, x):
         return "reference"
     if allows_kernels and platform == "cuda" and _is_drawn_by_gpu_kernel(spec, operands):
@@ -96,7 +100,7 @@ def _is_drawn_by_gpu_kernel(spec: QuantSpec, operands: Sequence[Typed]) -> bool:
 
 
 def _is_drawn_by_tpu_kernel(draw: Draw | None, x: Typed) -> bool:
-    """Whether the TPU kernel draws noise for each element of x: Philox in a sixth of XLA's instructions, the hash in 0.7.
+    """Whether the TPU kernel draws noise for each element of x: Philox in a sixth of XLA's instructions, a hash in 0.7.
 
     A batch of rows is left to XLA: to the kernel each row is an array of its own, for which XLA would copy them all.
     """

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from ._checks import NOISE_FN
 from ._error_values import shown
 
 # The class to use for a string that other packages accept, or that is the name of one of our classes.
@@ -50,14 +51,16 @@ def checked(value: Any) -> Any:
     return _one_of_alike(value)
 
 
-def draw(noise_fn: Callable[[tuple[int, ...], jax.Array], Any], shape: tuple[int, ...], key: jax.Array) -> Any:
+def draw(
+    noise_fn: Callable[[tuple[int, ...], jax.Array], Any], shape: tuple[int, ...], key: jax.Array, name: str = NOISE_FN
+) -> Any:
     """`noise_fn(shape, key)`, with another error if it does not take these arguments; its own errors pass."""
     try:
         return noise_fn(shape, key)
     except TypeError as error:
         # Only after an error: reading a signature takes time, and it may be wrong about a function that can be called.
         if reason := _refuses(noise_fn):
-            raise TypeError(f"numerics.noise_fn={shown(noise_fn)} {reason}") from error
+            raise TypeError(f"{name}={shown(noise_fn)} {reason}") from error
         raise
 
 

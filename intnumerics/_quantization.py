@@ -114,7 +114,7 @@ class Quantize(InReference):
                 [tangent] = run(ClipGradientFromMask(self.packing), tangent, results[1])
             elif self.derivative == "clipped":
                 [tangent] = run(ClipGradientFromX(self.spec), tangent, x)
-            return [tangent] * len(results)
+            return [tangent.astype(results[0].dtype)] * len(results)
         if self.spec.draw is None:
             return super().jvp(run, operands, results, tangents)
         seed = operands[1]

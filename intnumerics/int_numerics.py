@@ -13,10 +13,11 @@ from . import _checks, _eager, _noise_functions, _operations
 from ._error_values import shown
 from ._field_errors import explains_missing_fields
 from ._global_position import Part
+from ._noise_of import noise_of
 from ._static_pytrees import make_known
 from .kernels import QuantSpec
 from .numerics import QNumerics
-from .stochastic_rounding import NOISE_CLASSES, DrawnInPass, NoiseFn
+from .stochastic_rounding import NOISE_CLASSES, NoiseFn
 
 _T = TypeVar("_T")
 _OWN_NOISE = (type(None), *NOISE_CLASSES)
@@ -186,13 +187,8 @@ class IntNumerics(QNumerics):
         """
         if self.noise_fn is None:
             return None, self.spec()
-        key = _checks.key(key)
-        shape = x.shape if part is None else part.whole
-        if isinstance(self.noise_fn, DrawnInPass) and (seeded := self.noise_fn.seeded(shape, key)):
-            seeded = seeded if part is None else part.seeded(seeded, x.shape)
-            return seeded.seed, dataclasses.replace(self.spec(), draw=seeded.draw)
-        noise = _checks.noise(_noise_functions.draw(self.noise_fn, shape, key), shape, x.dtype)
-        return noise if part is None else part.cut(noise, x.shape), self.spec()
+        noise, draw = noise_of(self.noise_fn, x, key, part)
+        return noise, self.spec() if draw is None else dataclasses.replace(self.spec(), draw=draw)
 
     def _arguments(self, x: Any, context: Any) -> tuple[jax.Array, jax.Array | None]:
         """x as an array, and the key of the context, None if there is no noise function."""

@@ -21,6 +21,7 @@ from .generators import PLAIN
 from .generators import Generator as Generator
 from .gpu import pallas
 from .spec import Draw as Draw
+from .spec import FloatRounding as FloatRounding
 from .spec import QuantSpec as QuantSpec
 from .spec import Scaling as Scaling
 from .spec import packed_shape as packed_shape

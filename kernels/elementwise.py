@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from . import float_rounding
 from .spec import QuantSpec
 
 SIGN = 0x80000000
@@ -104,6 +105,8 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.A
 
     `noise` is None, or float32 that broadcasts to x. `zero` is that of `to_integers`.
     """
+    if noise is not None and spec.to_float is not None:
+        return float_rounding.rounded(widen(x), noise, spec.to_float).astype(spec.to_float.codes)
     y, bound = add_noise(x, noise, spec), spec.bound_in(x.dtype)
     if spec.integer_dtype is not None:
         return to_integers(y, bound, spec, zero)

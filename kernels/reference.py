@@ -14,7 +14,7 @@ from . import scaling as scales
 from .clip_mask import pack, unpack
 from .generators import drawn
 from .rounding import round_to
-from .spec import QuantSpec, Scaling, wider
+from .spec import FloatRounding, QuantSpec, Scaling, wider
 
 
 def add_noise(x: jax.Array, noise: jax.Array) -> jax.Array:
@@ -33,10 +33,14 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arra
 
     Returns:
         The result, shape of x; with `spec.with_mask` also the packed clip mask, uint8 of `packed_shape(x.shape)`.
+        With `spec.to_float` it is that of `round_to_float`.
     """
+    if noise is not None and spec.draw is not None:
+        noise = drawn(spec.draw, noise)
+    if noise is not None and spec.to_float is not None:
+        return round_to_float(x, noise, spec.to_float)
     y = x.astype(spec.compute_dtype(x.dtype))
     if noise is not None:
-        noise = noise if spec.draw is None else drawn(spec.draw, noise)
         y = add_noise(y, noise)
     if spec.clip:
         bound = spec.bound_in(x.dtype)
@@ -52,6 +56,37 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Arra
     else:
         y = jnp.where(jnp.isnan(y), 0, y).astype(spec.integer_dtype)
     return (y, pack(inside(x, spec))) if spec.with_mask else y
+
+
+def round_to_float(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Array:
+    """Rounds to a smaller float dtype stochastically.
+
+    A finite float32 is `significand * 2**(exponent - 150)`, and a number of the dtype has the last `places` bits of the
+    significand 0. They are the fraction of the gap between two neighbours, whose codes differ by 1.
+    """
+    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
+    magnitude = bits & 0x7FFFFFFF
+    is_normal = magnitude >= 1 << 23
+    exponent = jnp.where(is_normal, magnitude >> 23, 1)
+    significand = (magnitude & 0x7FFFFF) + jnp.where(is_normal, 1 << 23, 0)
+    is_normal_there = exponent >= how.least_exponent
+    places = how.dropped + jnp.where(is_normal_there, 0, how.least_exponent - exponent)
+    kept = significand >> jnp.minimum(places, 24)
+    code = kept + jnp.where(is_normal_there, exponent - how.least_exponent << how.mantissa, 0)
+    rest = significand - (kept << jnp.minimum(places, 24))
+    if how.by_draws:
+        draw = jnp.floor((noise.astype(jnp.float32) + 0.5) * 65536).astype(jnp.int32)
+        few, many = jnp.maximum(16 - places, 0), jnp.clip(places - 16, 0, 24)
+        up = (rest << few >> many) + draw >= 65536
+    else:
+        fraction = rest.astype(jnp.float32) * 2.0 ** -jnp.minimum(places, 126).astype(jnp.float32)
+        up = (rest > 0) & (fraction + noise.astype(jnp.float32) >= 0.5)
+    code = jnp.minimum(code + up, how.largest if how.saturates else how.largest + 1)
+    if how.has_infinity:
+        code = jnp.where(magnitude == 0x7F800000, how.largest + 1, code)
+    code = jnp.where(magnitude > 0x7F800000, how.nan, code)
+    sign = 1 << (8 * how.dtype.itemsize - 1)
+    return lax.bitcast_convert_type(jnp.where(bits < 0, code + sign, code).astype(how.codes), how.dtype)
 
 
 def quantize_by_scale(

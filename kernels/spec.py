@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+import jax.numpy as jnp
 import numpy as np
 from jax import export
 
@@ -120,6 +121,69 @@ class Draw:
 
 
 @dataclasses.dataclass(frozen=True)
+class FloatRounding:
+    """A stochastic rounding of floats to a smaller float dtype.
+
+    A *code* is the integer whose bits are those of a number of the dtype. Without the sign, the code of the next number
+    is one more, and what follows the largest finite number is infinity, or NaN in a dtype that has no infinity.
+
+    Attributes:
+        dtype: The dtype of the results.
+        saturates: Whether what is rounded to beyond the largest finite number becomes that number.
+        by_draws: Whether the noise is that of 16-bit draws, which then decide as integers: see `float_rounding`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> half = FloatRounding(jnp.dtype(jnp.float16), saturates=True, by_draws=True)
+        >>> half.mantissa, half.least_exponent, hex(half.largest), hex(half.nan), half.codes
+        (10, 113, '0x7bff', '0x7e00', dtype('int16'))
+    """
+
+    dtype: np.dtype
+    saturates: bool
+    by_draws: bool
+
+    @property
+    def codes(self) -> np.dtype:
+        """The dtype of codes: integers with a sign, which every kernel can store."""
+        return np.dtype(f"int{8 * self.dtype.itemsize}")
+
+    @property
+    def mantissa(self) -> int:
+        """How many bits the mantissa has."""
+        return int(jnp.finfo(self.dtype).nmant)
+
+    @property
+    def dropped(self) -> int:
+        """How many bits fewer that is than in float32."""
+        return 23 - self.mantissa
+
+    @property
+    def least_exponent(self) -> int:
+        """The exponent of the smallest normal number, as float32 stores it."""
+        return 127 + int(jnp.finfo(self.dtype).minexp)
+
+    @property
+    def largest(self) -> int:
+        """The code of the largest finite number."""
+        return self._code(float(jnp.finfo(self.dtype).max))
+
+    @property
+    def nan(self) -> int:
+        """The code of a quiet NaN."""
+        return self._code(math.nan)
+
+    @property
+    def has_infinity(self) -> bool:
+        """Whether the dtype has infinities."""
+        return self.nan > self.largest + 1
+
+    def _code(self, value: float) -> int:
+        with np.errstate(invalid="ignore"):
+            return int(np.asarray(abs(value), self.dtype).view(f"uint{8 * self.dtype.itemsize}"))
+
+
+@dataclasses.dataclass(frozen=True)
 class QuantSpec:
     """Everything about a quantization that is known without its arrays.
 
@@ -134,6 +198,7 @@ class QuantSpec:
         with_mask: Whether the clip mask is the second result, packed along the last axis to one bit per element, low
             bit first, as `numpy.packbits(mask, axis=-1, bitorder="little")` does.
         draw: The noise that is drawn in the pass, or None for an array of noise or for no noise.
+        to_float: How x is rounded to a smaller float dtype, in place of all of the above but the noise.
     """
 
     bound: float
@@ -143,6 +208,7 @@ class QuantSpec:
     integer_dtype: np.dtype | None = None
     with_mask: bool = False
     draw: Draw | None = None
+    to_float: FloatRounding | None = None
 
     def compute_dtype(self, dtype: np.dtype) -> np.dtype:
         """The dtype in which an x of `dtype` is clipped and rounded; `noise_dtype` widens it and never narrows it."""
@@ -161,7 +227,13 @@ class QuantSpec:
 
     def result_dtype(self, dtype: np.dtype) -> np.dtype:
         """The dtype of the result for an x of `dtype`."""
+        if self.to_float is not None:
+            return self.to_float.dtype
         return np.dtype(dtype) if self.integer_dtype is None else self.integer_dtype
+
+    def stored_dtype(self, dtype: np.dtype) -> np.dtype:
+        """The dtype in which a kernel for CUDA stores the result: codes for a number of a smaller float dtype."""
+        return self.result_dtype(dtype) if self.to_float is None else self.to_float.codes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,11 +52,15 @@ TABLE: Mapping[Generator, Row | None] = {  # None for a generator that only kern
         hashed.schedule,
     ),
     "threefry_23_bits": Row(threefry.bits, noise.from_23_bits),
-    "threefry_16_bits": Row(threefry.bits, lambda bits: noise.from_16_bits(bits & jnp.uint32(0xFFFF))),
+    "threefry_16_bits": Row(lambda *of: threefry.bits(*of) & jnp.uint32(0xFFFF), noise.from_16_bits),
     "hardware": None,
 }
 
 PLAIN: tuple[Generator, ...] = tuple(name for name, row in TABLE.items() if row is not None)
+
+IN_16_BITS: tuple[Generator, ...] = tuple(
+    name for name, row in TABLE.items() if row is not None and row.noise is noise.from_16_bits
+)
 
 
 def drawn(draw: Draw, seed: jax.Array, platform: str | None = None) -> jax.Array:
@@ -73,13 +77,25 @@ def drawn(draw: Draw, seed: jax.Array, platform: str | None = None) -> jax.Array
     Raises:
         NotImplementedError: The generator has no plain form.
     """
+    row = _plain(draw)
+    cheapest = row.drawn_by_platform.get(platform or "")
+    return row.noise(_bits(row, platform)(draw, seed)) if cheapest is None else cheapest(draw, seed)
+
+
+def drawn_bits(draw: Draw, seed: jax.Array, platform: str | None = None) -> jax.Array:
+    """The uint32 bits that `drawn` makes noise of: for the generators `IN_16_BITS` draws below 65536."""
+    return _bits(_plain(draw), platform)(draw, seed)
+
+
+def _plain(draw: Draw) -> Row:
     row = TABLE[draw.generator]
     if row is None:
         raise NotImplementedError(f"noise of the generator {draw.generator!r} is drawn by kernels only")
-    cheapest = row.drawn_by_platform.get(platform or "")
-    if cheapest is not None:
-        return cheapest(draw, seed)
-    return row.noise(row.by_platform.get(platform or "", row.bits)(draw, seed))
+    return row
+
+
+def _bits(row: Row, platform: str | None) -> Bits:
+    return row.by_platform.get(platform or "", row.bits)
 
 
 def kernel_words(draw: Draw, seed: jax.Array) -> jax.Array:

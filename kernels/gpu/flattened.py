@@ -11,6 +11,7 @@ from collections.abc import Callable, Container
 import jax
 import jax.numpy as jnp
 
+from .. import float_rounding
 from ..generators import Generator, drawn, kernel_words
 from ..spec import QuantSpec, packed_shape
 from .shapes import draws_in_kernel, missing_columns, pad_rows, padded_for_mask
@@ -28,19 +29,21 @@ def quantize(
     The function `run` runs the kernel. It gets x, the noise, the spec and the results to return, all flattened. The
     spec has a `draw` if the kernel is to draw the noise, from the `kernel_words` that are then in the noise's place.
     """
-    shape, dtype = x.shape, spec.result_dtype(x.dtype)
+    shape = x.shape
     if not x.size:
-        empty = jnp.zeros(shape, dtype)
+        empty = jnp.zeros(shape, spec.result_dtype(x.dtype))
         return (empty, jnp.zeros(packed_shape(shape), jnp.uint8)) if spec.with_mask else empty
     noise, spec = noise_for_kernel(x, noise, spec, in_kernel)
     if spec.with_mask and spec.draw is None:
         x, noise = padded_for_mask(x, noise)
     n, examples = examples_of(x, noise, spec)
-    results = [jax.ShapeDtypeStruct((x.size,), dtype)]
+    results = [jax.ShapeDtypeStruct((x.size,), spec.stored_dtype(x.dtype))]
     if spec.with_mask:
         results.append(jax.ShapeDtypeStruct((examples * -(-n // 8),), jnp.uint8))
     y, *packed = run(x, noise, spec, results)
     y = y.reshape(x.shape)[..., : shape[-1]]
+    if spec.to_float is not None:
+        return float_rounding.numbers(y, spec.to_float)
     return (y, packed[0].reshape(packed_shape(shape))) if spec.with_mask else y
 
 

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from .. import elementwise
+from .casts import rounded
 from .noise import drawn, index_in, stream_of
 
 SIGN, SIGN_OF_16 = tl.constexpr(elementwise.SIGN), tl.constexpr(elementwise.SIGN >> 16)
@@ -98,12 +99,15 @@ def to_floats(y, narrow, dtype: tl.constexpr, plan: tl.constexpr):
 def formula(x, noise, dtype: tl.constexpr, plan: tl.constexpr):
     """Adds noise, which may be None, clips and rounds."""
     y, narrow = widen(x), x
-    if noise is not None:
+    if noise is not None and plan.to_float is None:
         y = y + noise
         narrow = y.to(x.dtype)
         if plan.keeps_cast:
             y = narrow.to(tl.float32)
-    if dtype.is_int():
+    if plan.to_float is not None:
+        how: tl.constexpr = plan.to_float
+        result = rounded(y, noise, how)
+    elif dtype.is_int():
         result = to_integers(y, dtype, plan)
     else:
         result = to_floats(y, narrow, dtype, plan)

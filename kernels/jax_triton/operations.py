@@ -15,7 +15,7 @@ import jax
 from ..generators import Generator, hashed
 from ..gpu import flattened, tuning
 from ..gpu.shapes import Sharing, index_dtype
-from ..spec import QuantSpec, Rounding, strides_of
+from ..spec import FloatRounding, QuantSpec, Rounding, strides_of
 from . import versions
 
 CACHE = "TRITON_CACHE_DIR"
@@ -35,6 +35,7 @@ class Plan:
     bound: float = 0.0  # in the dtype of the clip
     clip: bool = False  # as in `QuantSpec`
     rounding: Rounding | None = None  # as in `QuantSpec`
+    to_float: FloatRounding | None = None  # as in `QuantSpec`
     keeps_cast: bool = False  # whether the sum with the noise is rounded to the dtype of x
     reads_noise: bool = False  # whether there is an array of noise
     shares_noise: Sharing | None = None  # how x shares the array of noise; None if the two have the same shape
@@ -93,6 +94,7 @@ def _plan(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, n: int, exampl
         bound=spec.bound_in(x.dtype),
         clip=spec.clip,
         rounding=spec.rounding,
+        to_float=spec.to_float,
         keeps_cast=spec.compute_dtype(x.dtype) == x.dtype,
     )
     if noise is None:

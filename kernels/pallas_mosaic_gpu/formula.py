@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .. import scaling
+from .. import float_rounding, scaling
 from ..elementwise import SIGNED_WHOLE, SIGNED_WHOLE_BITS, low_bits
 from ..spec import QuantSpec
 from .tiles import Tile
@@ -21,6 +21,8 @@ from .tiles import Tile
 
 def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Array:
     """Adds noise, which is None or float32, clips and rounds a tile; the result is in `spec.result_dtype(x.dtype)`."""
+    if noise is not None and spec.to_float is not None:
+        return float_rounding.rounded(x.astype(jnp.float32), noise, spec.to_float).astype(spec.to_float.codes)
     y = x.astype(spec.compute_dtype(x.dtype))
     if noise is not None:
         y = (x.astype(jnp.float32) + noise).astype(y.dtype)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .. import xla
+from .. import float_rounding, xla
 from ..generators import kernel_words
 from ..gpu import tuning
 from ..gpu.flattened import examples_of
@@ -42,7 +42,7 @@ def quantize(
     size = _block(x, operation, interpret, configuration, n, examples)
     if n < size or not examples or not _is_for_a_kernel(x, noise, spec, n, examples):
         return xla.quantize(x, noise, spec, platform="cuda")
-    results = [jax.ShapeDtypeStruct((x.size,), spec.result_dtype(x.dtype))]
+    results = [jax.ShapeDtypeStruct((x.size,), spec.stored_dtype(x.dtype))]
     if spec.with_mask:
         results.append(jax.ShapeDtypeStruct((math.prod(packed_shape(x.shape)),), jnp.uint8))
     if noise is None or spec.draw is None:
@@ -52,6 +52,8 @@ def quantize(
         kernel, name = _drawing(x, given, spec, spec.draw), "intnumerics_quantize_with_noise"
     inputs = [x.reshape(-1)] if given is None else [x.reshape(-1), given.reshape(-1)]
     found = for_each_block(kernel, n, inputs, results, name, interpret, size, examples)
+    if spec.to_float is not None:
+        found = [float_rounding.numbers(found[0], spec.to_float)]
     y, *packed = rest.quantize(x, noise, spec, examples, n // size * size, found)
     y = y.reshape(x.shape)
     return (y, packed[0].reshape(packed_shape(x.shape))) if packed else y

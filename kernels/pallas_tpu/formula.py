@@ -13,7 +13,8 @@ import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 
-from ..spec import QuantSpec
+from .. import float_rounding
+from ..spec import FloatRounding, QuantSpec
 
 SIGN = -(1 << 31)
 WHOLE = 1.5 * 2.0**23  # near it, consecutive float32 numbers differ by 1, so a sum with it rounds, ties to even,
@@ -97,6 +98,8 @@ def range_of(spec: QuantSpec, dtype: np.dtype) -> tuple[float, float]:
 
 def quantize_block(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, dtype: np.dtype) -> jax.Array:
     """`reference.quantize` for a block of numbers of `dtype`, widened to float32; the result as a kernel writes it."""
+    if noise is not None and spec.to_float is not None:
+        return to_float(x, noise, spec.to_float)
     y, low, high = x, *range_of(spec, dtype)
     if noise is not None:
         y = y + noise
@@ -113,6 +116,12 @@ def quantize_block(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, dtype
     elif spec.rounding == "half_to_even":
         y = rounded(y, high if spec.clip else math.inf)
     return narrow(y, dtype)
+
+
+def to_float(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Array:
+    """A block of float32 rounded to a smaller float dtype, as a kernel writes it: to codes, but for bfloat16."""
+    codes = float_rounding.rounded(x, noise, how)
+    return float_of(codes << 16).astype(how.dtype) if how.dtype == jnp.bfloat16 else codes.astype(how.codes)
 
 
 def inside(x: jax.Array, spec: QuantSpec, dtype: np.dtype) -> jax.Array:

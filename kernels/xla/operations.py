@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .. import elementwise, scaling
+from .. import elementwise, float_rounding, scaling
 from ..clip_mask import inside, pack, unpack
-from ..generators import drawn
+from ..generators import drawn, drawn_bits
 from ..rounding import round_to
-from ..spec import QuantSpec, Scaling, wider
+from ..spec import FloatRounding, QuantSpec, Scaling, wider
 
 # The platforms where the sum with the noise is rounded to bfloat16 by a cast, which is one instruction on a GPU. XLA
 # keeps this cast, because its bits are used.
@@ -28,6 +28,8 @@ def quantize(
     x: jax.Array, noise: jax.Array | None, spec: QuantSpec, *, platform: str | None = None
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """`reference.quantize`, in float32 or float64, in the form for a platform as JAX names it."""
+    if noise is not None and spec.to_float is not None:
+        return _to_float(x, noise, spec, spec.to_float, platform)
     if noise is not None and spec.draw is not None:
         noise = drawn(spec.draw, noise, platform)
     compute, bound = spec.compute_dtype(x.dtype), spec.bound_in(x.dtype)
@@ -98,6 +100,17 @@ def clip_gradient_from_x(g: jax.Array, x: jax.Array, spec: QuantSpec) -> jax.Arr
 def clip_gradient_by_scale(g: jax.Array, x: jax.Array, scale: jax.Array, spec: QuantSpec) -> jax.Array:
     """`reference.clip_gradient_by_scale`."""
     return clip_gradient_from_x(g, scaling.in_buckets(x, scale), spec)
+
+
+def _to_float(x: jax.Array, noise: jax.Array, spec: QuantSpec, how: FloatRounding, platform: str | None) -> jax.Array:
+    """`reference.round_to_float`; what the pass draws in 16 bits does not become noise first."""
+    wide = elementwise.widen(x)
+    if spec.draw is not None and how.by_draws:
+        codes = float_rounding.by_draws(wide, drawn_bits(spec.draw, noise, platform).astype(jnp.int32), how)
+    else:
+        noise = noise if spec.draw is None else drawn(spec.draw, noise, platform)
+        codes = float_rounding.rounded(wide, noise.astype(jnp.float32), how)
+    return float_rounding.numbers(codes, how)
 
 
 def _rounded_sum(y: jax.Array, noise: jax.Array, dtype: np.dtype, casts: bool, in_bits: bool) -> jax.Array:

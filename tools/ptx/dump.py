@@ -27,6 +27,8 @@ SCRATCH = 2  # the most pointers to scratch memory that Triton adds to a kernel'
 DTYPES: dict[str, np.dtype[Any]] = {
     "pred": np.dtype(bool),
     "bf16": np.dtype(ml_dtypes.bfloat16),
+    "f8e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
+    "f8e5m2": np.dtype(ml_dtypes.float8_e5m2),
     **{f"f{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
     **{f"s{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
     **{f"u{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
