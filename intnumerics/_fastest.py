@@ -29,7 +29,7 @@ def of_quantization(
 ) -> str:
     """The fastest implementation of a quantization; `packed_rows` is the shape in which a mask is packed."""
     x = operands[0]
-    if spec.to_float is not None:  # XLA has room for its arithmetic in the time that memory takes, except for Philox on a TPU
+    if spec.to_float is not None:  # memory leaves room for XLA's arithmetic, except for Philox on a TPU
         is_philox = spec.draw is not None and spec.draw.generator == "philox"
         is_kernel = allows_kernels and platform == "tpu" and is_philox and _is_drawn_by_tpu_kernel(spec.draw, x)
         return "pallas" if is_kernel else "xla"
