@@ -23,6 +23,7 @@ from tools import bias, readme_tables
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 IMPLEMENTATIONS = (ROOT / "docs" / "implementations.md").read_text()
+NOISE = (ROOT / "docs" / "noise.md").read_text()
 TPUS = ("v5e", "v5p", "v6e")  # on a v4 the compiler cuts XLA's Philox into programs that cannot be counted
 CHOICE = "What `None` chooses"
 NOISY = f"{report.INT8} with"  # a quantization to int8, with the noise that follows
@@ -63,7 +64,7 @@ def test_numbers_are_looked_for_in_one_paragraph_of_one_section() -> None:
         pytest.param(README, readme_tables.counted, id="noise counted"),
         pytest.param(IMPLEMENTATIONS, readme_tables.instructions, id="counts"),
         pytest.param(IMPLEMENTATIONS, readme_tables.fusion, id="fusion"),
-        pytest.param(IMPLEMENTATIONS, lambda: bias.table(bias.stored()), id="bias"),
+        pytest.param(NOISE, lambda: bias.table(bias.stored()), id="bias"),
     ],
 )
 def test_the_numbers_shown_are_those_stored(page: str, table: Callable[[], str]) -> None:
@@ -96,7 +97,7 @@ def links(page: pathlib.Path) -> list[tuple[pathlib.Path, str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("page", "name", "heading"), links(ROOT / "README.md") + links(ROOT / "docs" / "implementations.md")
+    ("page", "name", "heading"), [link for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) for link in links(page)]
 )
 def test_links_lead_somewhere(page: pathlib.Path, name: str, heading: str) -> None:
     target = page.parent / name if name else page
@@ -107,14 +108,14 @@ def test_links_lead_somewhere(page: pathlib.Path, name: str, heading: str) -> No
 
 
 def test_what_it_says_of_dieharder_is_in_the_report() -> None:
-    [path] = set(re.findall(r"\(\.\./(tools/results/dieharder-[\d-]+\.txt)\)", IMPLEMENTATIONS))
+    [path] = set(re.findall(r"\(\.\./(tools/results/dieharder-[\d-]+\.txt)\)", NOISE))
     first, again = (ROOT / path).read_text().split("bytes (", 1)[0], (ROOT / path).read_text().split(" written", 1)[1]
     results = re.findall(r"\|(0\.\d+)\|\s+(\w+)$", first, re.MULTILINE)
     [weak] = [float(p) for p, assessment in results if assessment == "WEAK"]
     assert all(assessment in ("PASSED", "WEAK") for _, assessment in results)
     assert set(re.findall(r"\|\s+(\w+)$", again, re.MULTILINE)) == {"PASSED"}
     gib = int(re.findall(r"^(\d+) bytes", (ROOT / path).read_text(), re.MULTILINE)[0]) // 2**30
-    assert prose.says(IMPLEMENTATIONS, "Quality of the noise", path, gib, len(results), round(weak, 3))
+    assert prose.says(NOISE, "Quality", path, gib, len(results), round(weak, 3))
 
 
 def counted(case: str, chip: str) -> float:

@@ -1,7 +1,7 @@
 """How far off stochastic rounding is on average: exactly, over all 65,536 draws, for every bfloat16 of 8 bits.
 
     python -m tools.bias            # computes, stores tools/results/bias.json and draws docs/bias.svg
-    python -m tools.bias --table    # prints what is stored as the table of docs/implementations.md
+    python -m tools.bias --table    # prints what is stored as the table of docs/noise.md
 
 The error is in buckets: the mean of the results less x. It is odd in x, so what holds for x >= 0 holds for all.
 """
