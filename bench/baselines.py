@@ -71,3 +71,16 @@ def halves(x: jax.Array) -> jax.Array:
 def backward(g: jax.Array, x: jax.Array) -> jax.Array:
     """FJFormer's backward, which keeps x for it."""
     return g * ((x >= -BOUND) * (x <= BOUND))
+
+
+def cast(x: jax.Array, noise: jax.Array, dtype: str) -> jax.Array:
+    """A stochastic cast as optimizers have it: random bits are added below those that are kept.
+
+    It is right for numbers that are normal in the dtype and not beyond its largest.
+    """
+    kind = jnp.finfo(dtype)
+    dropped = 23 - kind.nmant
+    drawn = ((noise + 0.5) * 65536).astype(jnp.uint32) << (dropped - 16)
+    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32) + drawn
+    kept = lax.bitcast_convert_type(bits >> dropped << dropped, jnp.float32)
+    return jnp.clip(kept, float(kind.min), float(kind.max)).astype(dtype)

@@ -4,6 +4,7 @@ OURS = "intnumerics"  # with implementation=None; "intnumerics, xla" is that one
 FORMULA = "FJFormer's formula"
 SEED = f"{FORMULA}, threefry"  # what ratios are to, where there is noise; without, FORMULA
 ROWS = "formula for rows"  # absmax, scale, divide, round, clip and cast; with noise, as FORMULA is
+ADDED_BITS = "random bits added"  # a stochastic cast as optimizers have it; with each generator, as FORMULA is
 EAGER = ", eager"
 INTERPRETED, INTERPRETED_MOSAIC = (f"{name} in interpret mode" for name in ("pallas", "pallas_mosaic_gpu"))  # on a CPU
 COMPILED = "PyTorch's torch.compile of the formula"

@@ -90,10 +90,17 @@ TABLE = (
     Implementation("xla", "cuda", "xla", ALL_DTYPES, by_platform=FORMS),
     Implementation("xla", "tpu", "xla", ALL_DTYPES, by_platform=FORMS),
     Implementation("xla", None, "xla", ALL_DTYPES),
-    _kernel("pallas_triton", "cuda", "pallas_triton", extra="cuda13", interpretable=True, in_pass=("philox",)),
-    _kernel("pallas_mosaic_gpu", "cuda", "pallas_mosaic_gpu", extra="cuda13", interpretable=True, in_pass=("philox",)),
-    _kernel("pallas", "tpu", "pallas_tpu", extra="tpu", interpretable=True, in_pass=("philox", "hardware")),
-    _kernel("jax_triton", "cuda", "jax_triton", extra="triton", in_pass=("philox",)),
+    _kernel("pallas_triton", "cuda", "pallas_triton", extra="cuda13", interpretable=True, in_pass=("philox", "hash")),
+    _kernel(
+        "pallas_mosaic_gpu",
+        "cuda",
+        "pallas_mosaic_gpu",
+        extra="cuda13",
+        interpretable=True,
+        in_pass=("philox", "hash"),
+    ),
+    _kernel("pallas", "tpu", "pallas_tpu", extra="tpu", interpretable=True, in_pass=("philox", "hash", "hardware")),
+    _kernel("jax_triton", "cuda", "jax_triton", extra="triton", in_pass=("philox", "hash")),
 )
 
 

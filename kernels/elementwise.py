@@ -6,6 +6,7 @@ here: float32 holds every float16 and bfloat16, and a sum with 2**23 rounds to a
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from . import float_rounding
@@ -65,6 +66,21 @@ def to_integers(y: jax.Array, bound: float, spec: QuantSpec, zero: jax.Array | f
     number = clipped if zero is None else jnp.where(y == y, clipped, zero)
     bits = lax.bitcast_convert_type(number + SIGNED_WHOLE, jnp.int32)
     return (bits - SIGNED_WHOLE_BITS if spec.integer_dtype == jnp.int32 else bits).astype(spec.integer_dtype)
+
+
+def to_narrow_integers(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:
+    """`to_integers` of at most 16 bits, by minima and maxima that propagate NaN."""
+    clipped = jnp.minimum(jnp.maximum(y, -bound), bound)
+    return low_bits(jnp.floor(clipped) if spec.rounding == "floor_plus_half" else clipped, spec.integer_dtype)
+
+
+def low_bits(y: jax.Array, dtype: np.dtype | None) -> jax.Array:
+    """Rounds numbers to integers of at most 16 bits, which hold them; NaN gives 0.
+
+    As an unsigned integer NaN of either sign is above each sum of `SIGNED_WHOLE` and such a number. So a minimum, which
+    is one instruction, replaces it by bits that are also above, and that end with zeros.
+    """
+    return jnp.minimum(bits_of(y + SIGNED_WHOLE), jnp.uint32(SIGNED_WHOLE_BITS + (1 << 16))).astype(dtype)
 
 
 def clip_and_round(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:

@@ -15,7 +15,15 @@ from oracle import assert_same_bits
 from original import dither, spec_of
 
 from bench import baselines
-from intnumerics import IntNumerics, JaxUniform, PhiloxUniform, RandomCenteredUniform, quantize, quantize_to_int
+from intnumerics import (
+    HashUniform,
+    IntNumerics,
+    JaxUniform,
+    PhiloxUniform,
+    RandomCenteredUniform,
+    quantize,
+    quantize_to_int,
+)
 from intnumerics.kernels import QuantSpec
 from tools import ptx
 
@@ -61,6 +69,7 @@ NOISES = {  # by the noise class: the noise as jax.random draws it on a CPU
     JaxUniform: lambda key: jax.random.uniform(key, (N,)) - 0.5,
     RandomCenteredUniform: lambda key: dither((N,), key),
     PhiloxUniform: lambda key: streams.uniform((N,), tuple(jax.random.key_data(key).tolist())),
+    HashUniform: lambda key: streams.uniform_hash((N,), tuple(jax.random.key_data(key).tolist())),
 }
 
 

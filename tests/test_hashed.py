@@ -14,8 +14,8 @@ from intnumerics.kernels.generators import hashed
 
 KEY = (0x243F6A88, 0x85A308D3)
 HALF = hashed.SERVED  # the first element of the second pair of subkeys
-FORMS = (hashed.draws, hashed.draws_on_tpu)
-every_form = pytest.mark.parametrize("form", FORMS, ids=["by elements", "by axes"])
+FORMS = (hashed.draws, hashed.draws_on_cuda, hashed.draws_on_tpu)
+every_form = pytest.mark.parametrize("form", FORMS, ids=["by elements", "by elements, of known subkeys", "by axes"])
 
 VECTORS = {  # of the words: of plain Python and XLA in the sketch that the generator was found with
     ((0, 42), 0): (0x7A15845C, 0xBD6D858A, 0xF8D67B9F),

@@ -10,11 +10,12 @@ import numpy as np
 import oracle
 import pytest
 import streams
-from implementations import assert_is_formula
+from implementations import COMPILED, ON_CPU, Where, assert_is_formula
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from oracle import assert_same_bits
+from test_stream_kernels import check_each
 
-from intnumerics.kernels import Draw, QuantSpec
+from intnumerics.kernels import Draw, QuantSpec, elementwise
 from intnumerics.kernels.gpu import pallas
 from intnumerics.kernels.gpu.tuning import Configuration
 from intnumerics.kernels.pallas_mosaic_gpu import formula, tiles
@@ -24,6 +25,7 @@ NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
 MASKED = dataclasses.replace(NEAREST, with_mask=True)
 TO_INT8 = dataclasses.replace(NEAREST, integer_dtype=np.dtype(np.int8))
 KEY = (3, 5)
+MOSAIC = COMPILED["pallas_mosaic_gpu's compiled code"]
 
 
 def numbers(shape: tuple[int, ...], dtype: Any = ml_dtypes.bfloat16) -> np.ndarray:
@@ -55,6 +57,9 @@ def test_mosaic_gpu_finds_no_race_and_has_the_formulas_bits(name: str, capfd: py
     drawing = dataclasses.replace(TO_INT8, draw=Draw("philox", (4096,)))
     drawn = np.stack([streams.uniform((4096,), key) for key in (KEY, (7, 9))])
     assert_is_formula(np.asarray(mosaic.quantize(examples, seeds, drawing, **interpreted())), examples, drawn, TO_INT8)
+    drawing = dataclasses.replace(TO_INT8, draw=Draw("hash", x.shape, (2**34,), aligned=False))
+    y = mosaic.quantize(x, streams.seed(KEY, 2**33 - 3001), drawing, **interpreted())
+    assert_is_formula(np.asarray(y), x, streams.uniform_hash(x.shape, KEY, 2**33 - 3001), TO_INT8)
     g, packed = x[::-1].copy(), oracle.packed_mask(x, NEAREST)
     expected = np.where(oracle.mask(x, NEAREST), g, np.zeros_like(g))
     assert_same_bits(mosaic.clip_gradient_from_mask(g, packed, **interpreted()), expected)
@@ -108,6 +113,16 @@ LEFT = {  # what XLA does by itself: the shape of x, that of noise or a seed, an
         (8, 1024),
         "seed",
         dataclasses.replace(NEAREST, draw=Draw("philox", (8, 1024), aligned=False)),
+    ),
+    "noise of the hash of more than two pairs of subkeys": (
+        (8, 1024),
+        "seed",
+        dataclasses.replace(NEAREST, draw=Draw("hash", (8, 1024), (8, 2**32))),
+    ),
+    "noise of the hash for parts of rows that are not whole eights": (
+        (8, 1024),
+        "seed",
+        dataclasses.replace(NEAREST, draw=Draw("hash", (8, 1024), (8, 1028))),
     ),
     "a mask of rows that are not whole bytes": ((8, 1025), None, MASKED),
     "examples that begin within eight": (
@@ -182,6 +197,34 @@ def test_a_tile_begins_where_its_example_and_block_do_beyond_32_bits_too(example
     np.testing.assert_array_equal([int(origin) * 8 for _, origin in found], first + (examples - 1) * n)
 
 
+# --- the hash's noise -------------------------------------------------------------------------------------------------
+
+ROW = 2**27 + 8  # elements of a row, of which 63 and more pass 2**33
+HASHED = [  # the draw of each example, and the numbers of their first elements; test_stream_kernels.py has others
+    (Draw("hash", (2, 1031), (9, 1031), aligned=False), [3 * 1031]),
+    (Draw("hash", (16, 128), (72, ROW)), [60 * ROW + 64]),
+    (Draw("hash", (1024,), (4096,), aligned=False), [5, 2048]),
+]
+
+
+@pytest.mark.parametrize("where", [ON_CPU["pallas_mosaic_gpu"], pytest.param(MOSAIC, marks=pytest.mark.ptx)], ids=str)
+def test_a_kernel_draws_the_hashs_noise_of_parts_of_rows_and_from_odd_elements_on(where: Where) -> None:
+    calls = []
+    for draw, firsts in HASHED:
+        rows, part = (1, draw.shape) if draw.is_contiguous else (draw.shape[0], draw.shape[1:])
+        drawn = [
+            streams.uniform_hash(part, (3, i), first + row * ROW)
+            for i, first in enumerate(firsts)
+            for row in range(rows)
+        ]
+        seeds = np.stack([streams.seed((3, i), first) for i, first in enumerate(firsts)])
+        x = numbers((len(firsts), *draw.shape))
+        spec = dataclasses.replace(NEAREST, draw=draw, noise_dtype=np.dtype(np.float32))
+        assert len(grids(lambda x, s, spec=spec: mosaic.quantize(x, s, spec, **HOW), x, seeds)) == 1
+        calls.append((x, seeds, spec, np.stack(drawn).reshape(x.shape)))
+    check_each(where, calls)
+
+
 @pytest.mark.parametrize("dtype", oracle.DTYPES, ids=str)
 @pytest.mark.parametrize("bound", [0.5, 1.0, 127.0, 127.5, 255.5, 32767.0, 65519.0, 65520.0, 1e9, np.inf])
 def test_the_mask_in_the_dtype_of_x_is_that_of_the_bound(dtype: np.dtype, bound: float) -> None:
@@ -190,6 +233,16 @@ def test_the_mask_in_the_dtype_of_x_is_that_of_the_bound(dtype: np.dtype, bound:
     with np.errstate(invalid="ignore"):
         expected = np.abs(x.astype(np.float64)) <= bound
         np.testing.assert_array_equal(np.abs(x) <= np.asarray(largest, dtype), expected)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(np.int8, 127), (np.int16, 32767)])
+def test_a_rounded_number_is_the_low_bits_of_a_sum_and_every_nan_is_0(dtype: Any, bound: int) -> None:
+    x = (np.arange(1 << 16, dtype=np.uint32) << 16 | 1).view(np.float32)  # of every sign and exponent
+    ties = np.arange(-bound, bound, dtype=np.float32) + np.float32(0.5)
+    with np.errstate(invalid="ignore"):
+        y = np.concatenate([np.clip(x, -bound, bound), ties, np.float32(0.3) - ties])
+        expected = np.where(np.isnan(y), 0, np.rint(y))
+    assert_same_bits(jax.jit(elementwise.low_bits, static_argnums=1)(y, np.dtype(dtype)), expected.astype(dtype))
 
 
 @pytest.mark.ptx

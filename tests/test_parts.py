@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import streams
 from implementations import PARAMETERS, Where, assert_is_formula
 from test_stream_kernels import FORMS, KEY, NEAREST, check_each, numbers
 
-from intnumerics.kernels import Draw, generators
+from intnumerics.kernels import Draw, Generator, generators
 
 every_implementation = pytest.mark.parametrize("where", [*FORMS, *PARAMETERS])
 
@@ -48,14 +49,23 @@ def window(array: np.ndarray, part: tuple[int, ...], offset: tuple[int, ...]) ->
     return array[tuple(slice(at, at + size) for at, size in zip(offset, part, strict=True))]
 
 
+STREAMS: dict[Generator, Callable[..., np.ndarray]] = {"philox": streams.uniform, "hash": streams.uniform_hash}
+
+
 @every_implementation
-@pytest.mark.parametrize("parts", [PARTS, OFF_THE_BLOCKS], ids=["on the blocks", "off the blocks"])
-def test_philox_noise_of_a_part_is_that_of_the_whole(where: Where, parts: list[tuple[tuple[int, ...], ...]]) -> None:
+@pytest.mark.parametrize(
+    ("generator", "parts"),
+    [("philox", PARTS), ("philox", OFF_THE_BLOCKS), ("hash", [*PARTS[3:8:2], *OFF_THE_BLOCKS[:3]])],
+    ids=["on the blocks", "off the blocks", "hash"],
+)
+def test_noise_of_a_part_is_that_of_the_whole(
+    where: Where, generator: Generator, parts: list[tuple[tuple[int, ...], ...]]
+) -> None:
     calls = []
     for whole, part, offset in parts:
         x, first = numbers(part, oracle.DTYPES[len(part) % 2]), begin(whole, offset)
-        spec = dataclasses.replace(NEAREST, draw=Draw("philox", part, whole, aligned=first % 8 == 0), with_mask=True)
-        calls.append((x, streams.seed(KEY, first), spec, window(streams.uniform(whole, KEY), part, offset)))
+        spec = dataclasses.replace(NEAREST, draw=Draw(generator, part, whole, aligned=first % 8 == 0), with_mask=True)
+        calls.append((x, streams.seed(KEY, first), spec, window(STREAMS[generator](whole, KEY), part, offset)))
     check_each(where, calls)
 
 

@@ -251,11 +251,11 @@ def test_the_noise_of_a_seed_is_drawn_for_every_result_and_generator(where: Wher
         Call(x, dataclasses.replace(spec, draw=Draw("philox", x.shape)), EDGE, block, streams.uniform(x.shape, KEY))
         for spec, block in ((SUM, None), (HALVES, None), (TO_INT8, None), (FLOOR_TO_INT8, None))
     ]
-    shared = Draw("philox", (1, 1032))
-    calls += [Call(x, dataclasses.replace(TO_INT8, draw=shared), noise=streams.uniform((1, 1032), KEY))]
-    of_threefry = np.asarray(jax.random.uniform(jax.random.wrap_key_data(np.asarray(KEY, np.uint32)), x.shape)) - 0.5
-    drawn = dataclasses.replace(TO_INT8, draw=Draw("threefry_23_bits", x.shape))
-    check(where, *(call._replace(seed=streams.seed(KEY)) for call in [*calls, Call(x, drawn, noise=of_threefry)]))
+    threefry = np.asarray(jax.random.uniform(jax.random.wrap_key_data(np.asarray(KEY, np.uint32)), x.shape)) - 0.5
+    whole = [(Draw("hash", x.shape), streams.uniform_hash(x.shape, KEY)), (Draw("threefry_23_bits", x.shape), threefry)]
+    others = [*whole, (Draw("philox", (1, 1032)), streams.uniform((1, 1032), KEY))]
+    calls += [Call(x, dataclasses.replace(TO_INT8, draw=draw), noise=noise) for draw, noise in others]
+    check(where, *(call._replace(seed=streams.seed(KEY)) for call in calls))
 
 
 @every_implementation

@@ -1,4 +1,4 @@
-"""Every implementation draws the stream of NumPy's Philox: for every dtype, shape, batch, block and result."""
+"""Every implementation draws the streams of NumPy: for every dtype, shape, batch, block and result."""
 
 import dataclasses
 
@@ -17,6 +17,7 @@ from intnumerics.kernels import Draw, QuantSpec
 every_implementation = pytest.mark.parametrize("where", [*FORMS, *PARAMETERS])
 KEY = (0x243F6A88, 0x85A308D3)
 NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
+FLOAT32, BFLOAT16 = np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16)
 HALVES = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
 
 
@@ -26,7 +27,7 @@ def drawing(spec: QuantSpec, shape: tuple[int, ...], **fields: object) -> QuantS
 
 def numbers(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     x = (np.random.default_rng(5).normal(size=shape) * 100).astype(dtype)
-    special = np.asarray([np.nan, -0.0, 0.0, np.inf, -np.inf, 126.5, -127.5, 100.5], dtype)[: x.size]
+    special = np.asarray([np.nan, -0.0, 0.0, np.inf, -np.inf, 126.5, -127.5, 100.5, -np.nan], dtype)[: x.size]
     x.reshape(-1)[: special.size] = special
     return x
 
@@ -89,6 +90,37 @@ def test_a_part_of_a_larger_array_begins_at_its_own_block(where: Where) -> None:
     for first in (1, 2**29 - 1, 2**32 - 3, 2**32, 2**60 - 2):
         result = run(x, streams.seed(KEY, 8 * first))
         assert_is_formula(result, x, streams.uniform(x.shape, KEY, first), spec)
+
+
+HASHED = [  # the shape, the whole that it is a part of, and the number of its first element
+    ((4099,), (4099,), 0),
+    ((2, 1032), (2, 1032), 0),
+    ((1001,), (1004,), 3),
+    ((3, 40), (80, 40), 10),
+    ((3000,), (2**35,), 2**33 - 1504),
+    ((3000,), (2**35,), 2**33 - 1501),
+    ((2, 500), (2**26, 500), 2**33 + 5),
+]
+
+
+@every_implementation
+def test_noise_of_the_hash_begins_at_any_element_and_its_subkeys_change_after_2_to_the_33(where: Where) -> None:
+    calls = []
+    for i, (shape, whole, first) in enumerate(HASHED):
+        to, draw = (None, np.dtype(np.int8))[i % 2], Draw("hash", shape, whole, aligned=first % 8 == 0)
+        spec = dataclasses.replace(NEAREST, integer_dtype=to, draw=draw)
+        calls.append(
+            (numbers(shape, BFLOAT16), streams.seed(KEY, first), spec, streams.uniform_hash(shape, KEY, first))
+        )
+    begins = [((1, 2), 2**33 - 8), (KEY, 8), ((3, 4), 2**34 - 400)]  # of examples with a seed each
+    spec = dataclasses.replace(NEAREST, with_mask=True, draw=Draw("hash", (1032,), (2**35,)))
+    noise = np.stack([streams.uniform_hash((1032,), key, first) for key, first in begins])
+    calls.append((numbers(noise.shape, FLOAT32), np.stack([streams.seed(*begin) for begin in begins]), spec, noise))
+    spec = dataclasses.replace(NEAREST, draw=Draw("hash", (2, 24), (2**28, 48)))
+    first = 2**33 - 16  # so the second row begins after the carry
+    noise = np.stack([streams.uniform_hash((24,), KEY, first + start) for start in (0, 48)])
+    calls.append((numbers(noise.shape, FLOAT32), streams.seed(KEY, first), spec, noise))
+    check_each(where, calls)
 
 
 BATCHES = [((2,), (2,)), ((2,), (1,)), ((3, 2), (3, 1)), ((2, 2), (1, 1))]  # of x, and of seeds

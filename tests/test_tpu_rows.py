@@ -97,14 +97,15 @@ def test_noise_that_the_kernel_draws_is_the_stream(dtype: np.dtype) -> None:
     ("shape", "noise"),
     [
         *((shape, noise) for shape in SHAPES for noise in ("array", "philox")),
+        *((shape, "hash") for shape in SHAPES[::2]),
         *((shape, noise) for shape in SHAPES[:3] for noise in ("none", "shared by rows", "one per row")),
     ],
     ids=str,
 )
 def test_leading_axes_and_ragged_edges_are_one_pass(shape: tuple[int, ...], noise: str) -> None:
     x = hard_rows(shape, BFLOAT16)
-    if noise == "philox":
-        assert_is_reference(x, seeds(), drawing(TO_INT8, shape))
+    if noise in ("philox", "hash"):
+        assert_is_reference(x, seeds(), drawing(TO_INT8, shape, generator=noise))
     else:
         assert_is_reference(x, noise_of(noise, shape), TO_INT8)
 
@@ -154,6 +155,13 @@ def test_each_example_of_a_batch_has_the_noise_of_its_seed(shape: tuple[int, ...
 def test_a_part_of_a_larger_array_has_the_noise_of_its_place() -> None:
     x = hard_rows((24, 256), BFLOAT16)
     assert_is_reference(x, seeds(), drawing(TO_INT8, x.shape, whole=(48, 1024)))
+
+
+@pytest.mark.parametrize("examples", [(), (3,)], ids=["a seed", "three seeds"])
+def test_the_hash_may_begin_at_any_element(examples: tuple[int, ...]) -> None:
+    x = hard_rows((*examples, 24, 201), BFLOAT16)
+    spec = drawing(TO_INT8, x.shape[-2:], generator="hash", whole=(2**30, 201), aligned=False)
+    assert_is_reference(x, seeds(*examples), spec)
 
 
 @pytest.mark.parametrize(

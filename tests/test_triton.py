@@ -25,7 +25,7 @@ from oracle import assert_same_bits
 from test_kernels import assert_is_formula
 
 from intnumerics import IntNumerics, quantize, quantize_to_int
-from intnumerics.kernels import Draw, QuantSpec
+from intnumerics.kernels import Draw, Generator, QuantSpec
 from intnumerics.kernels.gpu import shapes, tuning
 from intnumerics.kernels.jax_triton import operations as jax_triton
 from intnumerics.stochastic_rounding import PhiloxUniform
@@ -93,17 +93,26 @@ def test_large_blocks_and_their_tail(shape: tuple[int, ...], dtype: np.dtype) ->
 @interpreted
 @pytest.mark.usefixtures("small_numbers_are_large")
 @pytest.mark.parametrize(
-    ("dtype", "integer"),
-    [(np.float32, "int8"), (ml_dtypes.bfloat16, None), (ml_dtypes.bfloat16, "int32")],
-    ids=["float32 to int8", "bfloat16", "bfloat16 to int32"],
+    ("dtype", "integer", "generator", "first"),
+    [
+        (np.float32, "int8", "philox", 2**35 - 8),
+        (ml_dtypes.bfloat16, None, "philox", 2**35 - 8),
+        (ml_dtypes.bfloat16, "int32", "philox", 2**35 - 8),
+        (ml_dtypes.bfloat16, "int8", "hash", 2**33 - 9001),
+    ],
+    ids=["float32 to int8", "bfloat16", "bfloat16 to int32", "hash"],
 )
-def test_noise_of_several_large_blocks_and_examples(dtype: Any, integer: str | None) -> None:
+def test_noise_of_several_large_blocks_and_examples(
+    dtype: Any, integer: str | None, generator: Generator, first: int
+) -> None:
     x = numbers((2, 2 * 8192 + 24), dtype)
     keys = [(1, 2), KEY]
-    seeds = np.stack([streams.seed(key, 8 * (2**32 - 1)) for key in keys])
-    noise = np.stack([streams.uniform(x.shape[1:], key, 2**32 - 1) for key in keys])
+    seeds = np.stack([streams.seed(key, first) for key in keys])
+    uniform = streams.uniform if generator == "philox" else streams.uniform_hash
+    noise = np.stack([uniform(x.shape[1:], key, first // (8 if generator == "philox" else 1)) for key in keys])
     integer_dtype = None if integer is None else np.dtype(integer)
-    spec = dataclasses.replace(NEAREST, with_mask=True, integer_dtype=integer_dtype, draw=Draw("philox", x.shape[1:]))
+    draw = Draw(generator, x.shape[1:], (1 << 36,), aligned=first % 8 == 0)
+    spec = dataclasses.replace(NEAREST, with_mask=True, integer_dtype=integer_dtype, draw=draw)
     assert_is_formula(run(x, seeds, spec), x, noise, spec)
 
 

@@ -17,7 +17,7 @@ from meshes import H100
 from oracle import assert_same_bits
 from ptx_approximations import approximate_quotients as approximate_quotients
 
-from intnumerics.kernels import Draw, QuantSpec, Scaling
+from intnumerics.kernels import Draw, Generator, QuantSpec, Scaling
 from intnumerics.kernels.gpu import shapes, tuning
 from intnumerics.kernels.gpu.tuning import RowConfiguration
 
@@ -40,6 +40,11 @@ def numbers(n: int, features: int, dtype: Any) -> np.ndarray:
     x[5::8] *= 1e37 if dtype != np.float16 else 1e3
     x[6::8, -1] = -1000
     return x.astype(dtype)
+
+
+def uniform(generator: Generator, shape: tuple[int, ...], key: tuple[int, int], first: int) -> np.ndarray:
+    """The noise of consecutive elements, the first of them numbered `first`."""
+    return streams.uniform_hash(shape, key, first) if generator == "hash" else streams.uniform(shape, key, first // 8)
 
 
 def expected(x: np.ndarray, noise: np.ndarray | None, spec: QuantSpec, block: int | None = None) -> Any:
@@ -97,25 +102,34 @@ def test_rows_that_registers_do_not_hold_are_swept_twice(features: int, dtype: A
 
 
 @pytest.mark.usefixtures("long_rows")
-@pytest.mark.parametrize("features", [16, 72, 256], ids=str)
+@pytest.mark.parametrize(
+    ("generator", "features"), [("philox", 16), ("philox", 72), ("philox", 256), ("hash", 72)], ids=str
+)
 @pytest.mark.parametrize(("dtype", "spec"), [(BFLOAT16, INT8), (np.float32, HALVES)], ids=str)
-def test_each_row_has_the_noise_of_its_elements(features: int, dtype: Any, spec: QuantSpec) -> None:
+def test_each_row_has_the_noise_of_its_elements(
+    generator: Generator, features: int, dtype: Any, spec: QuantSpec
+) -> None:
     """Drawn in the kernel, for two examples with a seed each; the numbers of blocks of the stream pass 2**32."""
     x = numbers(38, features, dtype).reshape(2, 19, features)
-    keys, first = [(1, 2), KEY], 2**32 - 3
-    seeds = np.stack([streams.seed(key, 8 * first) for key in keys])
-    noise = np.stack([streams.uniform(x.shape[1:], key, first) for key in keys])
-    drawing = dataclasses.replace(spec, draw=Draw("philox", x.shape[1:]))
+    keys, first = [(1, 2), KEY], 8 * (2**32 - 3) if generator == "philox" else 2**33 - 25
+    seeds = np.stack([streams.seed(key, first) for key in keys])
+    noise = np.stack([uniform(generator, x.shape[1:], key, first) for key in keys])
+    draw = Draw(generator, x.shape[1:], (1 << 30, features), aligned=first % 8 == 0)
+    drawing = dataclasses.replace(spec, draw=draw)
     check(x, noise, drawing, seed=seeds, configuration=RowConfiguration(2, 1))
 
 
+@pytest.mark.parametrize("generator", ["philox", "hash"])
 @pytest.mark.parametrize("whole", [(8, 64), (16, 1 << 33)], ids=str)
 @pytest.mark.parametrize("block", [None, 16], ids=["rows", "blocks"])
-def test_a_part_of_a_larger_array_has_the_noise_of_its_rows(whole: tuple[int, int], block: int | None) -> None:
+def test_a_part_of_a_larger_array_has_the_noise_of_its_rows(
+    generator: Generator, whole: tuple[int, int], block: int | None
+) -> None:
+    """From the hash, rows that are 2**33 elements apart have several subkeys, so their noise is drawn before."""
     x = numbers(8, 32, np.float32)
     first = 3 * whole[1] + 16
-    noise = np.stack([streams.uniform((32,), KEY, (first + row * whole[1]) // 8) for row in range(8)])
-    spec = dataclasses.replace(INT8, draw=Draw("philox", x.shape, whole))
+    noise = np.stack([uniform(generator, (32,), KEY, first + row * whole[1]) for row in range(8)])
+    spec = dataclasses.replace(INT8, draw=Draw(generator, x.shape, whole))
     check(x, noise, spec, block, seed=streams.seed(KEY, first))
 
 
@@ -173,18 +187,20 @@ def test_one_kernel_is_lowered(dtype: str, shape: tuple[int, int], draws: bool) 
 
 # --- compiled for an H100 ---------------------------------------------------------------------------------------------
 
+FIRST: dict[str, int] = {"philox": 8 * (2**32 - 5), "hash": 2**33 - 25}  # of the elements, in an array larger than that
 COMPILED = [  # the shape, the dtype, what is computed, the noise and the configuration
-    ((7, 1024), BFLOAT16, INT8, "drawn", RowConfiguration(32, 4)),
-    ((7, 1000), np.float32, INT8, "drawn", RowConfiguration(32, 4)),
+    ((7, 1024), BFLOAT16, INT8, "philox", RowConfiguration(32, 4)),
+    ((7, 1000), np.float32, INT8, "philox", RowConfiguration(32, 4)),
+    ((7, 1000), BFLOAT16, INT8, "hash", RowConfiguration(32, 4)),
     ((9, 1003), BFLOAT16, INT8, "array", RowConfiguration(32, 4)),
     ((3, 5120), BFLOAT16, INT8, None, RowConfiguration(128, 4)),
     ((3, 4096), np.float16, HALVES, "array", RowConfiguration(128, 4)),
-    ((70, 16), np.float32, HALVES, "drawn", RowConfiguration(2, 4)),
-    ((2, 16384), BFLOAT16, INT8, "drawn", None),
-    ((2, 40_008), BFLOAT16, INT8, "drawn", None),
+    ((70, 16), np.float32, HALVES, "philox", RowConfiguration(2, 4)),
+    ((2, 16384), BFLOAT16, INT8, "philox", None),
+    ((2, 40_008), BFLOAT16, INT8, "philox", None),
     ((1, 20_003), np.float32, HALVES, None, None),
 ]
-WIDE = [COMPILED[i] for i in (0, 2, 7)]  # with the indices of arrays beyond 2**31
+WIDE = [COMPILED[i] for i in (0, 3, 8)]  # with the indices of arrays beyond 2**31
 
 
 @pytest.mark.ptx
@@ -204,9 +220,10 @@ def test_compiled_rows_have_the_formulas_bits(
 
     x = numbers(*shape, dtype)
     noise, given = None, ()
-    if kind == "drawn":
-        spec = dataclasses.replace(spec, draw=Draw("philox", shape))
-        noise, given = streams.uniform(shape, KEY, 2**32 - 5), (streams.seed(KEY, 8 * (2**32 - 5)),)
+    if kind in ("philox", "hash"):
+        first = FIRST[kind]
+        spec = dataclasses.replace(spec, draw=Draw(kind, shape, (1 << 30, shape[1]), aligned=first % 8 == 0))
+        noise, given = uniform(kind, shape, KEY, first), (streams.seed(KEY, first),)
     elif kind == "array":
         noise = np.random.default_rng(3).uniform(-2, 2, shape).astype(np.float32)
         given = (noise,)
@@ -216,7 +233,7 @@ def test_compiled_rows_have_the_formulas_bits(
 
     with mock.patch.object(shapes, "INT32_END", end):
         program = ptx.compile(call, x, *given)
-    [kernel] = program.kernels
+    [kernel] = [kernel for kernel in program.kernels if "fusion" not in kernel.name]
     assert not CONTRACTIBLE.search(kernel.text), "the compiler may make one operation of a product and the noise"
     for actual, want in zip(program(x, *given), expected(x, noise, spec), strict=True):
         assert_same_bits(actual, want)

@@ -15,7 +15,7 @@ NEAREST = QuantSpec(127.0, clip=True, rounding="half_to_even")
 TO_127 = Scaling(127.0, fits=True)
 HALVES = QuantSpec(127.5, clip=True, rounding="floor_plus_half")
 FLOOR = "floor + 0.5"
-GENERATORS: dict[str, Any] = {"Philox": "philox", "hardware noise": "hardware", "JaxUniform": "threefry_23_bits"}
+GENERATORS: Any = {"Philox": "philox", "hash": "hash", "hardware noise": "hardware", "JaxUniform": "threefry_23_bits"}
 FLOATS = ("float32", "bfloat16", "float16")
 RESULTS = (("float32", ""), ("bfloat16", ""), ("bfloat16", "int8"))
 
@@ -135,6 +135,8 @@ class Case:
         if self.who == "formula":
             return self.chips if self.chips == H100 and self.to and self.noise else ()
         draws = self.noise in GENERATORS
+        if self.noise == "hash" and self.chips == H100 and (self.whole or (self.dtype, self.to) not in RESULTS[::2]):
+            return ()
         if self.who == "xla" and self.chips == H100:
             return self.chips if draws and self.dtype != "float16" else ()
         if self.who == "xla":
@@ -170,9 +172,9 @@ def cases(platform: str) -> Iterator[Case]:
     if platform == "cuda":
         xla = functools.partial(Case, "xla", shape=(SIZE,), chips=H100)
         yield from _operations(xla, FLOATS)
-        yield from _gpu_philox(xla)
+        yield from _gpu_streams(xla)
         yield xla(to="int8", noise="JaxUniform")
-        yield xla(to="int8", noise="Philox", chain=True)
+        yield from (xla(to="int8", noise=noise, chain=True) for noise in ("Philox", "hash"))
         yield from _formulas((SIZE,), H100)
         yield from _rows_in_xla(SIZE, H100)
 
@@ -196,7 +198,7 @@ def _gpu_kernels(who: str) -> Iterator[Case]:
     yield make(noise="shared noise", shape=((1 << 20) + 1, 4096), note="2**32 + 4096")
     for shape in RAGGED:
         yield make(dtype="float32", mask=True, shape=shape, note="x".join(map(str, shape)))
-    yield from _gpu_philox(make)
+    yield from _gpu_streams(make)
     yield make(noise="Philox", mask=True)
     yield make(to="int32", noise="Philox")
     yield make(noise="Philox", shape=(64, SIZE // 64), batch=1, note="64 seeds")
@@ -213,14 +215,14 @@ def _by_absmax(who: str) -> Iterator[Case]:
             for features in (1024, 4096, 8192, 1000, 65536):
                 yield make(shape=(SIZE // features, features), slices=features, note=f"rows of {features}")
             yield make(shape=(SIZE // 4096, 4096), slices=128, note="blocks of 128")
+    yield Case(who, (SIZE // 4096, 4096), H100, to="int8", noise="hash", slices=4096, note="rows of 4096")
 
 
-def _gpu_philox(make: Callable[..., Case]) -> Iterator[Case]:
-    for dtype in FLOATS:
-        yield make(dtype=dtype, noise="Philox")
-        yield make(dtype=dtype, to="int8", noise="Philox")
-    part, whole = (4096, SIZE // 4096), (8192, SIZE // 2048)
-    yield make(to="int8", noise="Philox", shape=part, whole=whole, note="a part")
+def _gpu_streams(make: Callable[..., Case]) -> Iterator[Case]:
+    for noise in ("Philox", "hash"):
+        some = [make(dtype=dtype, to=to, noise=noise) for dtype in FLOATS for to in ("", "int8")]
+        some += [make(to="int8", noise=noise, shape=(4096, SIZE // 4096), whole=(8192, SIZE // 2048), note="a part")]
+        yield from (one for one in some if noise != "hash" or not one.is_kernel or one.tested_on())
 
 
 def _tpu() -> Iterator[Case]:
@@ -243,8 +245,13 @@ def _tpu() -> Iterator[Case]:
         for shape, note in (((SIZE,), ""), ((20_000, 1003), ""), ((8, 2048, 1024), "batched ")):
             named = note + "x".join(map(str, shape))
             yield some(to="int8", noise=noise, mask=True, shape=shape, note=named, batch=bool(note))
-    yield xla(chips=TPUS, dtype="float32", noise="Philox")
-    for noise in ("Philox", "JaxUniform"):
+    for dtype, to in RESULTS:
+        yield pallas(dtype=dtype, to=to, noise="hash")
+    for shape in ((SIZE,), (20_000, 1003)):
+        yield some(to="int8", noise="hash", shape=shape, note="x".join(map(str, shape)))
+    for noise in ("Philox", "hash"):
+        yield xla(chips=TPUS, dtype="float32", noise=noise)
+    for noise in ("Philox", "hash", "JaxUniform"):
         yield xla(chips=TPUS, to="int8", noise=noise)
     for make in (some, functools.partial(xla, chips=BOTH_KINDS)):
         part: dict[str, Any] = {"shape": (ROWS[0] // 4, ROWS[1]), "whole": (ROWS[0] // 2, 8 * ROWS[1])}
@@ -271,7 +278,8 @@ def _tpu_by_absmax() -> Iterator[Case]:
         for features in (4096, 1000):
             yield make(features, noise="Philox", **kind)
         yield make(128, 4096, noise="Philox", **kind)
-    yield make(4096, to="int8", noise="hardware noise")
+    for noise in ("hash", "hardware noise"):
+        yield make(4096, to="int8", noise=noise)
     yield make(32, 4096, to="int8")
 
 

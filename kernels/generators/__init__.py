@@ -27,13 +27,30 @@ class Row:
     noise: Callable[[jax.Array], jax.Array]  # noise from these bits, float32
     # Functions that return the same bits, for the platforms on which another form is faster.
     by_platform: Mapping[str, Bits] = dataclasses.field(default_factory=dict[str, Bits])
+    # Functions that draw the same noise, for the platforms on which that is cheaper than to draw bits.
+    drawn_by_platform: Mapping[str, Bits] = dataclasses.field(default_factory=dict[str, Bits])
     # What a kernel that draws takes in place of a seed: uint32 of (*batch, n).
     words_of_kernel: Callable[[jax.Array], jax.Array] | None = None
 
 
+def _by_conversion(bits: Bits) -> Bits:
+    return lambda draw, seed: noise.from_16_bits_on_cuda(bits(draw, seed))
+
+
 TABLE: Mapping[Generator, Row | None] = {  # None for a generator that only kernels can draw from
-    "philox": Row(philox.draws, noise.from_16_bits, {"cpu": philox.draws_on_cpu, "tpu": philox.draws_on_tpu}),
-    "hash": Row(hashed.draws, noise.from_16_bits, {"tpu": hashed.draws_on_tpu}, hashed.schedule),
+    "philox": Row(
+        philox.draws,
+        noise.from_16_bits,
+        {"cpu": philox.draws_on_cpu, "tpu": philox.draws_on_tpu},
+        {"cuda": _by_conversion(philox.draws)},
+    ),
+    "hash": Row(
+        hashed.draws,
+        noise.from_16_bits,
+        {"cuda": hashed.draws_on_cuda, "tpu": hashed.draws_on_tpu},
+        {"cuda": _by_conversion(hashed.draws_on_cuda), "tpu": hashed.noise_on_tpu},
+        hashed.schedule,
+    ),
     "threefry_23_bits": Row(threefry.bits, noise.from_23_bits),
     "threefry_16_bits": Row(lambda *of: threefry.bits(*of) & jnp.uint32(0xFFFF), noise.from_16_bits),
     "hardware": None,
@@ -61,7 +78,8 @@ def drawn(draw: Draw, seed: jax.Array, platform: str | None = None) -> jax.Array
         NotImplementedError: The generator has no plain form.
     """
     row = _plain(draw)
-    return row.noise(_bits(row, platform)(draw, seed))
+    cheapest = row.drawn_by_platform.get(platform or "")
+    return row.noise(_bits(row, platform)(draw, seed)) if cheapest is None else cheapest(draw, seed)
 
 
 def drawn_bits(draw: Draw, seed: jax.Array, platform: str | None = None) -> jax.Array:

@@ -39,21 +39,25 @@ def steps_of_blocks(draw: Draw, size: int) -> bool:
     return draw.aligned and max(draw.shape) <= 1 << 32 and all(step == 1 or step % size == 0 for step in steps)
 
 
-def block_by_axes(draw: Draw, batch_rank: int, size: int) -> tuple[jax.Array, jax.Array]:
+def block_by_axes(
+    draw: Draw, batch_rank: int, size: int, first: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """`block_of`, from the block of the first element, as a sum over axes; the draw must have `steps_of_blocks`.
 
     XLA can partition an iota along one axis, but stores an iota along all of them. Counting blocks, 32 bits reach
-    farther than counting elements.
+    farther than counting elements. The sum begins with `first`, if it is given, with axes of size 1 for those of the
+    draw: then it is added for each index along the first axis, and not for each element.
     """
-    block = place = jnp.zeros(draw.shape, jnp.uint32)
-    for axis, (n, stride) in enumerate(zip(draw.shape, draw.strides, strict=True)):
-        index = lax.broadcasted_iota(jnp.uint32, draw.shape, axis)
+    ones = (1,) * (batch_rank + len(draw.shape))
+    block, place = jnp.zeros(ones, jnp.uint32) if first is None else first, jnp.zeros(ones, jnp.uint32)
+    for axis, (n, stride) in enumerate(zip(draw.shape, draw.strides, strict=True), start=batch_rank):
+        index = lax.broadcasted_iota(jnp.uint32, (*ones[:axis], n, *ones[axis + 1 :]), axis)
         if n > 1 and stride == 1:
             block, place = block + (index >> jnp.uint32(_log2(size))), place_of(index, size)
         elif n > 1:
             block = block + index * jnp.uint32(stride // size)
-    shape = (1,) * batch_rank + draw.shape
-    return block.reshape(shape), place.reshape(shape)
+    shape = ones[:batch_rank] + draw.shape
+    return jnp.broadcast_to(block, jnp.broadcast_shapes(block.shape, shape)), jnp.broadcast_to(place, shape)
 
 
 def block_in_part(draw: Draw, batch_rank: int, size: int) -> tuple[jax.Array, jax.Array]:

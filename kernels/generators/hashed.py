@@ -11,15 +11,20 @@ with its input at the end makes it a function whose words repeat as random ones 
 Source: triple32 and its multipliers are from C. Wellons' hash-prospector; the composition is this package's own.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from ..spec import Draw
-from .blocks import block_in_draw, over, place_of
-from .counters import numbers, plus, product, seed_words, words_of
+from . import counters
+from .blocks import block_by_axes, block_in_draw, over, place_of, steps_of_blocks
+from .counters import numbers, plus, seed_words, words_of
+from .noise import from_upper_half
 from .philox import philox4x32, product_of_limbs
+from .shifts import product_on_tpu
 
 MULTIPLIERS = (0xED5AD4BB, 0xAC4C1B51, 0x31848BAB)
 SHIFTS = (17, 11, 15, 14)
@@ -29,6 +34,12 @@ SERVED = DRAWS << 32  # elements that share a pair of subkeys
 FEW = 16  # pairs of subkeys that an element selects from; for a part that spans more, it computes its own
 
 Pair = tuple[jax.Array, jax.Array]
+LowProduct = Callable[[int, jax.Array], jax.Array]
+
+
+def low_product(multiplier: int, word: jax.Array) -> jax.Array:
+    """The low word of a product."""
+    return word * jnp.uint32(multiplier)
 
 
 def subkeys(key: Pair, high: jax.Array) -> Pair:
@@ -38,12 +49,12 @@ def subkeys(key: Pair, high: jax.Array) -> Pair:
     return a, b
 
 
-def word(low: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+def word(low: jax.Array, a: jax.Array, b: jax.Array, times: LowProduct = low_product) -> jax.Array:
     """The word of each block, uint32, from the low words of their numbers and the subkeys for their high words."""
     w = low ^ a
-    x = (w ^ w >> jnp.uint32(SHIFTS[0])) * jnp.uint32(MULTIPLIERS[0])
-    x = (x ^ x >> jnp.uint32(SHIFTS[1]) ^ b) * jnp.uint32(MULTIPLIERS[1])
-    x = (x ^ x >> jnp.uint32(SHIFTS[2])) * jnp.uint32(MULTIPLIERS[2])
+    x = times(MULTIPLIERS[0], w ^ w >> jnp.uint32(SHIFTS[0]))
+    x = times(MULTIPLIERS[1], x ^ x >> jnp.uint32(SHIFTS[1]) ^ b)
+    x = times(MULTIPLIERS[2], x ^ x >> jnp.uint32(SHIFTS[2]))
     return x ^ x >> jnp.uint32(SHIFTS[3]) ^ w
 
 
@@ -66,12 +77,47 @@ def draws(draw: Draw, seed: jax.Array, by_axes: bool = False) -> jax.Array:
     """
     low, high, place = _block_of(draw, seed, by_axes)
     a, b = _subkeys_of(draw, seed, high)
-    return word(low, a, b) >> (place << jnp.uint32(4)) & jnp.uint32(0xFFFF)
+    return _half(word(low, a, b), place)
+
+
+def draws_on_cuda(draw: Draw, seed: jax.Array) -> jax.Array:
+    """`draws`, for which XLA computes what elements share in one small kernel, and a thread loads it from one array."""
+    if not is_of_one_pair(draw) or not draw.spans_at_most((1 << 32) - 1):
+        return draws(draw, seed)
+    rank = len(draw.shape)
+    words = schedule(seed)
+    known = lax.optimization_barrier(jnp.concatenate([words[..., :2], words[..., 4:]], axis=-1))
+    a, b, first, parity = seed_words(known, rank)
+    found = block_in_draw(draw, seed.ndim - 1, DRAWS)
+    if found is None:
+        number = numbers(draw, seed.ndim - 1, np.dtype(np.uint32))
+        number = number if draw.aligned else parity + number
+        found = number >> jnp.uint32(1), place_of(number, DRAWS)
+    block, place = found
+    return _half(word(first + block, a, b), place)
 
 
 def draws_on_tpu(draw: Draw, seed: jax.Array) -> jax.Array:
     """`draws` in a form that XLA for TPU does not store, and that XLA can partition."""
-    return draws(draw, seed, by_axes=len(draw.shape) > 1)
+    words, place = _words_on_tpu(draw, seed)
+    return words >> (place << jnp.uint32(4)) & jnp.uint32(0xFFFF)
+
+
+def noise_on_tpu(draw: Draw, seed: jax.Array) -> jax.Array:
+    """The noise of `draws_on_tpu`."""
+    words, place = _words_on_tpu(draw, seed)
+    return from_upper_half(words << ((place ^ jnp.uint32(1)) << jnp.uint32(4)))
+
+
+def _words_on_tpu(draw: Draw, seed: jax.Array) -> Pair:
+    """The word of each element's block, and which of its draws the element has."""
+    low, high, place = _block_of(draw, seed, by_axes=len(draw.shape) > 1)
+    if is_of_one_pair(draw):
+        k0, k1, _, last = seed_words(seed, len(draw.shape))
+        a, b = (subkey[..., 0] for subkey in _several((k0, k1), last >> jnp.uint32(1), 2))  # vectors, as it needs them
+    else:
+        a, b = _subkeys_of(draw, seed, high)
+    return word(low, a, b, product_on_tpu), place
 
 
 def schedule(seed: jax.Array) -> jax.Array:
@@ -80,16 +126,24 @@ def schedule(seed: jax.Array) -> jax.Array:
     The words are the subkeys of the block of the first element, those of the next high word, to which a carry leads,
     the low word of the number of the first element's block, and which of its two draws the first element has.
     """
-    first = over((seed[..., 2], seed[..., 3]), DRAWS)
-    key = seed[..., 0], seed[..., 1]
-    now, carried = subkeys(key, first[1]), subkeys(key, first[1] + jnp.uint32(1))
-    return jnp.stack([*now, *carried, first[0], place_of(seed[..., 2], DRAWS)], axis=-1)
+    first = over((seed[..., 2:3], seed[..., 3:]), DRAWS)
+    i = lax.iota(jnp.uint32, 6)
+    a, b = subkeys((seed[..., :1], seed[..., 1:2]), first[1] + (i >> jnp.uint32(1) & jnp.uint32(1)))
+    others = jnp.where(i == jnp.uint32(4), first[0], place_of(seed[..., 2:3], DRAWS))
+    return jnp.where(i < jnp.uint32(4), jnp.where(i & jnp.uint32(1) == jnp.uint32(0), a, b), others)
+
+
+def _half(word: jax.Array, place: jax.Array) -> jax.Array:
+    return word >> (place << jnp.uint32(4)) & jnp.uint32(0xFFFF)
 
 
 def _block_of(draw: Draw, seed: jax.Array, by_axes: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The low and the high word of the number of each element's block, and which of its draws the element has."""
     _, _, low, high = seed_words(seed, len(draw.shape))
     rank, first = seed.ndim - 1, over((low, high), DRAWS)
+    if by_axes and is_of_one_pair(draw) and steps_of_blocks(draw, DRAWS):
+        block, place = block_by_axes(draw, rank, DRAWS, first[0])
+        return block, first[1], place
     found = block_in_draw(draw, rank, DRAWS, by_axes)
     if found is None and draw.aligned and draw.spans_at_most(1 << 32):
         number = numbers(draw, rank, np.dtype(np.uint32))
@@ -114,20 +168,30 @@ def _subkeys_of(draw: Draw, seed: jax.Array, high: jax.Array) -> Pair:
         count = 1 + -(-draw.span // SERVED)
         return _one_of_several((k0, k1), least, high, count) if count <= FEW else subkeys((k0, k1), high)
     with jax.enable_x64(True):
-        few = product(draw.whole, np.dtype(np.uint64)) <= jnp.asarray(SERVED, jnp.uint64)
+        few = counters.product(draw.whole, np.dtype(np.uint64)) <= jnp.asarray(SERVED, jnp.uint64)
     alike = [jnp.broadcast_to(subkey, high.shape) for subkey in subkeys((k0, k1), least)]
     a, b = lax.cond(few, lambda: tuple(alike), lambda: subkeys((k0, k1), high))
     return a, b
 
 
+def _several(key: Pair, least: jax.Array, count: int) -> Pair:
+    """The subkeys for `count` high words from `least` on, along the last axis.
+
+    XLA for TPU makes a program of each operation on a single number, and one fusion of those on vectors, except if it
+    sees that these repeat a number. XLA for CPU copies this arithmetic into the loop over the elements, and takes
+    minutes for it, except if a barrier follows.
+    """
+    words = *(word[..., None] for word in key), least[..., None] + jnp.arange(count, dtype=jnp.uint32)
+    k0, k1, high = lax.optimization_barrier(jnp.broadcast_arrays(*words))
+    return lax.optimization_barrier(subkeys((k0, k1), high))
+
+
 def _one_of_several(key: Pair, least: jax.Array, high: jax.Array, count: int) -> Pair:
     """The subkeys for high words, each one of `count` numbers from `least` on."""
-    numbers = least[..., None] + jnp.arange(count, dtype=jnp.uint32)
-    # Without the barrier XLA for CPU copies this arithmetic into the loop over the elements, and takes minutes for it.
-    every = lax.optimization_barrier(subkeys((key[0][..., None], key[1][..., None]), numbers))
+    every = _several(key, least, count)
     found = [subkey[..., 0] for subkey in every]
     for step in range(1, count):
-        is_next = high == numbers[..., step]
+        is_next = high == least + jnp.uint32(step)
         found = [jnp.where(is_next, subkey[..., step], old) for subkey, old in zip(every, found, strict=True)]
     a, b = found
     return a, b

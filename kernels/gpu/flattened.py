@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import float_rounding
-from ..generators import Generator, drawn
+from ..generators import Generator, drawn, kernel_words
 from ..spec import QuantSpec, packed_shape
 from .shapes import draws_in_kernel, missing_columns, pad_rows, padded_for_mask
 
@@ -27,13 +27,13 @@ def quantize(
     """`reference.quantize` with a kernel that can draw from the generators `in_kernel`.
 
     The function `run` runs the kernel. It gets x, the noise, the spec and the results to return, all flattened. The
-    spec has a `draw` if the kernel is to draw the noise, from the seeds that are then in the place of the noise.
+    spec has a `draw` if the kernel is to draw the noise, from the `kernel_words` that are then in the noise's place.
     """
     shape = x.shape
     if not x.size:
         empty = jnp.zeros(shape, spec.result_dtype(x.dtype))
         return (empty, jnp.zeros(packed_shape(shape), jnp.uint8)) if spec.with_mask else empty
-    noise, spec = drawn_before(x, noise, spec, in_kernel)
+    noise, spec = noise_for_kernel(x, noise, spec, in_kernel)
     if spec.with_mask and spec.draw is None:
         x, noise = padded_for_mask(x, noise)
     n, examples = examples_of(x, noise, spec)
@@ -47,12 +47,17 @@ def quantize(
     return (y, packed[0].reshape(packed_shape(shape))) if spec.with_mask else y
 
 
-def drawn_before(
+def noise_for_kernel(
     x: jax.Array, noise: jax.Array | None, spec: QuantSpec, in_kernel: Container[Generator]
 ) -> tuple[jax.Array | None, QuantSpec]:
-    """The noise and the spec, after noise is drawn that a kernel with the generators `in_kernel` does not draw."""
-    if noise is None or spec.draw is None or draws_in_kernel(x, noise, spec, in_kernel):
+    """What a kernel that draws from the generators `in_kernel` takes as its noise, and the spec for it.
+
+    If the kernel does not draw the noise of the spec, it is drawn here; if it does, it takes the `kernel_words`.
+    """
+    if noise is None or spec.draw is None:
         return noise, spec
+    if draws_in_kernel(x, noise, spec, in_kernel):
+        return kernel_words(spec.draw, noise), spec
     return drawn(spec.draw, noise), dataclasses.replace(spec, draw=None)
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..generators import Generator
+from ..generators import Generator, hashed
 from ..generators.philox import DRAWS
 from ..spec import Draw, QuantSpec, strides_of
 
@@ -59,7 +59,16 @@ def draws_in_kernel(x: jax.Array, seed: jax.Array, spec: QuantSpec, in_kernel: C
         return False
     inner = x.shape[seed.ndim - 1 :]
     is_padded = spec.with_mask and missing_columns(inner)  # which moves elements to other rows of eight
-    return spec.draw.shape == inner and spec.draw.is_in_blocks_of_8 and not is_padded
+    if spec.draw.shape != inner or is_padded:
+        return False
+    if spec.draw.generator == "hash":
+        return (spec.draw.is_in_blocks_of_8 or spec.draw.is_contiguous) and _has_two_pairs(spec.draw)
+    return spec.draw.is_in_blocks_of_8
+
+
+def _has_two_pairs(draw: Draw) -> bool:
+    """Whether the subkeys of `hashed.schedule` are those of all elements: at most one carry, and its block is told."""
+    return draw.spans_at_most(hashed.SERVED - int(not draw.aligned))  # from an odd number, one block more is used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,11 +125,11 @@ class Sharing:
 
 
 def seed_of(
-    example: jax.Array | None, seeds: Any, batch: tuple[int, ...], seed_batch: tuple[int, ...]
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The words of an example's seed, from a reference to the flattened seeds of the batch `seed_batch`."""
+    example: jax.Array | None, seeds: Any, batch: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[jax.Array, ...]:
+    """The `kernel_words` of an example, from a reference to the flattened ones, which had a shape of (*batch, n)."""
+    *seed_batch, count = shape
     at = jnp.int32(0)
     if example is not None:
-        at = 4 * Sharing.of(batch, strides_of(seed_batch)).index(example)
-    k0, k1, low, high = (seeds[at + i] for i in range(4))
-    return k0, k1, low, high
+        at = count * Sharing.of(batch, strides_of(tuple(seed_batch))).index(example)
+    return tuple(seeds[at + i] for i in range(count))

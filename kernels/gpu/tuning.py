@@ -10,9 +10,9 @@ The blocks of the TPU kernels follow from an array's shape and a chip's memory: 
 import dataclasses
 from typing import Literal
 
-import jax
 import numpy as np
 
+from .. import devices
 from ..spec import QuantSpec
 
 Kernels = Literal["pallas_triton", "pallas_mosaic_gpu", "jax_triton"]  # the implementations that have blocks
@@ -195,17 +195,8 @@ def configuration(
 
 
 def device_kind() -> str | None:
-    """JAX's name for the CUDA device to compile for: the device of the current mesh, or of this process.
-
-    None if there is neither, for instance if a program is exported on a machine without a GPU.
-    """
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    if device is not None and device.platform in ("gpu", "cuda"):
-        return device.device_kind
-    try:
-        return jax.local_devices(backend="cuda")[0].device_kind
-    except RuntimeError:  # JAX has no such backend
-        return None
+    """JAX's name for the CUDA device to compile for (see `devices.device_kind`)."""
+    return devices.device_kind("cuda")
 
 
 def here(

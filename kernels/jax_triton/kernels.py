@@ -1,6 +1,6 @@
 """The kernels, in Triton's language: each program handles one block of the flattened arrays.
 
-A block is a single row of elements. If eight elements share a byte of the mask or a Philox block, it is instead rows of
+A block is a single row of elements. If eight elements share a byte of the mask or words of noise, it is instead rows of
 eight, one per thread, in tiles at most as wide as the 128 bits that a thread moves at once. So no value leaves the
 registers of a thread. The compiler evaluates conditions on a `plan`.
 
@@ -203,7 +203,7 @@ def quantize_block(x, noise, y, packed, i, example, whole: tl.constexpr, plan: t
         origin = start + index(example, plan) * plan.n
         if plan.draws_noise:
             sharing: tl.constexpr = plan.shares_seeds
-            noise += 4 * index_in(sharing, example).to(tl.int64)
+            noise += plan.words * index_in(sharing, example).to(tl.int64)
         if packed is not None:
             packed += index(example, plan) * ((plan.n + 7) // 8)
     if packed is not None:
@@ -213,7 +213,7 @@ def quantize_block(x, noise, y, packed, i, example, whole: tl.constexpr, plan: t
         at, limit = tl.arange(0, plan.size), plan.n - start
         one_tile(x, noise, y, load(x, at, limit, whole), None, at, limit, start, whole, plan)
     else:
-        stream = stream_of(noise) if plan.draws_noise else noise
+        stream = stream_of(noise, plan) if plan.draws_noise else noise
         for turn in tl.static_range(plan.size // (8 * plan.rows)):
             quantize_part(x + origin, stream, y + origin, packed, start, turn, whole, plan)
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import jax
 
-from ..generators import Generator
+from ..generators import Generator, hashed
 from ..gpu import flattened, tuning
 from ..gpu.shapes import Sharing, index_dtype
 from ..spec import FloatRounding, QuantSpec, Rounding, strides_of
 from . import versions
 
 CACHE = "TRITON_CACHE_DIR"
-GENERATORS: tuple[Generator, ...] = ("philox",)  # those that `drawn` in `noise.py` can draw from
+GENERATORS: tuple[Generator, ...] = ("philox", "hash")  # those that `drawn` in `noise.py` can draw from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,12 @@ class Plan:
     reads_noise: bool = False  # whether there is an array of noise
     shares_noise: Sharing | None = None  # how x shares the array of noise; None if the two have the same shape
     shares_seeds: Sharing | None = None  # how the examples share the seeds; None if no noise is drawn
-    # How each eight elements share the Philox blocks of the whole array; None if their numbers are consecutive.
+    generator: Generator | None = None  # that noise is drawn from
+    words: int = 0  # that an example has in place of a seed
+    # How each eight elements share the blocks of eight of the whole array; None if their numbers are consecutive.
     shares_blocks: Sharing | None = None
+    carries: bool = False  # whether there may be a carry, after which `hashed.word` takes the second pair of subkeys
+    straddles: bool = False  # whether eight elements may begin at any number, and so have draws of five hashes
 
     @property
     def rows(self) -> int:
@@ -56,7 +60,7 @@ class Plan:
     @property
     def draws_noise(self) -> bool:
         """Whether noise is drawn from seeds."""
-        return self.shares_seeds is not None
+        return self.generator is not None
 
     @property
     def is_wide(self) -> bool:
@@ -98,11 +102,15 @@ def _plan(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, n: int, exampl
     if spec.draw is None:
         sharing = None if noise.shape == x.shape else Sharing.of(x.shape, strides_of(noise.shape))
         return dataclasses.replace(plan, reads_noise=True, shares_noise=sharing)
-    batch, seed_batch = x.shape[: noise.ndim - 1], noise.shape[:-1]
+    draw, (*seed_batch, words) = spec.draw, noise.shape
     return dataclasses.replace(
         plan,
-        shares_seeds=Sharing.of(batch, strides_of(seed_batch)),
-        shares_blocks=None if spec.draw.is_contiguous else Sharing.of_blocks(spec.draw),
+        shares_seeds=Sharing.of(x.shape[: len(seed_batch)], strides_of(tuple(seed_batch))),
+        generator=draw.generator,
+        words=words,
+        shares_blocks=None if draw.is_contiguous else Sharing.of_blocks(draw),
+        carries=not hashed.is_of_one_pair(draw),
+        straddles=not draw.aligned,
     )
 
 

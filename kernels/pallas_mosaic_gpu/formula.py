@@ -14,28 +14,25 @@ import numpy as np
 from jax import lax
 
 from .. import float_rounding, scaling
-from ..elementwise import SIGNED_WHOLE, SIGNED_WHOLE_BITS
+from ..elementwise import SIGNED_WHOLE, SIGNED_WHOLE_BITS, low_bits
 from ..spec import QuantSpec
 from .tiles import Tile
 
 
-def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.Array) -> jax.Array:
-    """Adds noise, clips and rounds a tile; the result is in `spec.result_dtype(x.dtype)`.
-
-    `noise` is None or float32. `zero` is a number that rounds to 0, and replaces NaN before the cast to integers.
-    """
+def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> jax.Array:
+    """Adds noise, which is None or float32, clips and rounds a tile; the result is in `spec.result_dtype(x.dtype)`."""
     if noise is not None and spec.to_float is not None:
         return float_rounding.rounded(x.astype(jnp.float32), noise, spec.to_float).astype(spec.to_float.codes)
     y = x.astype(spec.compute_dtype(x.dtype))
     if noise is not None:
         y = (x.astype(jnp.float32) + noise).astype(y.dtype)
-    is_number = y == y  # before the clip: the compiler then needs fewer instructions for it
+    is_number = y == y  # before the clip: the compiler then needs fewer instructions for it, if it is used
     if spec.clip:
         bound = spec.bound_in(x.dtype)
         y = jnp.minimum(jnp.maximum(y, -bound), bound)
     wide = y.astype(jnp.float32)
     if spec.integer_dtype is not None:
-        return _to_integers(jnp.where(is_number, wide, zero), spec.integer_dtype, spec)
+        return _to_integers(wide, is_number, spec.integer_dtype, spec)
     if spec.rounding == "half_to_even":
         wide = lax.round(wide, lax.RoundingMethod.TO_NEAREST_EVEN)
     elif spec.rounding == "floor_plus_half":
@@ -44,7 +41,7 @@ def quantize(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.A
 
 
 def quantize_by_scale(
-    x: jax.Array, scale: jax.Array, inverse: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.Array
+    x: jax.Array, scale: jax.Array, inverse: jax.Array, noise: jax.Array | None, spec: QuantSpec
 ) -> jax.Array:
     """`quantize` of the product of x and `inverse`, in the units of `scale` if the result is not an integer.
 
@@ -61,7 +58,9 @@ def quantize_by_scale(
             y = jnp.maximum(y, jnp.float32(-3e38))
         else:
             y = scaling.pinned(y)
-    y = quantize(y, noise, spec, zero)
+    elif spec.integer_dtype is not None and not spec.clip:  # which rounds by a sum: `pinned` would not keep it apart
+        y = jnp.maximum(y, jnp.float32(-3e38))
+    y = quantize(y, noise, spec)
     return y if spec.integer_dtype is not None else (y * scale).astype(x.dtype)
 
 
@@ -100,12 +99,14 @@ def _unsigned(dtype: np.dtype) -> np.dtype:
     return np.dtype(f"uint{8 * dtype.itemsize}")
 
 
-def _to_integers(y: jax.Array, dtype: np.dtype, spec: QuantSpec) -> jax.Array:
-    """Rounds clipped numbers: the integer is the low bits of the sum with `SIGNED_WHOLE`."""
+def _to_integers(y: jax.Array, is_number: jax.Array, dtype: np.dtype, spec: QuantSpec) -> jax.Array:
+    """Rounds clipped numbers; NaN gives 0."""
     if spec.rounding == "floor_plus_half":
         y = floor(y)
-    bits = lax.bitcast_convert_type(y + SIGNED_WHOLE, jnp.int32)
-    return (bits - SIGNED_WHOLE_BITS if dtype == jnp.int32 else bits).astype(dtype)
+    if dtype != jnp.int32:
+        return low_bits(y, dtype)
+    bits = lax.bitcast_convert_type(jnp.where(is_number, y, 0.0) + SIGNED_WHOLE, jnp.int32)
+    return bits - SIGNED_WHOLE_BITS
 
 
 def floor(x: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import float_rounding, xla
+from ..generators import kernel_words
 from ..gpu import tuning
 from ..gpu.flattened import examples_of
 from ..gpu.shapes import draws_in_kernel, missing_columns, seed_of
@@ -45,10 +46,11 @@ def quantize(
     if spec.with_mask:
         results.append(jax.ShapeDtypeStruct((math.prod(packed_shape(x.shape)),), jnp.uint8))
     if noise is None or spec.draw is None:
-        kernel, name = _reading(spec, noise is not None), "intnumerics_quantize"
+        kernel, name, given = _reading(spec, noise is not None), "intnumerics_quantize", noise
     else:
-        kernel, name = _drawing(x, noise, spec, spec.draw), "intnumerics_quantize_with_noise"
-    inputs = [x.reshape(-1)] if noise is None else [x.reshape(-1), noise.reshape(-1)]
+        given = kernel_words(spec.draw, noise)
+        kernel, name = _drawing(x, given, spec, spec.draw), "intnumerics_quantize_with_noise"
+    inputs = [x.reshape(-1)] if given is None else [x.reshape(-1), given.reshape(-1)]
     found = for_each_block(kernel, n, inputs, results, name, interpret, size, examples)
     if spec.to_float is not None:
         found = [float_rounding.numbers(found[0], spec.to_float)]
@@ -102,12 +104,12 @@ def _reading(spec: QuantSpec, with_noise: bool) -> Kernel:
     return kernel
 
 
-def _drawing(x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw) -> Kernel:
+def _drawing(x: jax.Array, words: jax.Array, spec: QuantSpec, draw: Draw) -> Kernel:
     """The kernel that draws noise."""
-    rank = seed.ndim - 1
+    rank = words.ndim - 1
 
-    def kernel(program: Program, x_ref: Any, seed_ref: Any, *refs: Any) -> None:
-        stream = STREAMS[draw.generator](seed_of(program.example, seed_ref, x.shape[:rank], seed.shape[:rank]), draw)
+    def kernel(program: Program, x_ref: Any, words_ref: Any, *refs: Any) -> None:
+        stream = STREAMS[draw.generator](seed_of(program.example, words_ref, x.shape[:rank], words.shape), draw)
         for tile in program.tiles:
             values = tile.load(x_ref)  # first, so that drawing hides its latency
             _quantize(program, tile, values, stream.uniform(tile), spec, *refs)
@@ -125,7 +127,7 @@ def _quantize(
     *mask_ref: Any,
 ) -> None:
     """Quantizes a tile."""
-    tile.store(y_ref, formula.quantize(x, noise, spec, program.unknown_zero()))
+    tile.store(y_ref, formula.quantize(x, noise, spec))
     if mask_ref:
         tile.store_bytes(mask_ref[0], formula.pack(tile, formula.inside(x, spec)))
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import scaling, xla
+from ..generators import kernel_words
 from ..gpu.flattened import examples_of
 from ..gpu.shapes import draws_in_kernel, indices, seed_of
 from ..gpu.tuning import PER_THREAD
@@ -24,7 +25,7 @@ from ..spec import Draw, QuantSpec, Scaling
 from . import formula, interpreter
 from .noise import STREAMS
 from .pieces import AT_ONCE, Piece, Rows, rows_of
-from .tiles import Interpret, ahead, launch, unbounded, unknown_zero
+from .tiles import Interpret, ahead, launch, unbounded
 
 FILLING = 76 * 1024  # bytes of the 228 KB of shared memory of a core: two programs fit
 
@@ -45,8 +46,9 @@ def quantize_by_absmax(
     shape = (rows.count, rows.eights, PER_THREAD)
     inputs, noise_of = [x.reshape(shape)], _no_noise
     if noise is not None and spec.draw is not None:
-        inputs.append(noise.reshape(-1))
-        noise_of = _drawing(x, noise, spec.draw)
+        words = kernel_words(spec.draw, noise)
+        inputs.append(words.reshape(-1))
+        noise_of = _drawing(x, words, spec.draw)
     elif noise is not None:
         inputs.append(noise.reshape(shape))
         noise_of = _reading
@@ -72,7 +74,7 @@ def quantize_by_absmax(
 
         def finish(these: Sequence[Piece], values: Sequence[jax.Array]) -> None:
             for (piece, added), value in zip(ahead(noise_at, these), values, strict=True):
-                y = formula.quantize_by_scale(value, units, inverse, added, spec, unknown_zero(i))
+                y = formula.quantize_by_scale(value, units, inverse, added, spec)
                 piece.store(y_ref, y)
 
         def again(turn: jax.Array, carry: jax.Array) -> jax.Array:
@@ -122,7 +124,7 @@ def _loop(turns: int, body: Callable[[jax.Array, jax.Array], jax.Array], carry: 
     return lax.fori_loop(0, turns, body, carry)
 
 
-NoiseOf = Callable[..., Callable[[Piece], jax.Array | None]]  # of an example, and the reference to noise or to seeds
+NoiseOf = Callable[..., Callable[[Piece], jax.Array | None]]  # of an example, and the reference to noise or to words
 
 
 def _no_noise(example: jax.Array | None) -> Callable[[Piece], None]:
@@ -133,10 +135,10 @@ def _reading(example: jax.Array | None, ref: Any) -> Callable[[Piece], jax.Array
     return lambda piece: piece.load(ref).astype(jnp.float32)
 
 
-def _drawing(x: jax.Array, seed: jax.Array, draw: Draw) -> NoiseOf:
-    rank = seed.ndim - 1
+def _drawing(x: jax.Array, words: jax.Array, draw: Draw) -> NoiseOf:
+    rank = words.ndim - 1
 
     def noise_of(example: jax.Array | None, ref: Any) -> Callable[[Piece], jax.Array]:
-        return STREAMS[draw.generator](seed_of(example, ref, x.shape[:rank], seed.shape[:rank]), draw).uniform
+        return STREAMS[draw.generator](seed_of(example, ref, x.shape[:rank], words.shape), draw).uniform
 
     return noise_of

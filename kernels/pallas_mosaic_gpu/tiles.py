@@ -108,10 +108,6 @@ class Program:
         """Each tile, and its elements of `ref`, which are loaded before the tile that precedes it is handled."""
         return ahead(lambda tile: tile.load(ref), self.tiles)
 
-    def unknown_zero(self) -> jax.Array:
-        """See the function of this name."""
-        return unknown_zero(self.i)
-
 
 def ahead(read: Callable[[Part], Value], parts: Sequence[Part]) -> Iterator[tuple[Part, Value]]:
     """Each part and what is read of it, which is read before the part that precedes it is handled."""
@@ -121,15 +117,6 @@ def ahead(read: Callable[[Part], Value], parts: Sequence[Part]) -> Iterator[tupl
         if after is not None:
             values.append(read(after))
         yield part, value
-
-
-def unknown_zero(i: jax.Array) -> jax.Array:
-    """A float that rounds to 0, and that the compiler does not know: it replaces NaN before the cast to integers.
-
-    With a constant 0, the compiler would select between bytes after the cast, which takes one more instruction. The
-    number of a program, read as the bits of a float, is far below 1/2 for every array that fits in memory.
-    """
-    return lax.bitcast_convert_type(i, jnp.float32)
 
 
 def unbounded(i: jax.Array, last: int) -> jax.Array:

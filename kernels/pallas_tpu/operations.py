@@ -13,7 +13,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..generators import PLAIN, drawn
+from ..generators import PLAIN, drawn, kernel_words
 from ..spec import Draw, QuantSpec, packed_shape
 from .formula import LANES, inside, masked, pack, quantize_block, unpack, widen
 from .noise import IN_KERNEL, noise_block
@@ -72,11 +72,17 @@ def from_x_kernel(g_ref: jax.Ref, x_ref: jax.Ref, o_ref: jax.Ref, *, spec: Quant
     o_ref[...] = masked(rows_of(g_ref), mask).reshape(o_ref.shape)
 
 
-def seeds_of(seed: jax.Array, batch: tuple[int, ...]) -> jax.Array:
-    """A seed for each example of a batch, or one seed for all examples: uint32 (n, 4)."""
+def per_example(words: jax.Array, batch: tuple[int, ...]) -> jax.Array:
+    """The words of seeds, for each example of a batch, whose axes may have size 1: uint32 (examples, n)."""
+    return jnp.broadcast_to(words, (*batch, words.shape[-1])).reshape(-1, words.shape[-1])
+
+
+def words_of(draw: Draw, seed: jax.Array, batch: tuple[int, ...]) -> jax.Array:
+    """The `kernel_words` for each example of a batch, or once for all examples: uint32 (examples or 1, n)."""
     if math.prod(seed.shape[:-1]) != 1:
-        seed = jnp.broadcast_to(seed, (*batch, 4))
-    return seed.reshape(-1, 4)
+        return per_example(kernel_words(draw, seed), batch)
+    # Twice, because XLA for TPU makes a program for each operation on a single number, of which there are hundreds.
+    return kernel_words(draw, lax.optimization_barrier(jnp.broadcast_to(seed.reshape(1, -1), (2, 4))))[:1]
 
 
 def run(
@@ -85,19 +91,19 @@ def run(
     results: Sequence[tuple[Tiling, tuple[int, ...], np.dtype]],
     name: str,
     interpret: bool | pltpu.InterpretParams,
-    seeds: jax.Array | None = None,
+    words: jax.Array | None = None,
 ) -> list[jax.Array]:
     """Runs a kernel over all blocks of the operands, which have their tiling and their shape in the kernel.
 
-    With `seeds`, uint32 (n, 4), the seed of the current example is the first argument of the kernel.
+    With `words`, as `words_of` returns them, those of the current example are the first argument of the kernel.
     """
     arrays = [carried(a).reshape(shape) for a, _, shape in operands]
     in_specs = [tiles.block_spec(shape) for _, tiles, shape in operands]
     axes = jax.typeof(arrays[0]).manual_axis_type
-    if seeds is not None:
-        several = len(seeds) > 1  # then the first axis of the grid counts the examples
-        spec = pl.BlockSpec((None, 1, 4), lambda *at: (at[0] if several else 0, 0, 0), memory_space=pltpu.SMEM)
-        arrays, in_specs = [seeds[:, None], *arrays], [spec, *in_specs]
+    if words is not None:
+        several, n = len(words) > 1, words.shape[1]  # if several, the first axis of the grid counts the examples
+        spec = pl.BlockSpec((None, 1, n), lambda *at: (at[0] if several else 0, 0, 0), memory_space=pltpu.SMEM)
+        arrays, in_specs = [words[:, None], *arrays], [spec, *in_specs]
     out = [
         jax.ShapeDtypeStruct(tiles.shape, CARRIERS.get(dtype.name, dtype), manual_axis_type=axes)
         for tiles, _, dtype in results
@@ -178,21 +184,21 @@ def quantize_with_draw(
     if generator is None or not draw.shape or (*batch, *draw.shape) != x.shape or not generator.serves(draw):
         noise = drawn_before(draw, seed, interpret)
         return quantize(x, noise, dataclasses.replace(spec, draw=None), interpret=interpret)
-    (example, _), seeds, examples = tile_draw(draw), seeds_of(seed, batch), math.prod(batch)
+    (example, _), examples = tile_draw(draw), math.prod(batch)
     if len(example.shape) == 1 and examples > 1:  # a batch of rows would have other blocks
-        one_by_one = (x.reshape(-1, *draw.shape), jnp.broadcast_to(seeds, (examples, 4)))
+        one_by_one = (x.reshape(-1, *draw.shape), per_example(seed, batch))
         results = lax.map(lambda one: quantize(one[0], one[1], spec, interpret=interpret), one_by_one)
         return jax.tree.map(lambda a: a.reshape(*batch, -1), results)
     tiling = example if examples == 1 else example.of_batch(examples)
     outer, dtype = len(tiling.grid) - len(example.grid), x.dtype
 
-    def kernel(seed_ref: jax.Ref, x_ref: jax.Ref, *refs: jax.Ref) -> None:
+    def kernel(words_ref: jax.Ref, x_ref: jax.Ref, *refs: jax.Ref) -> None:
         block = widen(rows_of(x_ref), dtype)
-        write(block, noise_block(seed_ref, block.shape, draw, outer), refs, spec, tiling, dtype)
+        write(block, noise_block(words_ref, block.shape, draw, outer), refs, spec, tiling, dtype)
 
     interpreted = pltpu.InterpretParams() if interpret and generator.needs_tpu_interpreter else interpret
     operands, results = [(x, tiling, tiling.shape)], results_of(x, spec, tiling)
-    y, *mask = run(kernel, operands, results, "quantize_with_noise", interpreted, seeds)
+    y, *mask = run(kernel, operands, results, "quantize_with_noise", interpreted, words_of(draw, seed, batch))
     return (y, mask[0]) if spec.with_mask else y
 
 

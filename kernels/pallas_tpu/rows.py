@@ -26,7 +26,7 @@ from .. import xla
 from ..spec import Draw, QuantSpec, Scaling, strides_of
 from .formula import LANES, f16_from_bits, narrow, quantize_block, widen
 from .noise import IN_KERNEL, noise_block
-from .operations import check, drawn_before, run, seeds_of
+from .operations import check, drawn_before, run, words_of
 from .tiling import MINIMUM_ROWS, SUBLANES, UNMERGED, Tiling, merged, round_up, tile_draw
 
 F16_INFINITY = 0x7C00  # its bits
@@ -226,16 +226,16 @@ def with_draw(
     """Runs the kernel that draws the noise."""
     outer, tiling = 1 if examples > 1 else 0, in_whole_tiles(tiling)
 
-    def kernel(seed_ref: jax.Ref, x_ref: jax.Ref, y_ref: jax.Ref, scale_ref: jax.Ref) -> None:
-        noise = noise_block(seed_ref, x_ref.shape, draw, outer).reshape(slabs_of(x_ref), *x_ref.shape[-2:])
+    def kernel(words_ref: jax.Ref, x_ref: jax.Ref, y_ref: jax.Ref, scale_ref: jax.Ref) -> None:
+        noise = noise_block(words_ref, x_ref.shape, draw, outer).reshape(slabs_of(x_ref), *x_ref.shape[-2:])
         for i in range(slabs_of(x_ref)):
             rows.quantize(slab(x_ref, i), noise[i], slab(y_ref, i), slab(scale_ref, i))
 
     interpreted = (
         pltpu.InterpretParams() if interpret and IN_KERNEL[draw.generator].needs_tpu_interpreter else interpret
     )
-    seeds = seeds_of(seed, x.shape[: x.ndim - len(draw.shape)])
-    return finished(x, rows, [(x, tiling, tiling.shape)], kernel, interpreted, seeds)
+    words = words_of(draw, seed, x.shape[: x.ndim - len(draw.shape)])
+    return finished(x, rows, [(x, tiling, tiling.shape)], kernel, interpreted, words)
 
 
 def finished(
@@ -244,7 +244,7 @@ def finished(
     operands: list[tuple[jax.Array, Tiling, tuple[int, ...]]],
     kernel: Callable[..., None],
     interpret: bool | pltpu.InterpretParams,
-    seeds: jax.Array | None = None,
+    words: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The results of a kernel; the scales are only seen in another order, if blocks are whole tiles of lanes."""
     tiling, slices = operands[0][1], x.shape[-1] // (rows.block or x.shape[-1])
@@ -253,7 +253,7 @@ def finished(
         (tiling, x.shape, rows.spec.result_dtype(x.dtype)),
         (scale_tiling, scale_tiling.shape, jnp.dtype(jnp.float32)),
     ]
-    y, scale = run(kernel, operands, y_and_scale, "quantize_by_absmax", interpret, seeds)
+    y, scale = run(kernel, operands, y_and_scale, "quantize_by_absmax", interpret, words)
     scale = scale.reshape(*scale.shape[:-1], tiling.grid[-2], -1)[..., : tiling.block[-2]]
     scale = scale.reshape(*scale.shape[:-2], -1)[..., : tiling.shape[-2]]
     return y, jnp.swapaxes(scale, -1, -2).reshape(*x.shape[:-1], slices)

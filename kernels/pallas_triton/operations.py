@@ -1,5 +1,6 @@
 """The operations in Pallas for CUDA: each is one pass over the flattened arrays."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from ..gpu.tuning import Configuration
 from ..spec import Draw, QuantSpec, strides_of
 from .blocks import Block, Columns, Kernel, columns, for_each_block
 from .noise import STREAMS, rejoin
+
+PAST_INFINITY = 0x7F0000  # takes the bits of infinity to the end of int32
 
 # --- the mask, eight elements per byte -------------------------------------------------------------------------------
 
@@ -39,6 +42,39 @@ def unpack(packed: jax.Array) -> jax.Array:
     return (bits & 1).reshape(-1) == 1
 
 
+# --- the formula -----------------------------------------------------------------------------------------------------
+
+
+def quantized(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, zero: jax.Array, interpret: bool) -> jax.Array:
+    """`elementwise.quantize`, in fewer instructions if there is noise and integers are narrow.
+
+    Without noise, the compiler clips two 16-bit floats at once.
+    """
+    if noise is None or spec.integer_dtype is None or spec.integer_dtype.itemsize > 2:
+        return elementwise.quantize(x, noise, spec, zero)
+    y = elementwise.widen(elementwise.add_noise(x, noise, spec))
+    if interpret:  # a CPU's NaN may have a sign
+        y = jnp.where(y == y, y, jnp.nan)
+    return to_narrow_integers(y, spec.bound_in(x.dtype), spec)
+
+
+def to_narrow_integers(y: jax.Array, bound: float, spec: QuantSpec) -> jax.Array:
+    """`elementwise.to_integers` of at most 16 bits, which clips the bits of the sum with `SIGNED_WHOLE`.
+
+    As integers, the bits of positive floats are in the order of the floats, and those of negative floats are below
+    them. On a GPU a sum of float32 that is NaN has the bits 0x7FFFFFFF. So NaN comes after infinity, and
+    `PAST_INFINITY`, whose low 16 bits are 0, makes a negative integer of NaN alone.
+    """
+    if spec.rounding == "floor_plus_half":
+        y, low, high = jnp.floor(y), math.floor(-bound), math.floor(bound)
+    else:
+        low, high = round(-bound), round(bound)
+    bits = lax.bitcast_convert_type(y + elementwise.SIGNED_WHOLE, jnp.int32)
+    bits = jnp.maximum(bits, elementwise.SIGNED_WHOLE_BITS + low) + PAST_INFINITY
+    bits = jnp.minimum(bits, elementwise.SIGNED_WHOLE_BITS + high + PAST_INFINITY)
+    return jnp.maximum(bits, 0).astype(spec.integer_dtype)
+
+
 # --- the operations --------------------------------------------------------------------------------------------------
 
 
@@ -57,9 +93,9 @@ def quantize(
         operation = tuning.quantization(spec, with_noise=noise is not None)
         chosen = configuration or tuning.here("pallas_triton", x.dtype, operation, interpret, n, examples)
         if noise is None or spec.draw is None:
-            kernel, name = _reading(x, noise, spec), "intnumerics_quantize"
+            kernel, name = _reading(x, noise, spec, interpret), "intnumerics_quantize"
         else:
-            kernel = _drawing(x, noise, spec, spec.draw, chosen.threads)
+            kernel = _drawing(x, noise, spec, spec.draw, chosen.threads, interpret)
             name = "intnumerics_quantize_with_noise"
         inputs = [x.reshape(-1)] if noise is None else [x.reshape(-1), noise.reshape(-1)]
         return for_each_block(kernel, n, inputs, results, name, interpret, chosen, examples)
@@ -67,7 +103,7 @@ def quantize(
     return flattened.quantize(x, noise, spec, STREAMS, run)
 
 
-def _reading(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> Kernel:
+def _reading(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, interpret: bool) -> Kernel:
     """The kernel that reads noise, if there is any, from an array that broadcasts to x."""
     sharing = None if noise is None or noise.shape == x.shape else Sharing.of(x.shape, strides_of(noise.shape))
 
@@ -77,7 +113,7 @@ def _reading(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> Kernel:
         if noise_ref is not None:
             at = None if sharing is None else sharing.index(block.index())
             added = elementwise.widen(block.load(noise_ref, at))
-        block.store(y_ref, elementwise.quantize(values, added, spec, block.unknown_zero()))
+        block.store(y_ref, quantized(values, added, spec, block.unknown_zero(), interpret))
         if mask_ref:
             mask = elementwise.inside(values, spec)
             within = block.within()
@@ -86,21 +122,22 @@ def _reading(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> Kernel:
     return kernel
 
 
-def _drawing(x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, rows: int) -> Kernel:
+def _drawing(x: jax.Array, seed: jax.Array, spec: QuantSpec, draw: Draw, rows: int, interpret: bool) -> Kernel:
     """The kernel that draws noise, in parts of `rows` times eight elements: a thread's eight stay in its registers."""
     rank, result = seed.ndim - 1, spec.result_dtype(x.dtype)
-    batch, seed_batch = x.shape[:rank], seed.shape[:rank]
     width = 16 // max(x.dtype.itemsize, result.itemsize)  # so that a thread moves at most 128 bits at once
     joins = result.itemsize < x.dtype.itemsize
 
     def kernel(block: Block, x_ref: Any, seed_ref: Any, y_ref: Any, *mask_ref: Any) -> None:
-        stream = STREAMS[draw.generator](block, seed_of(block.example, seed_ref, batch, seed_batch), draw, rows)
+        stream = STREAMS[draw.generator](
+            block, seed_of(block.example, seed_ref, x.shape[:rank], seed.shape), draw, rows
+        )
         zero = block.unknown_zero()
         for turn, part in enumerate(block.parts(8 * rows)):
             places = columns(part, width)
             values = [place.load(x_ref) for place in places]  # first, so that drawing hides their latency
             noise = stream.uniform(turn, width)
-            results = [elementwise.quantize(x, u, spec, zero) for x, u in zip(values, noise, strict=True)]
+            results = [quantized(x, u, spec, zero, interpret) for x, u in zip(values, noise, strict=True)]
             if joins:
                 results = [rejoin(results)]
             for place, result in zip(columns(part, 8) if joins else places, results, strict=True):

@@ -114,7 +114,7 @@ def quantize_by_absmax(
     shape = (*x.shape[:-1], x.shape[-1] // features if features else 1)  # of the scales
     if not x.size:
         return jnp.zeros(x.shape, dtype), jnp.ones(shape, jnp.float32)
-    noise, spec = flattened.drawn_before(x, noise, spec, () if features % 8 else STREAMS)
+    noise, spec = flattened.noise_for_kernel(x, noise, spec, () if features % 8 else STREAMS)
     n, examples = flattened.examples_of(x, noise, spec)
     rows = n // features
     chosen = configuration or tuning.of_rows(features, rows, examples)
@@ -263,10 +263,9 @@ def _noise(x: jax.Array, noise: jax.Array | None, spec: QuantSpec) -> Callable[.
             lambda pieces: [[read(p, ref) for p in piece.columns(width)] for piece in pieces]
         )
     draw, rank = spec.draw, noise.ndim - 1
-    batch, seed_batch = x.shape[:rank], noise.shape[:rank]
 
     def drawing(rows: Piece, width: int, ref: Any) -> Noise:
-        seed = seed_of(rows.example, ref, batch, seed_batch)
+        seed = seed_of(rows.example, ref, x.shape[:rank], noise.shape)
 
         def drawn(pieces: list[Piece]) -> list[list[jax.Array | None]]:
             stream = STREAMS[draw.generator](pieces[0], seed, draw, rows.chosen.threads)

@@ -132,7 +132,10 @@ def _to_integers(y: jax.Array, bound: float, spec: QuantSpec, platform: str | No
     """Clips and rounds to integers; NaN gives 0."""
     if y.dtype == jnp.float32:
         fills_int8 = spec.integer_dtype == jnp.int8 and (spec.rounding, bound) in FULL_INT8
-        return _saturated(y, spec) if platform == "cpu" and fills_int8 else elementwise.to_integers(y, bound, spec)
+        if platform == "cpu" and fills_int8:
+            return _saturated(y, spec)
+        narrow = platform == "cuda" and spec.integer_dtype != jnp.int32
+        return (elementwise.to_narrow_integers if narrow else elementwise.to_integers)(y, bound, spec)
     whole = _clip_and_round(y, bound, spec)
     return jnp.where(jnp.isnan(whole), 0, whole).astype(spec.integer_dtype)
 
