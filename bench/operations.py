@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench import baselines, libraries, variant
+from bench import baselines, casts, libraries, variant
 from bench.names import FORMULA, ROWS
 from bench.operation import Arrays, Operation, how
 from bench.variant import Function, Variant
@@ -253,6 +253,8 @@ def operations() -> tuple[Operation, ...]:
         norm_of_rows(None, by_rows),
         keeping_the_mask(philox),
         keeping_the_mask(hashed),
+        casts.cast(NOISE[hashed]),
+        casts.cast(NOISE[philox]),
         forward("same"),
         forward("same", philox),
         forward("same", hashed),

@@ -29,8 +29,10 @@ def of_quantization(
 ) -> str:
     """The fastest implementation of a quantization; `packed_rows` is the shape in which a mask is packed."""
     x = operands[0]
-    if spec.to_float is not None:  # which leaves room for XLA's arithmetic in the time that memory takes, but on a TPU
-        return "pallas" if allows_kernels and platform == "tpu" and _is_drawn_by_tpu_kernel(spec.draw, x) else "xla"
+    if spec.to_float is not None:  # memory leaves room for XLA's arithmetic, except for Philox on a TPU
+        is_philox = spec.draw is not None and spec.draw.generator == "philox"
+        is_kernel = allows_kernels and platform == "tpu" and is_philox and _is_drawn_by_tpu_kernel(spec.draw, x)
+        return "pallas" if is_kernel else "xla"
     if platform == "cpu" and _starts_no_threads(spec, x):
         return "reference"
     if allows_kernels and platform == "cuda" and _is_drawn_by_gpu_kernel(spec, operands):
@@ -98,11 +100,11 @@ def _is_drawn_by_gpu_kernel(spec: QuantSpec, operands: Sequence[Typed]) -> bool:
 
 
 def _is_drawn_by_tpu_kernel(draw: Draw | None, x: Typed) -> bool:
-    """Whether the TPU kernel draws noise for each element of x: in a sixth of XLA's instructions.
+    """Whether the TPU kernel draws noise for each element of x: Philox in a sixth of XLA's instructions, a hash in 0.7.
 
     A batch of rows is left to XLA: to the kernel each row is an array of its own, for which XLA would copy them all.
     """
-    if draw is None or draw.generator != "philox" or x.dtype.name not in KERNEL_DTYPES:
+    if draw is None or draw.generator not in ("philox", "hash") or x.dtype.name not in KERNEL_DTYPES:
         return False
     rank, n = len(x.shape), math.prod(x.shape)
     if draw.shape != tuple(x.shape)[rank - len(draw.shape) :] or not draw.is_in_rows_of_blocks:

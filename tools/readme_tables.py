@@ -25,8 +25,9 @@ FORMULAS = {
 }
 Variant = tuple[str, str]  # an operation and who does it, as `python -m bench` names them
 PALLAS = f"{OURS}, pallas_triton"  # what `"pallas"` is on `GPU`
-MEASURED: tuple[tuple[str, Variant | None, Variant], ...] = (  # on a CPU and on a GPU
+MEASURED: tuple[tuple[str, Variant | None, Variant | None], ...] = (  # on a CPU and on a GPU
     ("none", ("quantize", OURS), (TO_INT8, PALLAS)),
+    ("`HashUniform`", ("quantize with HashUniform", OURS), None),
     ("`PhiloxUniform`, in a kernel", None, (DRAWN, PALLAS)),
     ("`PhiloxUniform`, fused by XLA", (PHILOX, OURS), (DRAWN, f"{OURS}, xla")),
     *(
@@ -37,6 +38,8 @@ MEASURED: tuple[tuple[str, Variant | None, Variant], ...] = (  # on a CPU and on
 )
 COUNTED = {
     "none": f"{{pallas}}: {COUNTED_CASE}",
+    "`HashUniform`, in a kernel": f"{{pallas}}: {COUNTED_CASE} with hash",
+    "`HashUniform`, fused by XLA": f"xla: {COUNTED_CASE} with hash",
     "`PhiloxUniform`, in a kernel": f"{{pallas}}: {COUNTED_CASE} with Philox",
     "`PhiloxUniform`, fused by XLA": f"xla: {COUNTED_CASE} with Philox",
     "`HardwareUniform`, in a kernel": f"pallas: {COUNTED_CASE} with hardware noise",
@@ -109,7 +112,7 @@ def measured() -> str:
         (
             title,
             *(f"{speed(run, *on_cpu, dtype):.1f}" if on_cpu else "" for dtype in DTYPES),
-            f"{1e6 * gpu_seconds(*timed):.0f}",
+            f"{1e6 * gpu_seconds(*timed):.0f}" if timed else "not timed",
         )
         for title, on_cpu, timed in MEASURED
     ])  # fmt: skip

@@ -29,11 +29,15 @@ KERNELS = {
     "kernel, Mosaic GPU": "pallas_mosaic_gpu",
     "kernel, jax-triton": "jax_triton",
 }
+NOISES = {"Philox": "Philox", "hash": "HashUniform"}  # by the names in the cases; the formula's hash is another
 FORMS = {form: f"{who}: {{}}" for form, who in (KERNELS | {"XLA's fusion": "xla", "formula": "formula"}).items()}
 NOISY_FORMS = {
-    **{f"{form}, Philox": f"{who}: {{}} with Philox" for form, who in KERNELS.items()},
+    **{
+        f"{form}, {title}": f"{who}: {{}} with {noise}"
+        for noise, title in NOISES.items()
+        for form, who in (KERNELS | {"XLA's fusion": "xla"}).items()
+    },
     "kernel, the chip's generator": "pallas: {} with hardware noise",
-    "XLA's fusion, Philox": "xla: {} with Philox",
     **{f"formula, {name}": f"formula: {{}} with {name}" for name in GENERATORS},
 }
 INT8 = "quantize bfloat16 -> int8"

@@ -38,7 +38,8 @@ class _Counted:
         # This is FLIP, because the sign bit of `unknown` is never set. The compiler does not know that and so keeps
         # FLIP in a register: an instruction takes one constant, and the upper halves also need a mask.
         self.flip = jnp.uint32(FLIP) ^ (unknown & jnp.uint32(0x80000000))
-        self.start, self.row = block.eights(rows)
+        with jax.enable_x64(True):
+            self.start, self.row = block.eights(rows)
         self.sharing = None if draw.is_contiguous else Sharing.of_blocks(draw)
 
     def uniform(self, turn: int, width: int) -> list[jax.Array]:
