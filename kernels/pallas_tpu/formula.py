@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 
 from .. import float_rounding
 from ..spec import FloatRounding, QuantSpec
@@ -119,9 +120,12 @@ def quantize_block(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, dtype
 
 
 def to_float(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Array:
-    """A block of float32 rounded to a smaller float dtype, as a kernel writes it: to codes, but for bfloat16."""
+    """A block of float32 rounded to a smaller float dtype, as a kernel writes it: to codes of float16."""
     codes = float_rounding.rounded(x, noise, how)
-    return float_of(codes << 16).astype(how.dtype) if how.dtype == jnp.bfloat16 else codes.astype(how.codes)
+    if how.dtype == jnp.bfloat16:
+        return float_of(codes << 16).astype(how.dtype)
+    codes = codes.astype(how.codes)
+    return codes if how.dtype == jnp.float16 else pltpu.bitcast(codes, how.dtype)
 
 
 def inside(x: jax.Array, spec: QuantSpec, dtype: np.dtype) -> jax.Array:

@@ -19,14 +19,10 @@ from .formula import LANES, inside, masked, pack, quantize_block, unpack, widen
 from .noise import IN_KERNEL, noise_block
 from .tiling import Tiling, tile, tile_draw
 
-# Floats that a kernel takes and returns as integers of their bits: Mosaic does not have float16, and float8 not on
-# every chip.
-CARRIERS = {"float16": jnp.int16, "float8_e4m3fn": jnp.int8, "float8_e5m2": jnp.int8}
-
 
 def carried(x: jax.Array) -> jax.Array:
-    """x as a kernel takes it."""
-    return lax.bitcast_convert_type(x, CARRIERS[x.dtype.name]) if x.dtype.name in CARRIERS else x
+    """x as a kernel takes and returns it: float16 as the int16 of its bits, because Mosaic does not take float16."""
+    return lax.bitcast_convert_type(x, jnp.int16) if x.dtype == jnp.float16 else x
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
@@ -105,7 +101,7 @@ def run(
         spec = pl.BlockSpec((None, 1, n), lambda *at: (at[0] if several else 0, 0, 0), memory_space=pltpu.SMEM)
         arrays, in_specs = [words[:, None], *arrays], [spec, *in_specs]
     out = [
-        jax.ShapeDtypeStruct(tiles.shape, CARRIERS.get(dtype.name, dtype), manual_axis_type=axes)
+        jax.ShapeDtypeStruct(tiles.shape, jnp.int16 if dtype == jnp.float16 else dtype, manual_axis_type=axes)
         for tiles, _, dtype in results
     ]
     tiling, moved = results[0][0], sum(a.size * a.dtype.itemsize for a in (*arrays, *out))
@@ -121,7 +117,7 @@ def run(
         name=f"intnumerics_{name}",
     )(*arrays)
     restored = [(a.reshape(shape), dtype) for a, (_, shape, dtype) in zip(returned, results, strict=True)]
-    return [lax.bitcast_convert_type(a, dtype) if dtype.name in CARRIERS else a for a, dtype in restored]
+    return [lax.bitcast_convert_type(a, dtype) if dtype == jnp.float16 else a for a, dtype in restored]
 
 
 # --- the operations, which `reference.py` documents -------------------------------------------------------------------
