@@ -96,9 +96,10 @@ def links(page: pathlib.Path) -> list[tuple[pathlib.Path, str, str]]:
     return [(page, name, heading) for name, heading in sorted(set(found))]
 
 
-@pytest.mark.parametrize(
-    ("page", "name", "heading"), [link for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) for link in links(page)]
-)
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+
+
+@pytest.mark.parametrize(("page", "name", "heading"), [link for page in PAGES for link in links(page)])
 def test_links_lead_somewhere(page: pathlib.Path, name: str, heading: str) -> None:
     target = page.parent / name if name else page
     assert target.exists()
