@@ -116,7 +116,7 @@ def _is_drawn_by_tpu_kernel(draw: Draw | None, x: Typed) -> bool:
 def _is_cast_by_tpu_kernel(draw: Draw | None, x: Typed) -> bool:
     """Whether the TPU kernel rounds x to smaller floats.
 
-    From float32 memory leaves XLA time for its arithmetic, but for that of Philox, and XLA fuses it with an optimizer's.
+    From float32, memory leaves XLA time for the arithmetic, except Philox's, and XLA fuses it with an optimizer's.
     """
     takes_longer = draw is not None and (draw.generator == "philox" or x.dtype != jnp.float32)
     return takes_longer and _is_drawn_by_tpu_kernel(draw, x)
