@@ -1,0 +1,71 @@
+"""What docs/noise.md and docs/small-floats.md show runs, and what they say is so."""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import prose
+import pytest
+
+from bench import baselines
+from intnumerics import HashUniform
+from intnumerics.kernels.generators import hashed
+
+optax = pytest.importorskip("optax", reason="the recipe needs optax: pip install 'intnumerics[demo]'")
+
+DOCS = pathlib.Path(__file__).parent.parent / "docs"
+NOISE, SMALL = ((DOCS / name).read_text() for name in ("noise.md", "small-floats.md"))
+
+
+def run(page: str) -> dict[str, Any]:
+    """The names that the blocks of a page leave, one after the other."""
+    names: dict[str, Any] = {}
+    exec("\n".join(prose.python_blocks(page)), names)
+    return names
+
+
+def test_the_hash_that_the_page_warns_of_is_the_one_that_is_measured() -> None:
+    words = jnp.asarray([7, 300], jnp.uint32)
+    found = run(NOISE)["hashed"](words, 1000)
+    np.testing.assert_array_equal(found, baselines.uniform("hash", words, (1000,)))
+
+
+def test_256_keys_of_that_hash_give_one_noise_and_those_of_hash_uniform_do_not() -> None:
+    """The variance of a sum over keys is 256 times what it is for independent noise, as the page says, or as it is."""
+    assert prose.says(NOISE, "A hash of your own", 256)
+    theirs, ours = (
+        np.stack([np.asarray(noise(jax.random.key(k))) for k in range(256)])
+        for noise in (
+            lambda key: baselines.uniform("hash", jax.random.key_data(key), (4096,)),
+            lambda key: HashUniform()((4096,), key),
+        )
+    )
+    ups = [(0.25 + noise >= 0.5).sum(0) for noise in (theirs, ours)]
+    ratios = [up.var() / (256 * 0.25 * 0.75) for up in ups]
+    assert ratios[0] == pytest.approx(256, rel=0.1)
+    assert ratios[1] == pytest.approx(1, rel=0.1)
+
+
+def test_the_page_says_how_the_stream_is_made() -> None:
+    made = prose.section(NOISE, "HashUniform")
+    assert hex(hashed.DOMAIN).upper().replace("X", "x") in made
+    assert "2^33" in made
+    assert hashed.SERVED == 2**33
+
+
+def test_the_weight_of_the_example_is_1_three_times_in_four() -> None:
+    y = np.asarray(run(SMALL)["y"], np.float32)
+    assert set(y.tolist()) == {1.0, 1 + 1 / 128}
+    assert (y == 1).mean() == pytest.approx(0.75, abs=0.02)
+
+
+def test_the_step_of_the_recipe_moves_bfloat16_weights_by_less_than_they_hold() -> None:
+    step = run(SMALL)["step"]
+    weights = {"a": jnp.ones(1 << 14, jnp.bfloat16), "b": jnp.ones(8, jnp.bfloat16)}
+    state = optax.adam(1e-3).init(jax.tree.map(lambda w: w.astype(jnp.float32), weights))
+    new, state = step(weights, state, jax.tree.map(lambda w: jnp.ones_like(w, jnp.float32), weights), jax.random.key(0))
+    assert new["a"].dtype == jnp.bfloat16
+    assert (weights["a"] - jnp.bfloat16(1e-3) == 1).all()  # which rounding to nearest loses
+    assert 1 - float(new["a"].astype(jnp.float32).mean()) == pytest.approx(1e-3, rel=0.1)
