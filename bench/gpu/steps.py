@@ -10,7 +10,7 @@ from typing import Any
 RUN, BENCH, TESTS, ROWS, LOG, TABLE = "run.json", "bench.json", "tests.jsonl", "tuning.py", "log.txt", "summary.txt"
 SHARES = {"tests": 60, "bench": 180, "tuner": 60}  # seconds of a call of five minutes; others are divided alike
 # Where the tests marked `gpu` are, because importing all others takes time. A test checks that no file is missing.
-FILES = ("kernels", "parts", "stream_kernels", "triton", "scaled_kernels", "given_scales")
+FILES = ("kernels", "parts", "stream_kernels", "triton", "scaled_kernels", "given_scales", "stochastic_cast")
 MARKED = ("-m", "gpu", *(f"tests/test_{name}.py" for name in FILES))
 WORDS = "(pallas_triton or pallas_mosaic_gpu) and (4099 or infinity or cotangent or shared or begins)"
 QUICK = ("-m", "not gpu and not ptx", "-k", WORDS, *MARKED[2:])  # of kernels in interpret mode
