@@ -17,6 +17,7 @@ from .int_numerics import IntNumerics as IntNumerics
 from .numerics import Context as Context
 from .numerics import QNumerics as QNumerics
 from .stochastic_rounding import HardwareUniform as HardwareUniform
+from .stochastic_rounding import HashUniform as HashUniform
 from .stochastic_rounding import JaxUniform as JaxUniform
 from .stochastic_rounding import NoiseFn as NoiseFn
 from .stochastic_rounding import PhiloxUniform as PhiloxUniform
@@ -31,6 +32,7 @@ __all__ = [
     "Context",
     "Fixed",
     "HardwareUniform",
+    "HashUniform",
     "IntNumerics",
     "JaxUniform",
     "NoiseFn",

@@ -22,6 +22,8 @@ _NAMED = {
     "random_centered_uniform": "RandomCenteredUniform",
     "philox": "PhiloxUniform",
     "philoxuniform": "PhiloxUniform",
+    "hash": "HashUniform",
+    "hashuniform": "HashUniform",
     "hardwareuniform": "HardwareUniform",
 }
 

@@ -41,12 +41,13 @@ class Draw:
     the whole array.
 
     Attributes:
-        generator: `"philox"`, 16 bits per element of the stream in `generators/philox.py`; `"threefry_23_bits"` and
-            `"threefry_16_bits"`, the bits that `jax.random` gives for a threefry key; `"hardware"`, a TPU's own
-            generator.
+        generator: `"philox"` and `"hash"`, 16 bits per element of the streams in `generators/philox.py` and
+            `generators/hashed.py`; `"threefry_23_bits"` and `"threefry_16_bits"`, the bits that `jax.random` gives for
+            a threefry key; `"hardware"`, a TPU's own generator.
         shape: The shape of the noise of one example: that of x without batch axes, with size 1 where a draw is shared.
             It, and `whole`, may have symbols for sizes (see `is_static`).
-        whole: The shape of the whole array; `shape`, unless the array is a part of a larger one.
+        whole: The shape of the whole array; `shape`, unless the array is a part of a larger one. No element has a
+            number that the whole array does not have.
         aligned: Whether the number of the first element is a multiple of 8.
 
     Example:
@@ -96,6 +97,10 @@ class Draw:
     def spans_at_most(self, limit: int) -> bool:
         """Whether `span` is known and at most a limit."""
         return self.is_static and self.span <= limit
+
+    def whole_has_at_most(self, limit: int) -> bool:
+        """Whether the size of the whole array is known and at most a limit."""
+        return self.is_static and math.prod(self.whole) <= limit
 
     @property
     def is_in_rows_of_blocks(self) -> bool:

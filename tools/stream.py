@@ -36,7 +36,7 @@ def _philox(k0: jax.Array, k1: jax.Array, low: jax.Array, high: jax.Array) -> Wo
 
 
 def _hash(k0: jax.Array, k1: jax.Array, low: jax.Array, high: jax.Array) -> Words:
-    return (hashed.word(low, *hashed.subkeys(k0, k1, high)),)
+    return (hashed.word(low, *hashed.subkeys((k0, k1), high)),)
 
 
 def _lowbias32(k0: jax.Array, k1: jax.Array, low: jax.Array, _high: jax.Array) -> Words:

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from ..spec import Draw
-from . import noise, philox, threefry
+from . import hashed, noise, philox, threefry
 
-Generator = Literal["philox", "threefry_23_bits", "threefry_16_bits", "hardware"]
+Generator = Literal["philox", "hash", "threefry_23_bits", "threefry_16_bits", "hardware"]
 Bits = Callable[[Draw, jax.Array], jax.Array]
 
 
@@ -27,10 +27,13 @@ class Row:
     noise: Callable[[jax.Array], jax.Array]  # noise from these bits, float32
     # Functions that return the same bits, for the platforms on which another form is faster.
     by_platform: Mapping[str, Bits] = dataclasses.field(default_factory=dict[str, Bits])
+    # What a kernel that draws takes in place of a seed: uint32 of (*batch, n).
+    words_of_kernel: Callable[[jax.Array], jax.Array] | None = None
 
 
 TABLE: Mapping[Generator, Row | None] = {  # None for a generator that only kernels can draw from
     "philox": Row(philox.draws, noise.from_16_bits, {"cpu": philox.draws_on_cpu, "tpu": philox.draws_on_tpu}),
+    "hash": Row(hashed.draws, noise.from_16_bits, {"tpu": hashed.draws_on_tpu}, hashed.schedule),
     "threefry_23_bits": Row(threefry.bits, noise.from_23_bits),
     "threefry_16_bits": Row(threefry.bits, lambda bits: noise.from_16_bits(bits & jnp.uint32(0xFFFF))),
     "hardware": None,
@@ -57,3 +60,9 @@ def drawn(draw: Draw, seed: jax.Array, platform: str | None = None) -> jax.Array
     if row is None:
         raise NotImplementedError(f"noise of the generator {draw.generator!r} is drawn by kernels only")
     return row.noise(row.by_platform.get(platform or "", row.bits)(draw, seed))
+
+
+def kernel_words(draw: Draw, seed: jax.Array) -> jax.Array:
+    """What a kernel that draws takes in place of a seed: uint32 of (*batch, n), the seed itself for most generators."""
+    row = TABLE[draw.generator]
+    return seed if row is None or row.words_of_kernel is None else row.words_of_kernel(seed)

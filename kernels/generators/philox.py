@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..spec import Draw
+from .blocks import block_of
 from .counters import numbers, seed_words
-from .philox_blocks import DRAWS, block_of
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)  # added to the key in each round
 ROUNDS = 10
+DRAWS = 8  # of 16 bits, in one block
 DOMAIN = 0x494E544E  # "INTN": the counter's last word, so that no other use of a key meets the same blocks
 
 Words = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
@@ -90,7 +91,7 @@ def draws(draw: Draw, seed: jax.Array, product: Product = product32, by_axes: bo
         >>> [hex(draw) for draw in draws(Draw("philox", (4,)), jnp.array([0, 42, 0, 0], jnp.uint32))]
         ['0x410b', '0x5d3c', '0xf23c', '0x120b']
     """
-    (low, high), place = block_of(draw, seed, by_axes)
+    (low, high), place = block_of(draw, seed, DRAWS, by_axes)
     k0, k1, _, _ = seed_words(seed, len(draw.shape))
     zero = jnp.zeros_like(k0)
     w0, w1, w2, w3 = philox4x32((low, high, zero, zero + jnp.uint32(DOMAIN)), (k0, k1), product)

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from ..generators import Generator
-from ..generators.philox_blocks import DRAWS
+from ..generators.philox import DRAWS
 from ..spec import Draw, QuantSpec, strides_of
 
 INT32_END = 1 << 31

@@ -17,8 +17,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..generators import Generator
-from ..generators.philox import DOMAIN, ROUNDS, Words, product_of_limbs, rounds
-from ..generators.philox_blocks import DRAWS, over_8
+from ..generators.blocks import over
+from ..generators.philox import DOMAIN, DRAWS, ROUNDS, Words, product_of_limbs, rounds
 from ..spec import Draw
 from .formula import LANES, float_of
 from .tiling import SUBLANES, round_up, tile_draw
@@ -174,7 +174,7 @@ def philox_noise(seed: Words, draw: Draw, shape: tuple[int, ...], steps: list[ja
     """The noise of a block from the stream."""
     tiling, strides = tile_draw(draw)
     k0, k1, low, high = seed
-    first = (k0, k1, *over_8((low, high)))
+    first = (k0, k1, *over((low, high), DRAWS))
     if tiling.folded:
         return stream_of_row(first, steps[0] * shape[0], shape[0])
     length = draw.shape[-1] if draw.is_contiguous else draw.whole[-1]

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..generators import Generator, philox
-from ..generators.philox_blocks import DRAWS
 from ..gpu.shapes import FLIP, UNIT, Sharing
 from ..spec import Draw
 from .blocks import Block
@@ -55,7 +54,7 @@ class PhiloxStream:
         low = [(word << jnp.uint32(16)) + self.flip for word in words]
         high = [(word & jnp.uint32(0xFFFF0000)) ^ self.flip for word in words]
         draws = [half for halves in zip(low, high, strict=True) for half in halves]
-        joined = [join(draws[first : first + width]) for first in range(0, DRAWS, width)]
+        joined = [join(draws[first : first + width]) for first in range(0, philox.DRAWS, width)]
         return [lax.bitcast_convert_type(draw, jnp.int32).astype(jnp.float32) * jnp.float32(UNIT) for draw in joined]
 
     def _counter(self, turn: int) -> tuple[jax.Array, jax.Array]:
