@@ -74,10 +74,10 @@ BATTERIES = {
 }
 
 
-def practrand(order: str, limit: int) -> list[str]:
-    """What is run for `limit` bytes of a stream."""
+def practrand(order: str, least: int, most: int) -> list[str]:
+    """What is run for `most` bytes of a stream, with results from `least` bytes on."""
     width = "stdin16" if order in stream.HALF else "stdin32"
-    return ["RNG_test", width, "-tf", "2", "-tlmin", "32KB", "-tlmax", f"{limit >> 10}KB"]
+    return ["RNG_test", width, "-tf", "2", "-tlmin", f"{least >> 10}KB", "-tlmax", f"{most >> 10}KB"]
 
 
 def dieharder(test: int, ntuple: int | None, psamples: int | None) -> list[str]:
@@ -91,7 +91,7 @@ def dieharder(test: int, ntuple: int | None, psamples: int | None) -> list[str]:
 def commands(options: argparse.Namespace, order: str) -> list[list[str]]:
     """What is run for one stream, one after the other."""
     if options.battery == "practrand":
-        return [practrand(order, options.bytes)]
+        return [practrand(order, options.least, options.bytes)]
     if options.battery != "dieharder":
         return [[TESTU01.program, options.battery]]
     tests = [(test, ntuple) for test in options.tests for ntuple in TESTS.get(test, (None,))]
@@ -142,7 +142,9 @@ def main() -> None:
                         help="those of tools.stream, one after the other (default: sequential)")
     parser.add_argument("--battery", choices=BATTERIES, default="dieharder", help="(default: dieharder)")
     parser.add_argument("--bytes", type=stream.size, metavar="SIZE", default=stream.size("16GiB"),
-                        help="practrand: how many it tests, in units of 1 KiB (default: 16GiB)")
+                        help="practrand: how many it tests of each stream (default: 16GiB)")
+    parser.add_argument("--least", type=stream.size, metavar="SIZE", default=stream.size("1MiB"),
+                        help="practrand: after how many it begins to give results (default: 1MiB)")
     parser.add_argument("--tests", type=int, nargs="*", metavar="D", default=list(TESTS),
                         help="dieharder: its numbers of the tests, but for the lagged sums (default: those of -a)")
     parser.add_argument("--lags", type=int, nargs="*", metavar="LAG", default=list(LAGS),
