@@ -44,12 +44,11 @@ def _lowbias32(k0: jax.Array, k1: jax.Array, low: jax.Array, _high: jax.Array) -
     return (baselines.lowbias32(low, k0, k1),)
 
 
-GENERATORS: dict[str, Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Words]] = {
-    "philox": _philox,
-    "hash": _hash,
-    "lowbias32": _lowbias32,
+GENERATORS: dict[str, tuple[int, Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Words]]] = {  # words of a block
+    "philox": (4, _philox),
+    "hash": (1, _hash),
+    "lowbias32": (1, _lowbias32),
 }
-BLOCK_SIZES = {"philox": 4, "hash": 1, "lowbias32": 1}  # words
 
 
 # --- streams: the key and the block that stand at each place, both uint64, the key's first word the high one ----------
@@ -89,11 +88,12 @@ def first_key(stream: str) -> tuple[int, int]:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _piece(generator: str, stream: str, key: jax.Array, first: jax.Array) -> jax.Array:
     """`WORDS` words, or halves of words, from the place `first` on."""
-    place = first + jnp.arange(WORDS // BLOCK_SIZES[generator], dtype=jnp.uint64)
+    block_size, words_of = GENERATORS[generator]
+    place = first + jnp.arange(WORDS // block_size, dtype=jnp.uint64)
     keys, block = STREAMS[stream](place, key)
     pairs = [jnp.broadcast_to(number, place.shape) for number in (keys >> jnp.uint64(32), keys)]
     k0, k1, low, high = (word.astype(jnp.uint32) for word in (*pairs, block, block >> jnp.uint64(32)))
-    words = jnp.stack(GENERATORS[generator](k0, k1, low, high), 1).reshape(-1)
+    words = jnp.stack(words_of(k0, k1, low, high), 1).reshape(-1)
     return words if stream not in HALF else (words >> jnp.uint32(HALF[stream])).astype(jnp.uint16)
 
 
@@ -103,7 +103,7 @@ def pieces(generator: str, stream: str, key: tuple[int, int], first: int = 0) ->
         with jax.enable_x64(True):
             piece = np.asarray(_piece(generator, stream, np.uint64(key[0] << 32 | key[1]), np.uint64(first)))
         yield piece.astype(piece.dtype.newbyteorder("<"), copy=False)
-        first = (first + WORDS // BLOCK_SIZES[generator]) % 2**64
+        first = (first + WORDS // GENERATORS[generator][0]) % 2**64
 
 
 def write(descriptor: int, source: Iterator[np.ndarray], limit: int) -> int:
