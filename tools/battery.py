@@ -64,8 +64,8 @@ BATTERIES = {
     "practrand": Battery(
         "RNG_test",
         "build PractRand, such as https://github.com/planet36/PractRand",
-        "PractRand {version}, RNG_test -tf 2; by chance, one result in ten lengths is shown as an anomaly",
-        r"^length=|^  (?!Test Name)",
+        "PractRand {version}, RNG_test; by chance, one result in ten lengths is shown as an anomaly",
+        r"^test set|^length=|^  (?!Test Name)",
         ("-version", r"version (\S+)"),
     ),
     "smallcrush": TESTU01,
@@ -74,10 +74,10 @@ BATTERIES = {
 }
 
 
-def practrand(order: str, least: int, most: int) -> list[str]:
+def practrand(order: str, folding: int, least: int, most: int) -> list[str]:
     """What is run for `most` bytes of a stream, with results from `least` bytes on."""
     width = "stdin16" if order in stream.HALF else "stdin32"
-    return ["RNG_test", width, "-tf", "2", "-tlmin", f"{least >> 10}KB", "-tlmax", f"{most >> 10}KB"]
+    return ["RNG_test", width, "-tf", str(folding), "-tlmin", f"{least >> 10}KB", "-tlmax", f"{most >> 10}KB"]
 
 
 def dieharder(test: int, ntuple: int | None, psamples: int | None) -> list[str]:
@@ -91,7 +91,7 @@ def dieharder(test: int, ntuple: int | None, psamples: int | None) -> list[str]:
 def commands(options: argparse.Namespace, order: str) -> list[list[str]]:
     """What is run for one stream, one after the other."""
     if options.battery == "practrand":
-        return [practrand(order, options.least, options.bytes)]
+        return [practrand(order, options.folding, options.least, options.bytes)]
     if options.battery != "dieharder":
         return [[TESTU01.program, options.battery]]
     tests = [(test, ntuple) for test in options.tests for ntuple in TESTS.get(test, (None,))]
@@ -143,6 +143,8 @@ def main() -> None:
     parser.add_argument("--battery", choices=BATTERIES, default="dieharder", help="(default: dieharder)")
     parser.add_argument("--bytes", type=stream.size, metavar="SIZE", default=stream.size("16GiB"),
                         help="practrand: how many it tests of each stream (default: 16GiB)")
+    parser.add_argument("--folding", type=int, choices=(0, 1, 2), default=1,
+                        help="practrand: 1 also tests the low bits alone, as it does by default, 2 more parts of words")
     parser.add_argument("--least", type=stream.size, metavar="SIZE", default=stream.size("1MiB"),
                         help="practrand: after how many it begins to give results (default: 1MiB)")
     parser.add_argument("--tests", type=int, nargs="*", metavar="D", default=list(TESTS),
