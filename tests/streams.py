@@ -1,4 +1,4 @@
-"""The stream of 16-bit draws and its noise in plain NumPy, written for the tests."""
+"""The streams of 16-bit draws and their noise in plain NumPy, written for the tests."""
 
 import math
 
@@ -32,10 +32,38 @@ def draws(n: int, key: tuple[int, int], first_block: int = 0) -> np.ndarray:
     return halves.reshape(-1)[:n].astype(np.uint16)
 
 
+def hashed_words(blocks: list[int], key: tuple[int, int]) -> np.ndarray:
+    """The words of `HashUniform`'s blocks, uint32, as `generators/hashed.py` describes them."""
+    found = []
+    for high in sorted({block >> 32 for block in blocks}):
+        a, b = (int(word) for word in philox4x32(np.asarray([[high, 0, 0, 0x494E5448]], np.uint32), key)[0, :2])
+        w = np.asarray([(block & 0xFFFFFFFF) ^ a for block in blocks if block >> 32 == high], np.uint64)
+        x = (w ^ w >> np.uint64(17)) * np.uint64(0xED5AD4BB) & LOW
+        x = (x ^ x >> np.uint64(11) ^ np.uint64(b)) * np.uint64(0xAC4C1B51) & LOW
+        x = (x ^ x >> np.uint64(15)) * np.uint64(0x31848BAB) & LOW
+        found.append(x ^ x >> np.uint64(14) ^ w)
+    return np.concatenate(found).astype(np.uint32)
+
+
+def hashed(n: int, key: tuple[int, int], first: int = 0) -> np.ndarray:
+    """n draws of `HashUniform`, uint16, from the element numbered `first`; the numbers do not pass 2**64."""
+    blocks = list(range(first // 2, (first + max(n, 1) - 1) // 2 + 1))
+    return hashed_words(blocks, key).astype("<u4").view("<u2")[first % 2 :][:n]
+
+
+def noise_of(draws: np.ndarray) -> np.ndarray:
+    """The noise of 16-bit draws: every number of the sum is exact in float64, and the result in float32."""
+    return ((draws.astype(np.float64) + 0.5) / 65536 - 0.5).astype(np.float32)
+
+
+def uniform_hash(shape: tuple[int, ...], key: tuple[int, int], first: int = 0) -> np.ndarray:
+    """The noise of `HashUniform`, float32, of consecutive elements, the first of them numbered `first`."""
+    return noise_of(hashed(math.prod(shape), key, first)).reshape(shape)
+
+
 def uniform(shape: tuple[int, ...], key: tuple[int, int], first_block: int = 0) -> np.ndarray:
-    """The noise of `PhiloxUniform`, float32: every number of the sum is exact in float64, and the result in float32."""
-    h = draws(math.prod(shape), key, first_block).astype(np.float64)
-    return ((h + 0.5) / 65536 - 0.5).astype(np.float32).reshape(shape)
+    """The noise of `PhiloxUniform`, float32."""
+    return noise_of(draws(math.prod(shape), key, first_block)).reshape(shape)
 
 
 def seed(key: tuple[int, int], first: int = 0) -> np.ndarray:

@@ -26,6 +26,7 @@ SHIFTS = (17, 11, 15, 14)
 DOMAIN = 0x494E5448  # "INTH": the last word of the counter, so that no other use of a key meets the same subkeys
 DRAWS = 2  # of 16 bits, in one block
 SERVED = DRAWS << 32  # elements that share a pair of subkeys
+FEW = 16  # pairs of subkeys that an element selects from; for a part that spans more, it computes its own
 
 Pair = tuple[jax.Array, jax.Array]
 
@@ -105,21 +106,28 @@ def _block_of(draw: Draw, seed: jax.Array, by_axes: bool) -> tuple[jax.Array, ja
 
 def _subkeys_of(draw: Draw, seed: jax.Array, high: jax.Array) -> Pair:
     """The subkeys for the high word of the number of each element's block."""
-    *key, _, last = seed_words(seed, len(draw.shape))
-    k0, k1 = key
+    k0, k1, _, last = seed_words(seed, len(draw.shape))
     least = last >> jnp.uint32(1)  # the high word of the first element's block
-    found = subkeys((k0, k1), least)
     if is_of_one_pair(draw):
-        return found
+        return subkeys((k0, k1), least)
     if draw.is_static:
-        for step in range(1, -(-draw.span // SERVED) + 1):
-            number = least + jnp.uint32(step)
-            later = subkeys((k0, k1), number)
-            a, b = (jnp.where(high == number, new, old) for new, old in zip(later, found, strict=True))
-            found = a, b
-        return found
+        count = 1 + -(-draw.span // SERVED)
+        return _one_of_several((k0, k1), least, high, count) if count <= FEW else subkeys((k0, k1), high)
     with jax.enable_x64(True):
         few = product(draw.whole, np.dtype(np.uint64)) <= jnp.asarray(SERVED, jnp.uint64)
-    alike = [jnp.broadcast_to(subkey, high.shape) for subkey in found]
+    alike = [jnp.broadcast_to(subkey, high.shape) for subkey in subkeys((k0, k1), least)]
     a, b = lax.cond(few, lambda: tuple(alike), lambda: subkeys((k0, k1), high))
+    return a, b
+
+
+def _one_of_several(key: Pair, least: jax.Array, high: jax.Array, count: int) -> Pair:
+    """The subkeys for high words, each one of `count` numbers from `least` on."""
+    numbers = least[..., None] + jnp.arange(count, dtype=jnp.uint32)
+    # Without the barrier XLA for CPU copies this arithmetic into the loop over the elements, and takes minutes for it.
+    every = lax.optimization_barrier(subkeys((key[0][..., None], key[1][..., None]), numbers))
+    found = [subkey[..., 0] for subkey in every]
+    for step in range(1, count):
+        is_next = high == numbers[..., step]
+        found = [jnp.where(is_next, subkey[..., step], old) for subkey, old in zip(every, found, strict=True)]
+    a, b = found
     return a, b
