@@ -9,7 +9,8 @@ from typing import Any
 
 from bench import arrays
 from bench.names import INTERPRETED, INTERPRETED_MOSAIC
-from bench.operations import Operation, operations
+from bench.operation import Operation
+from bench.operations import operations
 from intnumerics.kernels import TABLE
 from intnumerics.kernels.gpu.pallas import has_triton
 

@@ -6,7 +6,7 @@ NumPy says of the result.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,67 +14,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench import baselines, libraries, variant
-from bench.names import FORMULA, INTERPRETED, INTERPRETED_MOSAIC, OURS, ROWS
+from bench.names import FORMULA, ROWS
+from bench.operation import Arrays, Operation, how
 from bench.variant import Function, Variant
 from intnumerics import IntNumerics, quantize, quantize_tensor, quantize_to_int
 
 # Not public: the passes by themselves, without a gradient around them.
 from intnumerics._dispatch import Choice
 from intnumerics._operations import clip_gradient_from_mask, clip_gradient_from_x, quantize_with_mask
-from intnumerics.kernels import rows_of
-from intnumerics.stochastic_rounding import HardwareUniform, JaxUniform, PhiloxUniform, RandomCenteredUniform
+from intnumerics.stochastic_rounding import (
+    HardwareUniform,
+    HashUniform,
+    JaxUniform,
+    PhiloxUniform,
+    RandomCenteredUniform,
+)
 
 NEAREST = IntNumerics(8, True, True, True, True, True, None)
 HALVES = NEAREST.replace(preserve_zero=False)
 NOISE: dict[str, Any] = {
-    noise.__name__: noise() for noise in (PhiloxUniform, RandomCenteredUniform, JaxUniform, HardwareUniform)
+    noise.__name__: noise()
+    for noise in (HashUniform, PhiloxUniform, RandomCenteredUniform, JaxUniform, HardwareUniform)
 }
 SCALE = 40.0  # from an activation to buckets: a few are clipped
-
-Arrays = Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Operation:
-    name: str
-    takes: tuple[str, ...]  # names of the arrays of our function: what must be read at least
-    ours: Callable[[str | None], Function]  # our function, given the name of an implementation or None
-    others: Mapping[str, Variant]  # the baselines by name; ratios are to the speed of the first
-    expected: Callable[[Arrays], Any]  # the first result in NumPy, or it and scales, from the first rows of the arrays
-    agrees: Callable[[np.ndarray, np.ndarray], str] = variant.same_values  # what is asked of our result
-    scales_agree: Callable[[np.ndarray, np.ndarray], str] = variant.same_values  # and of our scales, if there are some
-    rank: int = 1  # the number of axes of x: 1; 2 for [tokens, features], or 3 for [batch, sequence, features]
-    platforms: tuple[str, ...] = ()  # where it runs; empty for everywhere
-    needs: str = ""  # the operation of `kernels` that it is, if not every implementation has that
-
-    @property
-    def baseline(self) -> str:
-        """The name of what ratios are to."""
-        return next(iter(self.others))
-
-    def variants(self, implementations: tuple[str, ...]) -> dict[str, Variant]:
-        """Every way to do it, by name: ours with `None` and by the names given, then the others."""
-        names = (None, *(name for name in implementations if not self.needs or has(name, self.needs)))
-        made = functools.partial(Variant, takes=self.takes, agrees=self.agrees, scales_agree=self.scales_agree)
-        ours = {f"{OURS}, {name}" if name else OURS: made(self.ours(name)) for name in names}
-        return ours | dict(self.others)
-
-
-def how(name: str | None) -> dict[str, Any]:
-    """The arguments of our functions that run an implementation, by the name that it has in the results."""
-    if name in (INTERPRETED, INTERPRETED_MOSAIC):
-        return {"implementation": name.split()[0], "interpret": "cuda"}
-    return {"implementation": name}
-
-
-def has(name: str, operation: str) -> bool:
-    """Whether an implementation, by its name in the results, has an operation, or cannot be imported to tell."""
-    options = how(name)
-    rows = [r for r in rows_of(options["implementation"]) if r.platform == options.get("interpret", r.platform)]
-    try:
-        return any(row.operation(operation) for row in rows)
-    except ImportError:
-        return True
 
 
 def formula(result: str, noise: bool) -> dict[str, Variant]:
@@ -275,18 +237,25 @@ def operations() -> tuple[Operation, ...]:
     into_dot = functools.partial(chain, "gelu, quantize to int8, dot", gelu, dot, ("w",))
     after_norm = functools.partial(chain, "layer norm, quantize to int8", layer_norm, as_it_is, ())
     norm_of_rows = functools.partial(chain, "layer norm, quantize rows to int8 and scales", layer_norm, as_it_is, ())
-    philox, *others = NOISE
+    into_int8 = functools.partial(chain, "gelu, quantize to int8", gelu, as_it_is, ())
+    hashed, philox, *others = NOISE
     return (
+        forward("int8", hashed),
         forward("int8", philox),
-        forward("int8"),
         backward("mask"),
+        into_dot(hashed),
+        forward("int8"),
         into_dot(philox),
+        into_int8(hashed),
         by_rows(),
         by_rows(philox),
+        by_rows(hashed),
         norm_of_rows(None, by_rows),
         keeping_the_mask(philox),
+        keeping_the_mask(hashed),
         forward("same"),
         forward("same", philox),
+        forward("same", hashed),
         backward("x"),
         into_dot(None),
         after_norm(philox),

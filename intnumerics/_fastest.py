@@ -74,8 +74,8 @@ def _starts_no_threads(spec: QuantSpec, x: Typed) -> bool:
     The formula has fewer operations, so that XLA starts no threads for small arrays of float32 that become integers.
     """
     is_small = is_static(x.shape) and math.prod(x.shape) <= 1 << 16
-    draws_philox = spec.draw is not None and spec.draw.generator == "philox"
-    return spec.integer_dtype is not None and x.dtype == jnp.float32 and is_small and not draws_philox
+    draws_in_16_bits = spec.draw is not None and spec.draw.generator in ("philox", "hash")
+    return spec.integer_dtype is not None and x.dtype == jnp.float32 and is_small and not draws_in_16_bits
 
 
 def _is_drawn_by_gpu_kernel(spec: QuantSpec, operands: Sequence[Typed]) -> bool:

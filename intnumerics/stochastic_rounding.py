@@ -17,15 +17,12 @@ bfloat16 or float16 (`noise_dtype=None`), add half an ulp of that dtype.
 
 import abc
 import dataclasses
-import functools
-from collections.abc import Hashable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 
-from . import _checks, _operations, _shape_checks
+from . import _checks, _operations, _seeds, _shape_checks
 from .kernels import Draw, Generator
 from .kernels.generators import noise
 
@@ -111,7 +108,7 @@ class CounterBased(DrawnInPass):
 
     def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded | None:
         """See `DrawnInPass`."""
-        return Seeded(Draw(self.generator, self._shared(shape)), _seed(key))
+        return Seeded(Draw(self.generator, self._shared(shape)), _seeds.of_key(key))
 
     def _shared(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return _shape_checks.shared_shape(shape, self.noise_sharing_axes)
@@ -200,7 +197,7 @@ class _FromJax(CounterBased):
 
     def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded | None:
         """See `DrawnInPass`."""
-        is_drawn = _impl_of(key) == "threefry2x32" and _checks.SETTINGS.jax_threefry_partitionable
+        is_drawn = _seeds.impl_of(key) == "threefry2x32" and _checks.SETTINGS.jax_threefry_partitionable
         return super().seeded(shape, key) if is_drawn else None
 
 
@@ -292,45 +289,8 @@ class HardwareUniform(DrawnInPass):
 
     def seeded(self, shape: tuple[int, ...], key: jax.Array) -> Seeded:
         """See `DrawnInPass`."""
-        return Seeded(Draw("hardware", shape), _seed(key))
+        return Seeded(Draw("hardware", shape), _seeds.of_key(key))
 
 
 # The noise classes of the package: they run no code of the user, and are stored with exported programs.
 NOISE_CLASSES = (HashUniform, PhiloxUniform, JaxUniform, RandomCenteredUniform, HardwareUniform)
-
-
-def _impl_of(key: jax.Array) -> Hashable:
-    """A key's generator: its name, or what `jax.random.key_impl` has for one without."""
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return jax.random.key_impl(key) if typed else _checks.SETTINGS.jax_default_prng_impl
-
-
-def _seed(key: jax.Array) -> jax.Array:
-    """The seed of a key, uint32 [4], for a whole array: the two words of the key, and the number of the first block."""
-    return _seed_of(key, _impl_of(key))
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _seed_of(key: jax.Array, impl: Hashable) -> jax.Array:
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    data = jax.random.key_data(key) if typed else key
-    words = data if data.size == 2 else _two_words(impl)(data)
-    if typed and _checks.SETTINGS.jax_debug_key_reuse:
-        # To the checker only a draw is a use. This one draws nothing, and its sum, 0, keeps it in the program.
-        words = words + jnp.sum(jax.random.bits(key, (0,), jnp.uint32), dtype=jnp.uint32)
-    return jnp.pad(words, (0, 2))  # not concatenate, which under vmap needs a mesh in context if the keys are sharded
-
-
-@functools.cache
-def _two_words(impl: Any) -> custom_vmap:
-    """`jax.random.bits(key, (2,))` from a key's data; key by key under `vmap`, where jax's rbg gives other bits."""
-
-    @custom_vmap
-    def words(data: jax.Array) -> jax.Array:
-        return jax.random.bits(jax.random.wrap_key_data(data, impl=impl), (2,), jnp.uint32)
-
-    @words.def_vmap
-    def _(size: int, batched: list[bool], data: jax.Array) -> tuple[jax.Array, bool]:
-        return jax.lax.map(words, data), True
-
-    return words

@@ -29,6 +29,17 @@ def widen(x: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(bits << jnp.uint32(16), jnp.float32)
 
 
+def rounded_to_float16(x: jax.Array) -> jax.Array:
+    """float32 rounded to the precision of float16, but for numbers that are subnormal in it.
+
+    What is too large for float16 is 65536 or more, and neither infinite nor cast to float16 yet. NaN must be that of a
+    float16.
+    """
+    bits = bits_of(x)
+    even = bits >> jnp.uint32(13) & jnp.uint32(1)
+    return lax.bitcast_convert_type((bits + jnp.uint32(0xFFF) + even) & jnp.uint32(0xFFFFE000), jnp.float32)
+
+
 def with_sign_of(magnitude: jax.Array, x: jax.Array) -> jax.Array:
     """`magnitude`, which is not negative, with the sign bit of x, including that of -0.0 and NaN."""
     return lax.bitcast_convert_type((bits_of(x) & jnp.uint32(SIGN)) | bits_of(magnitude), jnp.float32)

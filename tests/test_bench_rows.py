@@ -13,7 +13,8 @@ import scaled_oracle
 from bench import arrays, baselines, libraries, results, runner, variant
 from bench.cases import Case
 from bench.names import IN_PYTORCH, OURS, ROWS
-from bench.operations import Operation, operations, rounded_rows
+from bench.operation import Operation
+from bench.operations import operations, rounded_rows
 from bench.runner import Runner
 from bench.timing import Patience, Spares
 from bench.variant import Variant
@@ -37,7 +38,7 @@ def test_rows_are_of_tokens_and_features_with_philox_and_without_alone_and_after
     assert names == {
         f"{before}quantize rows to int8 and scales{noise}"
         for before in ("", "layer norm, ")
-        for noise in ("", " with PhiloxUniform")
+        for noise in ("", " with PhiloxUniform", *([" with HashUniform"] if not before else []))
     }
     assert {arrays.shape_of(operation.rank, 1 << 20) for operation in OF_ROWS} == {(1024, 1024)}
 

@@ -29,7 +29,7 @@ def test_the_cases_of_targets_are_measured_in_the_order_of_their_worth_and_each_
     planned, of_rows = measure.of_targets(), (*targets.ROWS, *targets.AFTER_NORM)
     found = [(case.operation.name, case.dtype, case.size) for case in planned if case.operation.name not in of_rows]
     assert len(found) == len(set(found))
-    assert found[0] == ("quantize to int8 with PhiloxUniform", "bfloat16", 1 << 28)
+    assert found[0] == ("quantize to int8 with HashUniform", "bfloat16", 1 << 28)
     assert {size for _, _, size in found} == {1 << 28, 1 << 26}
     assert {one[1:] for one in found[: len(measure.FIRST)]} == {("bfloat16", 1 << 28)}
     for name in measure.FIRST:  # of one operation the largest size first

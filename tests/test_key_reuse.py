@@ -18,6 +18,7 @@ from original import numerics
 from intnumerics import (
     Context,
     HardwareUniform,
+    HashUniform,
     IntNumerics,
     JaxUniform,
     PhiloxUniform,
@@ -28,7 +29,9 @@ from intnumerics import (
 
 X = np.linspace(-140, 140, 24, dtype=np.float32).reshape(4, 6)
 PHILOX = numerics(8, noise_fn=PhiloxUniform())
-every_noise = pytest.mark.parametrize("noise_fn", [PhiloxUniform(), JaxUniform(), RandomCenteredUniform()], ids=repr)
+every_noise = pytest.mark.parametrize(
+    "noise_fn", [PhiloxUniform(), HashUniform(), JaxUniform(), RandomCenteredUniform()], ids=repr
+)
 every_impl = pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 
 

@@ -15,7 +15,7 @@ from meshes import KINDS, assert_sharded_like, collective_lines, collectives, ev
 from oracle import assert_same_bits
 
 from intnumerics import Context, IntNumerics, quantize, quantize_to_int
-from intnumerics.stochastic_rounding import JaxUniform, PhiloxUniform, RandomCenteredUniform
+from intnumerics.stochastic_rounding import HashUniform, JaxUniform, PhiloxUniform, RandomCenteredUniform
 
 pytestmark = pytest.mark.mesh
 
@@ -47,6 +47,7 @@ class Noise:
 NOISES = {
     "none": Noise(None, lambda shape: np.zeros(shape, np.float32)),
     "philox": Noise(PhiloxUniform(), lambda shape: streams.uniform(shape, (0, 42))),
+    "hash": Noise(HashUniform(), lambda shape: streams.uniform_hash(shape, (0, 42))),
     "philox, shared": Noise(PhiloxUniform((0,)), lambda shape: streams.uniform((1, *shape[1:]), (0, 42))),
     "JaxUniform": Noise(JaxUniform(), uniform_of_jax),
     "RandomCenteredUniform": Noise(

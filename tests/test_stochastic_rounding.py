@@ -14,9 +14,15 @@ from oracle import assert_same_bits
 from original import numerics, spec_of
 
 from intnumerics import Context, quantize, quantize_to_int
-from intnumerics.stochastic_rounding import HardwareUniform, JaxUniform, PhiloxUniform, RandomCenteredUniform
+from intnumerics.stochastic_rounding import (
+    HardwareUniform,
+    HashUniform,
+    JaxUniform,
+    PhiloxUniform,
+    RandomCenteredUniform,
+)
 
-PORTABLE = [PhiloxUniform(), JaxUniform(), RandomCenteredUniform()]
+PORTABLE = [PhiloxUniform(), HashUniform(), JaxUniform(), RandomCenteredUniform()]
 FROM_JAX = [JaxUniform(), RandomCenteredUniform()]
 IMPLEMENTATIONS = {
     "None": {},
@@ -26,6 +32,9 @@ IMPLEMENTATIONS = {
     "pallas-tpu": {"implementation": "pallas", "interpret": "tpu"},
 }
 KEY_WORDS = (0, 42)
+# The classes with a stream of their own, and what NumPy says of it.
+STREAMS = [(PhiloxUniform(), streams.uniform), (HashUniform(), streams.uniform_hash)]
+every_stream = pytest.mark.parametrize(("noise_fn", "stream"), STREAMS, ids=["PhiloxUniform", "HashUniform"])
 every_portable = pytest.mark.parametrize("noise_fn", PORTABLE, ids=lambda f: type(f).__name__)
 every_from_jax = pytest.mark.parametrize("noise_fn", FROM_JAX, ids=lambda f: type(f).__name__)
 every_impl = pytest.mark.parametrize("how", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS.keys())
@@ -50,11 +59,12 @@ def by_jax(noise_fn: Any, key: jax.Array, shape: tuple[int, ...]) -> np.ndarray:
 # --- what is drawn ----------------------------------------------------------------------------------------------------
 
 
+@every_stream
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (8,), (4099,), (3, 5), (2, 3, 130), (0,), (4, 0)], ids=str)
-def test_philox_uniform_is_the_stream_of_the_key(shape: tuple[int, ...]) -> None:
-    expected = streams.uniform(shape, KEY_WORDS)
-    assert_same_bits(PhiloxUniform()(shape, key()), expected)
-    assert_same_bits(jax.jit(PhiloxUniform(), static_argnums=0)(shape, key()), expected)
+def test_the_noise_is_the_stream_of_the_key(noise_fn: Any, stream: Any, shape: tuple[int, ...]) -> None:
+    expected = stream(shape, KEY_WORDS)
+    assert_same_bits(noise_fn(shape, key()), expected)
+    assert_same_bits(jax.jit(noise_fn, static_argnums=0)(shape, key()), expected)
 
 
 @every_from_jax
@@ -107,31 +117,37 @@ def test_a_draw_is_shared_along_the_axes_asked_for(noise_fn: Any, axes: Any, sha
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
+@every_stream
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
 @pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey], ids=["typed", "legacy"])
-def test_philox_uniform_takes_every_key(make: Any, impl: str) -> None:
+def test_a_stream_takes_every_key(make: Any, impl: str, noise_fn: Any, stream: Any) -> None:
     with jax.default_prng_impl(impl):
         one = make(42, impl=impl)
         typed = jax.random.key(42, impl=impl)
         words = jax.random.key_data(typed) if impl == "threefry2x32" else jax.random.bits(typed, (2,), jnp.uint32)
-        expected = streams.uniform((50,), tuple(int(w) for w in words))
-        assert_same_bits(PhiloxUniform()((50,), one), expected)
-        n, x = numerics(8, noise_fn=PhiloxUniform()), array(50)
+        expected = stream((50,), tuple(int(w) for w in words))
+        assert_same_bits(noise_fn((50,), one), expected)
+        n, x = numerics(8, noise_fn=noise_fn), array(50)
         assert_same_bits(jax.jit(lambda x, k: quantize(x, n, key=k))(x, one), oracle.quantize(x, expected, spec_of(n)))
 
 
+@every_stream
 @pytest.mark.parametrize("impl", ["philox4x32", "philox2x32", "threefry4x32"])
-def test_philox_uniform_takes_typed_keys_of_jaxs_other_generators(impl: str) -> None:
+def test_a_stream_takes_typed_keys_of_jaxs_other_generators(impl: str, noise_fn: Any, stream: Any) -> None:
     one = jax.random.key(42, impl=impl)
     data = jax.random.key_data(one)
     words = data if data.size == 2 else jax.random.bits(one, (2,), jnp.uint32)
-    assert_same_bits(PhiloxUniform()((50,), one), streams.uniform((50,), tuple(int(w) for w in words)))
+    assert_same_bits(noise_fn((50,), one), stream((50,), tuple(int(w) for w in words)))
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize(
+    ("impl", "noise_fn"),
+    [("threefry2x32", PhiloxUniform()), ("rbg", PhiloxUniform()), ("threefry2x32", HashUniform())],
+    ids=["threefry", "rbg", "HashUniform"],
+)
 @every_impl
-def test_under_vmap_each_key_draws_what_it_draws_alone(how: dict[str, Any], impl: str) -> None:
-    keys, n = jax.random.split(jax.random.key(1, impl=impl), 3), numerics(8, noise_fn=PhiloxUniform())
+def test_under_vmap_each_key_draws_what_it_draws_alone(how: dict[str, Any], impl: str, noise_fn: Any) -> None:
+    keys, n = jax.random.split(jax.random.key(1, impl=impl), 3), numerics(8, noise_fn=noise_fn)
     x = array(3, 24)
     alone = np.stack([quantize(x[i], n, key=keys[i]) for i in range(3)])
     assert_same_bits(jax.vmap(lambda x, k: quantize(x, n, key=k, **how))(x, keys), alone)

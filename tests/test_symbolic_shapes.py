@@ -14,7 +14,13 @@ from oracle import assert_same_bits
 from original import spec_of
 
 from intnumerics import IntNumerics, absmax_scale, from_int, quantize, quantize_to_int
-from intnumerics.stochastic_rounding import HardwareUniform, JaxUniform, PhiloxUniform, RandomCenteredUniform
+from intnumerics.stochastic_rounding import (
+    HardwareUniform,
+    HashUniform,
+    JaxUniform,
+    PhiloxUniform,
+    RandomCenteredUniform,
+)
 
 pytest.importorskip("flatbuffers", reason="jax.export needs flatbuffers: pip install flatbuffers")
 
@@ -66,6 +72,7 @@ def shared(shape: Shape, axis: int) -> Shape:
 NOISE: dict[str, tuple[Any, Callable[[Shape], Any]]] = {
     "none": (None, lambda _: None),
     "philox": (PhiloxUniform(), lambda shape: streams.uniform(shape, (0, 42))),
+    "hash": (HashUniform(), lambda shape: streams.uniform_hash(shape, (0, 42))),
     "philox, first axis shared": (PhiloxUniform((0,)), lambda shape: streams.uniform(shared(shape, 0), (0, 42))),
     "jax": (JaxUniform(), lambda shape: np.asarray(jax.random.uniform(key_of(WORDS), shape)) - np.float32(0.5)),
     "centered, last axis shared": (
@@ -105,6 +112,7 @@ CASES = [
     ("b, 12", "philox, first axis shared", INT4, np.float32, [(1, 12), (4, 12)]),
     ("7, b", "jax", INT4, np.float32, [(7, 1), (7, 16)]),
     ("b, n", "none", INT4, np.float32, [(1, 1), (8, 16)]),
+    ("b, n", "hash", INT4, np.float32, [(1, 9), (3, 5)]),
     ("b, n", "philox", INT4.replace(clip_gradient=False), np.float32, [(1, 9), (3, 5)]),
     ("b, n", "centered, last axis shared", INT4, np.float32, [(3, 5), (8, 1)]),
     ("b, 4, n", "philox", UNBIASED, jnp.bfloat16, [(1, 4, 1), (3, 4, 5)]),

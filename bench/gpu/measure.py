@@ -12,7 +12,20 @@ import jax
 from bench import arrays, cases, libraries, machine, results
 from bench.cases import Case
 from bench.gpu import steps, table
-from bench.gpu.targets import AFTER_NORM, BACKWARD, CHAINS, DTYPES, MASKED, NOISES, NOISY, ROW_SHAPES, ROWS, WITH_PHILOX
+from bench.gpu.targets import (
+    AFTER_NORM,
+    BACKWARD,
+    CHAINS,
+    DTYPES,
+    HASHED,
+    INTO_INT8,
+    MASKED,
+    NOISES,
+    NOISY,
+    ROW_SHAPES,
+    ROWS,
+    WITH_PHILOX,
+)
 from bench.operations import operations
 from bench.runner import Runner
 from bench.timing import Patience
@@ -21,9 +34,10 @@ from intnumerics.kernels.gpu import pallas, tuning
 BOTH = get_args(pallas.Compiler)
 PATIENCE, REHEARSAL_PATIENCE = Patience(least=5, most=15, seconds=0.4), Patience(least=2, most=2, seconds=0.0)
 # What the most is known from comes first: what the choice between two compilers is made by is among it.
-FIRST = (NOISY, "quantize to int8", WITH_PHILOX[1], MASKED[1], BACKWARD[0], *CHAINS[:2], "quantize", BACKWARD[1])
+FIRST = (HASHED, NOISY, *INTO_INT8, "quantize to int8", WITH_PHILOX[1], MASKED[1], BACKWARD[0], *CHAINS[:2])
+FIRST += ("quantize", BACKWARD[1])
 OTHER_NOISE = (f"quantize{to} with {noise}" for noise in NOISES[1:] for to in (" to int8", ""))
-THEN = (MASKED[0], *CHAINS[2:], *OTHER_NOISE)
+THEN = (MASKED[0], *CHAINS[2:], *(name for name in OTHER_NOISE if name != HASHED))
 REHEARSED = ((4, 1024),)  # rows
 
 

@@ -1,8 +1,8 @@
 """The operations in plain jnp, in the form that XLA compiles best.
 
 XLA for CPU emulates each operation on bfloat16 and float16. Computing in float32 is several times faster, and exact
-here. XLA for CPU also starts threads only for programs with enough operations, so this form has few: for small arrays,
-threads do not pay.
+here. LLVM turns a `round` of a widened float16 back into one of float16, so that is done in bits. XLA for CPU also
+starts threads only for programs with enough operations, so this form has few: for small arrays, threads do not pay.
 """
 
 import jax
@@ -32,12 +32,15 @@ def quantize(
         noise = drawn(spec.draw, noise, platform)
     compute, bound = spec.compute_dtype(x.dtype), spec.bound_in(x.dtype)
     y = x.astype(wider(compute, np.dtype(np.float32)))
+    rounds_in_bits = platform == "cpu" and x.dtype == jnp.float16 and spec.rounding == "half_to_even"
     if noise is not None:
-        y = _rounded_sum(y, noise, compute, platform in CASTS_TO_BFLOAT16)
+        in_bits = rounds_in_bits and spec.draw is not None
+        y = _rounded_sum(y, noise, compute, platform in CASTS_TO_BFLOAT16, in_bits)
     if spec.integer_dtype is not None:
-        y = _to_integers(y, bound, spec, platform)
+        y = _to_integers(y, bound, spec, None if rounds_in_bits else platform)
     else:
-        y = _clip_and_round(y, bound, spec)
+        in_bits = rounds_in_bits and y.dtype == jnp.float32
+        y = elementwise.clip_and_round(y, bound, spec) if in_bits else _clip_and_round(y, bound, spec)
         if _is_exact(spec, bound, x.dtype):
             y = _narrow(y, x.dtype)
         else:
@@ -97,10 +100,16 @@ def clip_gradient_by_scale(g: jax.Array, x: jax.Array, scale: jax.Array, spec: Q
     return clip_gradient_from_x(g, scaling.in_buckets(x, scale), spec)
 
 
-def _rounded_sum(y: jax.Array, noise: jax.Array, dtype: np.dtype, casts: bool) -> jax.Array:
-    """The sum, rounded to `dtype`, in the dtype of y."""
+def _rounded_sum(y: jax.Array, noise: jax.Array, dtype: np.dtype, casts: bool, in_bits: bool) -> jax.Array:
+    """The sum, rounded to `dtype`, in the dtype of y.
+
+    If float16 is rounded `in_bits`, numbers that are subnormal in it are not rounded, as they all become 0 later, and
+    the noise must not be NaN.
+    """
     wide = wider(y.dtype, noise.dtype)
     total = y.astype(wide) + noise.astype(wide)
+    if in_bits and (wide, dtype) == (jnp.float32, jnp.float16):
+        return elementwise.rounded_to_float16(total)
     if casts and (wide, dtype) == (jnp.float32, jnp.bfloat16):
         return elementwise.widen(total.astype(dtype))
     return _rounded(total, dtype).astype(y.dtype)
