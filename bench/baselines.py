@@ -34,19 +34,24 @@ def _hashed(words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
     It is as cheap as it is weak: the last word of a key changes the hash by one exclusive or, and the noise is its
     upper 24 bits. So `key(0)` to `key(255)`, whose last words differ in the low 8 bits alone, give the same noise.
-
-    Source: `lowbias32` of C. Wellons' hash-prospector.
     """
     index = jnp.zeros(shape, jnp.uint32)
     stride = 1
     for axis in reversed(range(len(shape))):  # an iota that fuses, where one of the size would be reshaped
         index = index + lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
         stride *= shape[axis]
-    h = index ^ words[0]
-    h = (h ^ (h >> 16)) * jnp.uint32(0x7FEB352D)
-    h = (h ^ (h >> 15)) * jnp.uint32(0x846CA68B)
-    h = (h ^ (h >> 16)) ^ words[1]
-    return (h >> 8).astype(jnp.float32) * jnp.float32(2.0**-24) - 0.5
+    return (lowbias32(index, words[0], words[1]) >> 8).astype(jnp.float32) * jnp.float32(2.0**-24) - 0.5
+
+
+def lowbias32(index: jax.Array, k0: jax.Array, k1: jax.Array) -> jax.Array:
+    """The hash of each index with the two words of a key, all uint32.
+
+    Source: `lowbias32` of C. Wellons' hash-prospector.
+    """
+    h = index ^ k0
+    h = (h ^ (h >> jnp.uint32(16))) * jnp.uint32(0x7FEB352D)
+    h = (h ^ (h >> jnp.uint32(15))) * jnp.uint32(0x846CA68B)
+    return h ^ (h >> jnp.uint32(16)) ^ k1
 
 
 def nearest(x: jax.Array, noise: jax.Array | None = None) -> jax.Array:

@@ -52,3 +52,16 @@ def binomial(successes: np.ndarray, n: int, p: np.ndarray) -> np.ndarray:
     """The exact two-sided p-values of binomial counts; 0 for a count that cannot be."""
     law = stats.binom(n, p)
     return np.minimum(1.0, 2 * np.minimum(law.cdf(successes), law.sf(successes - 1)))
+
+
+def pairs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Chi-square of the joint distribution of the upper bytes of draws that should be independent."""
+    joint = (a >> np.uint16(8) << np.uint16(8)) | b >> np.uint16(8)
+    return uniformity(np.bincount(joint.reshape(-1), minlength=65536))
+
+
+def dispersion(successes: np.ndarray, n: int, p: float) -> np.ndarray:
+    """Whether the variance of binomial counts is n p (1 - p): neither too large nor too small."""
+    statistic = ((successes - n * p) ** 2).sum() / (n * p * (1 - p))
+    law = stats.chi2(successes.size)
+    return np.asarray(2 * min(law.cdf(statistic), law.sf(statistic)))

@@ -1,7 +1,5 @@
 """The streams against what others wrote: Random123's known answers, randomgen's Philox, NumPy, and jax.random."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,6 @@ import streams
 
 from intnumerics.kernels import Draw, generators
 from intnumerics.kernels.generators import philox, threefry
-from tools import stream
 
 KEY = (0x243F6A88, 0x85A308D3)
 ONES = 0xFFFFFFFF
@@ -71,15 +68,6 @@ def test_the_stream_is_that_of_randomgen(first_block: int) -> None:
 def test_the_draws_are_those_of_numpy(first_block: int) -> None:
     found = philox.draws(Draw("philox", (101,)), jnp.asarray(streams.seed(KEY, 8 * first_block)))
     np.testing.assert_array_equal(found, streams.draws(101, KEY, first_block))
-
-
-def test_what_a_battery_reads_is_the_draws_of_one_array() -> None:
-    reader, writer = os.pipe()
-    with os.fdopen(reader, "rb") as pipe:
-        assert stream.write(writer, KEY, 7, 4000) == 4000
-        os.close(writer)
-        read = np.frombuffer(pipe.read(), "<u2")
-    np.testing.assert_array_equal(read, streams.draws(2000, KEY, 7))
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5), (0, 3), (1_000_003,)], ids=str)

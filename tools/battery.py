@@ -1,18 +1,23 @@
-"""Runs dieharder over the stream of random words and prints its report: the tests of `dieharder -a`, on one pipe.
+"""Runs a battery of statistical tests over streams of random words and prints a report.
 
     python -m tools.battery > report.txt
+    python -m tools.battery --battery practrand --generator hash --streams sequential keys > report.txt
 
-The tests read on where the one before stopped, so that no byte is tested twice in a run. Needs dieharder, which Debian
-and others package. The defaults take about half an hour of two cores; `--lags 1 4 8` leaves out the slowest tests.
+The batteries are the tests of `dieharder -a`, PractRand's, and those of TestU01. Each test of dieharder reads on where
+the one before stopped, so that no byte is tested twice in a run. Its defaults take about half an hour of two cores;
+`--lags 1 4 8` leaves out the slowest tests.
 """
 
 import argparse
+import dataclasses
 import datetime
 import importlib.metadata
 import re
 import shutil
 import subprocess
 import sys
+
+from tools import stream
 
 # As `dieharder -a` runs them: the number, and the values of ntuple. A test that is "suspect" or "do not use" in
 # dieharder's own list is kept: it is what the battery's name promises.
@@ -29,7 +34,53 @@ LAGS = tuple(range(33))
 COLUMNS = ("test_name", "ntuple", "tsamples", "psamples", "pvalues", "assessment")
 
 
-def command(test: int, ntuple: int | None, psamples: int | None) -> list[str]:
+@dataclasses.dataclass(frozen=True)
+class Battery:
+    """A program that tests what it reads from stdin, and what of its output belongs in a report."""
+
+    program: str
+    remedy: str  # if the program is not installed
+    title: str
+    keep: str  # a pattern of the lines to keep
+    version: tuple[str, str] = ("", "")  # the argument with which it prints its version, and a pattern to find it
+    columns: str = ""
+
+
+TESTU01 = Battery(
+    "testu01_stdin",
+    "compile tools/testu01_stdin.c, as the comment in it says, with https://github.com/umontreal-simul/TestU01-2009",
+    "TestU01's {name}, on words of 32 bits from stdin; below, a p-value of each test after the summary",
+    r"\S",
+)
+BATTERIES = {
+    "dieharder": Battery(
+        "dieharder",
+        "try `apt-get install dieharder`",
+        "dieharder {version}, -g 200 (raw words from stdin)",
+        r"\|",
+        ("-l", r"dieharder version (\S+)"),
+        "           test_name|ntup| tsamples |psamples|  p-value |Assessment",
+    ),
+    "practrand": Battery(
+        "RNG_test",
+        "build PractRand, such as https://github.com/planet36/PractRand",
+        "PractRand {version}, RNG_test; by chance, one result in ten lengths is shown as an anomaly",
+        r"^test set|^length=|^  (?!Test Name)",
+        ("-version", r"version (\S+)"),
+    ),
+    "smallcrush": TESTU01,
+    "crush": TESTU01,
+    "bigcrush": TESTU01,
+}
+
+
+def practrand(order: str, folding: int, least: int, most: int) -> list[str]:
+    """What is run for `most` bytes of a stream, with results from `least` bytes on."""
+    width = "stdin16" if order in stream.HALF else "stdin32"
+    return ["RNG_test", width, "-tf", str(folding), "-tlmin", f"{least >> 10}KB", "-tlmax", f"{most >> 10}KB"]
+
+
+def dieharder(test: int, ntuple: int | None, psamples: int | None) -> list[str]:
     """What is run for one test, without a header of its own."""
     show = [word for column in COLUMNS for word in ("-D", column)]
     chosen = [("-n", ntuple), ("-p", psamples)]
@@ -37,60 +88,85 @@ def command(test: int, ntuple: int | None, psamples: int | None) -> list[str]:
     return ["dieharder", "-g", "200", "-d", str(test), *options, *show]
 
 
+def commands(options: argparse.Namespace, order: str) -> list[list[str]]:
+    """What is run for one stream, one after the other."""
+    if options.battery == "practrand":
+        return [practrand(order, options.folding, options.least, options.bytes)]
+    if options.battery != "dieharder":
+        return [[TESTU01.program, options.battery]]
+    tests = [(test, ntuple) for test in options.tests for ntuple in TESTS.get(test, (None,))]
+    tests += [(LAGGED_SUM, lag) for lag in options.lags]
+    return [dieharder(test, ntuple, options.psamples) for test, ntuple in tests]
+
+
 def say(line: str) -> None:
     print(line, flush=True)
 
 
-def heading(key: tuple[int, int], first_block: int) -> None:
-    """What was tested with what, and when."""
-    listing = subprocess.run(["dieharder", "-l"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"dieharder version (\S+)", listing)
+def heading(name: str) -> None:
+    """With what streams are tested, and when."""
+    battery = BATTERIES[name]
+    version = "of unknown version"
+    if battery.version[0]:
+        shown = subprocess.run([battery.program, battery.version[0]], capture_output=True, text=True, check=False)
+        found = re.search(battery.version[1], shown.stdout)
+        version = found[1] if found else version
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "numpy"))
     say(f"date       {datetime.date.today().isoformat()}")
-    say(f"battery    dieharder {found[1] if found else 'of unknown version'}, -g 200 (raw words from stdin)")
-    say(f"stream     python -m tools.stream --key {key[0]} {key[1]} --first-block {first_block}")
+    say(f"battery    {battery.title.format(name=name, version=version)}")
     say(f"versions   Python {sys.version.split()[0]}, {versions}")
-    say("")
-    say("           test_name|ntup| tsamples |psamples|  p-value |Assessment")
 
 
-def run(tests: list[list[str]], key: tuple[int, int], first_block: int) -> str:
-    """Runs the tests one after the other on one stream; returns what the stream said of the bytes it wrote."""
-    source = [sys.executable, "-m", "tools.stream", "--key", *map(str, key), "--first-block", str(first_block)]
-    with subprocess.Popen(source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as stream:
-        for words in tests:
-            done = subprocess.run(words, stdin=stream.stdout, capture_output=True, text=True, check=False)
-            results = [line for line in done.stdout.splitlines() if "|" in line]
-            say("\n".join(results) or f"{' '.join(words)}: no result, exit status {done.returncode}")
-        assert stream.stdout is not None
-        assert stream.stderr is not None
-        stream.stdout.close()
-        return stream.stderr.read().strip()
+def run(programs: list[list[str]], keep: str, arguments: list[str]) -> str:
+    """Runs programs one after the other on one stream; returns what the stream said of the bytes it wrote."""
+    source = [sys.executable, "-m", "tools.stream", *arguments]
+    with subprocess.Popen(source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as words:
+        assert words.stdout is not None
+        assert words.stderr is not None
+        for program in programs:
+            with subprocess.Popen(program, stdin=words.stdout, stdout=subprocess.PIPE, text=True) as tests:
+                assert tests.stdout is not None
+                kept = [say(line.rstrip()) for line in tests.stdout if re.search(keep, line)]
+            if not kept:
+                say(f"{' '.join(program)}: no result, exit status {tests.returncode}")
+        words.stdout.close()
+        return words.stderr.read().strip()
 
 
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.battery", description=__doc__.splitlines()[0])
+    stream.add_options(parser)
     # fmt: off
-    parser.add_argument("--key", type=int, nargs=2, metavar="WORD", default=(0, 42),
-                        help="the two words of the key (default: 0 42, as jax.random.key(42) has)")
-    parser.add_argument("--first-block", type=int, metavar="N", default=0, help="the block to begin at (default: 0)")
+    parser.add_argument("--streams", choices=stream.STREAMS, nargs="+", default=["sequential"],
+                        help="those of tools.stream, one after the other (default: sequential)")
+    parser.add_argument("--battery", choices=BATTERIES, default="dieharder", help="(default: dieharder)")
+    parser.add_argument("--bytes", type=stream.size, metavar="SIZE", default=stream.size("16GiB"),
+                        help="practrand: how many it tests of each stream (default: 16GiB)")
+    parser.add_argument("--folding", type=int, choices=(0, 1, 2), default=1,
+                        help="practrand: 1 also tests the low bits alone, as it does by default, 2 more parts of words")
+    parser.add_argument("--least", type=stream.size, metavar="SIZE", default=stream.size("1MiB"),
+                        help="practrand: after how many it begins to give results (default: 1MiB)")
     parser.add_argument("--tests", type=int, nargs="*", metavar="D", default=list(TESTS),
-                        help="dieharder's numbers of the tests, but for the lagged sums (default: those of -a)")
+                        help="dieharder: its numbers of the tests, but for the lagged sums (default: those of -a)")
     parser.add_argument("--lags", type=int, nargs="*", metavar="LAG", default=list(LAGS),
-                        help="lags of rgb_lagged_sum, the slowest test (default: 0 to 32, those of -a)")
+                        help="dieharder: lags of rgb_lagged_sum, the slowest test (default: 0 to 32, those of -a)")
     parser.add_argument("--psamples", type=int, metavar="N",
-                        help="repetitions of each test, more than dieharder's default to look into a weak result")
+                        help="dieharder: repetitions of each test, more than its default to look into a weak result")
     # fmt: on
     options = parser.parse_args()
-    if shutil.which("dieharder") is None:
-        parser.error("dieharder is not installed: try `apt-get install dieharder`")
-    tests = [(test, ntuple) for test in options.tests for ntuple in TESTS.get(test, (None,))]
-    tests += [(LAGGED_SUM, lag) for lag in options.lags]
-    heading(tuple(options.key), options.first_block)
-    words = [command(test, ntuple, options.psamples) for test, ntuple in tests]
-    written = run(words, tuple(options.key), options.first_block)
-    say(f"\n{written}")
+    battery = BATTERIES[options.battery]
+    if shutil.which(battery.program) is None:
+        parser.error(f"{battery.program} is not on PATH: {battery.remedy}")
+    heading(options.battery)
+    for order in options.streams:
+        key = map(str, options.key or stream.first_key(order))
+        arguments = ["--generator", options.generator, "--stream", order, "--key", *key]
+        arguments += ["--first-block", str(options.first_block)]
+        say(f"\nstream     python -m tools.stream {' '.join(arguments)}")
+        if battery.columns:
+            say(battery.columns)
+        say(run(commands(options, order), battery.keep, arguments))
 
 
 if __name__ == "__main__":
