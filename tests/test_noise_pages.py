@@ -1,6 +1,7 @@
 """What docs/noise.md and docs/small-floats.md show runs, and what they say is so."""
 
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -69,3 +70,44 @@ def test_the_step_of_the_recipe_moves_bfloat16_weights_by_less_than_they_hold() 
     assert new["a"].dtype == jnp.bfloat16
     assert (weights["a"] - jnp.bfloat16(1e-3) == 1).all()  # which rounding to nearest loses
     assert 1 - float(new["a"].astype(jnp.float32).mean()) == pytest.approx(1e-3, rel=0.1)
+
+
+def runs(name: str) -> list[tuple[str, str, str]]:
+    """The runs of a stored report of a battery: the generator, its stream, and what was found."""
+    [path] = (DOCS.parent / "tools" / "results").glob(f"{name}-hash-*.txt")
+    assert f"(../tools/results/{path.name})" in NOISE
+    return re.findall(
+        r"^stream +python -m tools.stream --generator (\S+) --stream (\S+).*\n((?:(?!^stream ).*\n?)*)",
+        path.read_text(),
+        re.MULTILINE,
+    )
+
+
+STREAMS = {"sequential", "low", "high", "keys", "interleaved", "strided-1024", "strided-2048", "reversed"}
+
+
+def test_practrand_found_nothing_in_the_streams_of_the_hash_to_16_gib_and_much_in_those_of_another() -> None:
+    ours = [(stream, found) for generator, stream, found in runs("practrand") if generator == "hash"]
+    assert {stream for stream, _ in ours} == STREAMS
+    assert all("length= 16 gibibytes" in found for _, found in ours)
+    kinds = re.findall(r"p = *\S+ +(\w.*)$", "".join(found for _, found in ours), re.MULTILINE)
+    assert kinds == ["unusual"] * 4
+    lengths = sum(found.count("length=") for _, found in ours)
+    assert prose.says(NOISE, "Quality", "PractRand", 4, lengths)
+    theirs = {stream: found for generator, stream, found in runs("practrand") if generator == "lowbias32"}
+    for stream, length in (("sequential", "512"), ("keys", "32")):
+        last = theirs[stream].split("length=")[-1]
+        assert last.lstrip().startswith(f"{length} kibibytes")
+        assert "FAIL" in last
+
+
+def test_testu01_found_nothing_in_the_streams_of_the_hash_and_much_in_those_of_another() -> None:
+    ours = [(stream, found) for generator, stream, found in runs("testu01") if generator == "hash"]
+    small = {stream for stream, found in ours if "Summary results of SmallCrush" in found}
+    assert small == STREAMS
+    assert {stream for stream, found in ours if "Summary results of Crush" in found} == {"sequential"}
+    assert all("All tests were passed" in found for _, found in ours)
+    theirs = {stream: found for generator, stream, found in runs("testu01") if generator == "lowbias32"}
+    failed = {stream: len(re.findall(r"^ +\d+ +\w", found, re.MULTILINE)) for stream, found in theirs.items()}
+    assert failed["sequential"] == 1
+    assert failed["keys"] == 15
