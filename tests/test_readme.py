@@ -16,7 +16,6 @@ import pytest
 from bench import results
 from bench.aot import report
 from bench.aot.chips import CHIPS, count, counts
-from bench.baselines import GENERATORS
 from intnumerics import kernels
 from tools import bias, readme_tables
 
@@ -146,105 +145,6 @@ def test_a_kernels_noise_is_free_by_the_count_on_an_h100_and_the_hardwares_on_ne
     assert counted(f"{CHIPS[chip].pallas}: {report.INT8} with {noise}", chip) < report.allows(chip)
 
 
-# A fact: the ratios of counts, what they are between, and the numbers that a section of a page says of them, if any,
-# with a name that tells which paragraph.
-FACTS: dict[str, tuple[list[float], float, float, tuple[str, str, tuple[float | str, ...]] | None]] = {
-    "a kernel draws Philox noise on an H100 in half to two thirds of XLA's instructions": (
-        [
-            counted(f"{ours}: {case} with Philox", "h100") / counted(f"xla: {case} with Philox", "h100")
-            for case in ("quantize float32", "quantize bfloat16", report.INT8)
-            for ours in ("pallas_triton", "pallas_mosaic_gpu")
-        ],
-        0.4,
-        0.67,
-        None,
-    ),
-    "on a TPU XLA takes several times a kernel's instructions for Philox": (
-        [
-            counted(f"xla: {report.INT8} with Philox", chip) / counted(f"pallas: {report.INT8} with Philox", chip)
-            for chip in TPUS
-        ],
-        3,
-        10,
-        None,
-    ),
-    "on a TPU XLA moves three to four times a kernel's bytes for the mask": (
-        [
-            moved(f"xla: {case}", chip) / moved(f"pallas: {case}", chip)
-            for case in ("quantize bfloat16 with mask", "clip gradient from mask, bfloat16")
-            for chip in TPUS
-        ],
-        2.5,
-        4.5,
-        (IMPLEMENTATIONS, CHOICE, (3, 4, "mask")),
-    ),
-    "on a TPU Philox takes XLA twice the instructions of threefry": (
-        [
-            counted(f"xla: {report.INT8} with Philox", chip) / counted(f"xla: {report.INT8} with JaxUniform", chip)
-            for chip in TPUS
-        ],
-        1.5,
-        2.5,
-        (README, "Limits", (2, "threefry")),
-    ),
-    "on an H100 no noise that a user can draw is a match for a kernel": (
-        [
-            counted(f"formula: {report.INT8} with {generator}", "h100")
-            / counted(f"{ours}: {report.INT8} with Philox", "h100")
-            for generator in GENERATORS
-            for ours in ("pallas_triton", "pallas_mosaic_gpu")
-        ],
-        1.5,
-        10,
-        None,
-    ),
-    "on a TPU a hash of the index costs less than Philox": (
-        [
-            counted(f"formula: {report.INT8} with hash", chip) / counted(f"pallas: {report.INT8} with Philox", chip)
-            for chip in ("v4", *TPUS)
-        ],
-        0.1,
-        1,
-        None,
-    ),
-    "on a v4 a kernel's Philox takes more bundles than threefry, and more than twice those of a hash": (
-        [
-            counted(f"pallas: {report.INT8} with Philox", "v4") / (least * counted(f"formula: {NOISY} {noise}", "v4"))
-            for noise, least in (("threefry", 1), ("hash", 2))
-        ],
-        1,
-        2,
-        (IMPLEMENTATIONS, CHOICE, tuple(counted(case, "v4") for case in ON_V4)),
-    ),
-    "on a v4 without noise XLA takes fewer bundles than a kernel": (
-        [counted(f"pallas: {report.INT8}", "v4") / counted(f"xla: {report.INT8}", "v4")],
-        1,
-        2,
-        (IMPLEMENTATIONS, CHOICE, tuple(counted(f"{name}: {report.INT8}", "v4") for name in ("pallas", "xla"))),
-    ),
-    "on a v4 the hardware's noise is the cheapest": (
-        [
-            counted(f"pallas: {NOISY} hardware noise", "v4") / count(row)
-            for (case, chip), row in counts().items()
-            if chip == "v4" and NOISY in case and "hardware" not in case and "error" not in row
-        ],
-        0.1,
-        1,
-        (IMPLEMENTATIONS, CHOICE, (counted(f"pallas: {NOISY} hardware noise", "v4"),)),
-    ),
-}
-
-
-@pytest.mark.parametrize("fact", FACTS)
-def test_what_it_says_of_counts_is_so_in_those_stored(fact: str) -> None:
-    ratios, low, high, said = FACTS[fact]
-    assert low < min(ratios)
-    assert max(ratios) < high
-    if said:
-        page, title, wanted = said
-        assert prose.says(page, title, *wanted)
-
-
 def test_the_support_table_lists_every_implementation() -> None:
     rows = re.findall(r'^\| `"(\w+)"` \| (\w+) \| (\w+) \| (\w+) \|', IMPLEMENTATIONS, re.MULTILINE)
     expected = [
@@ -270,9 +170,14 @@ def test_the_table_of_what_none_picks_has_the_stored_numbers() -> None:
         for operation in (readme_tables.DRAWN, readme_tables.CHAINS["after layer norm"])
     )
     on_cpu = readme_tables.speed(readme_tables.shown(), readme_tables.PHILOX, readme_tables.OURS, "float32")
-    on_v5e = [counted(f"{name}: {NOISY} Philox", "v5e") for name in ("pallas", "xla")]
+    on_v5e = [counted(f"{name}: {NOISY} {one}", "v5e") for name in ("pallas", "xla") for one in ("Philox", "hash")]
     on_v4 = [counted(case, "v4") for case in ON_V4 if "threefry" not in case]
-    wanted = {"CPU": [round(on_cpu, 1)], "CUDA GPU, Philox": drawn, "CUDA GPU, other": fused, "TPU": on_v5e + on_v4}
+    wanted = {
+        "CPU": [round(on_cpu, 1)],
+        "CUDA GPU, Philox": drawn,
+        "CUDA GPU, other": [*fused, counted(f"xla: {NOISY} hash", "h100")],
+        "TPU": on_v5e + on_v4,
+    }
     wanted["CUDA GPU and TPU, scales"] = [3, 5]  # test_readme_scales.py holds them
     assert len(why) == len(wanted)
     for case, numbers in wanted.items():
