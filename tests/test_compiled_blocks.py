@@ -15,7 +15,8 @@ import streams
 from oracle import assert_same_bits
 from test_stream_kernels import KEY
 
-from bench.aot.cases import SIZE, Case, cases
+from bench.aot.case import Case
+from bench.aot.cases import SIZE, cases
 from intnumerics.kernels.gpu import tuning
 from tools import ptx
 
@@ -24,8 +25,8 @@ pytestmark = pytest.mark.ptx
 FIRST = 8 * ((1 << 32) - 64)  # the number of the first element: the numbers of blocks of eight pass 2**32
 ALL = [case for platform in ("cuda", "jax_triton") for case in cases(platform)]
 # Noise of jax.random and chains are in test_compiled_xla.py; large blocks of float16 that draw noise are in `H200`;
-# rows with a scale each are in test_scaled_kernels.py.
-ELSEWHERE = ("JaxUniform", "chain", "float16 with Philox", "float16 -> int8 with Philox", "by absmax")
+# rows with a scale each are in test_scaled_kernels.py, and casts in test_stochastic_cast.py.
+ELSEWHERE = ("cast", "JaxUniform", "chain", "float16 with Philox", "float16 -> int8 with Philox", "by absmax")
 LEFT_TO_XLA = ("pallas_mosaic_gpu: quantize bfloat16 with shared noise",)  # which is not divided into blocks of ours
 KERNELS = [
     case

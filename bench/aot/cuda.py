@@ -20,7 +20,7 @@ from jax.experimental import topologies
 from jax.extend.core import jaxprs_in_params
 
 from bench.aot import mosaic
-from bench.aot.cases import Case
+from bench.aot.case import Case
 from bench.aot.traffic import traffic
 
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from bench.aot.cases import Case
+from bench.aot.case import Case
 
 TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 FUSION = re.compile(r'%?([\w.-]+) = .* fusion\(.*"iteration_bounds":\[([^\]]*)\]')

@@ -14,7 +14,8 @@ import sys
 import jax
 import numpy as np
 
-from bench.aot.cases import Case, cases
+from bench.aot.case import Case
+from bench.aot.cases import cases
 
 from .errors import Error
 from .machine import Execution
