@@ -204,7 +204,7 @@ def _check_unpartitioned(partitioned: bool) -> None:
             f"a kernel (implementation={_kernels()}, or HardwareUniform) cannot be in a program that XLA splits over "
             "several devices, as on TPUs with Auto axes, and in a jax.shard_map along some axes of a mesh and not all: "
             "make the mesh with jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Explicit, ...)), "
-            "or call it inside jax.shard_map along all axes, or use implementation=None and PhiloxUniform"
+            "or call it inside jax.shard_map along all axes, or use implementation=None and HashUniform"
         )
 
 
@@ -215,7 +215,7 @@ def _check_sizes(shapes: Sequence[tuple[int, ...]]) -> None:
             raise ValueError(
                 f"the shape ({', '.join(map(str, shape))}) has symbolic sizes, and a kernel "
                 f"(implementation={_kernels()}, or HardwareUniform) needs known sizes, from which its grid is made: "
-                "use implementation=None and PhiloxUniform, which XLA compiles for any size, or export the function "
+                "use implementation=None and HashUniform, which XLA compiles for any size, or export the function "
                 "for fixed shapes"
             )
 
@@ -240,6 +240,6 @@ def _check_generator(call: Call, platform: str | None) -> None:
     if call.interpret is not None or platform not in [row.platform for row in rows]:
         where = f"the platform {platform!r}" if call.interpret is None else "Pallas' interpret mode"
         raise ValueError(
-            f"noise_fn=HardwareUniform() needs a TPU, and {where} has no such generator: use PhiloxUniform(), which "
+            f"noise_fn=HardwareUniform() needs a TPU, and {where} has no such generator: use HashUniform(), which "
             "gives the same noise on every platform"
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from ._operation import Shape, Typed
 from .kernels import KERNEL_DTYPES, Draw, QuantSpec
+from .kernels.generators import hashed
 from .kernels.gpu import tuning
 from .kernels.gpu.shapes import draws_in_kernel
 from .kernels.spec import is_static
@@ -112,7 +113,8 @@ def _is_drawn_by_tpu_kernel(draw: Draw | None, x: Typed) -> bool:
     if draw is None or draw.generator not in ("philox", "hash") or x.dtype.name not in KERNEL_DTYPES:
         return False
     rank, n = len(x.shape), math.prod(x.shape)
-    if draw.shape != tuple(x.shape)[rank - len(draw.shape) :] or not draw.is_in_rows_of_blocks:
+    is_served = draw.is_in_rows_of_blocks if draw.generator == "philox" else hashed.is_of_two_pairs(draw)
+    if draw.shape != tuple(x.shape)[rank - len(draw.shape) :] or not is_served:
         return False
     if len(draw.shape) == 1:  # blocks that do not depend on the chip
         return rank == 1 and (n < 1 << 15 or n % 1024 == 0)

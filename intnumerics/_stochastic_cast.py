@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
@@ -135,11 +136,13 @@ def _target(of_x: np.dtype, value: Any) -> np.dtype:
     remedy = f"use one of them, or for rounding to nearest x.astype({name})"
     if dtype == of_x:
         remedy = "leave x as it is, which is of that dtype"
+    elif dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize > of_x.itemsize:
+        remedy = f"use one of them, or x.astype({name}), which is exact"
     elif dtype is not None and dtype.name in _TO["float32"]:
         remedy = "use one of them, or cast x first, as in x.astype(jnp.float32), which is exact"
     elif dtype is None:
         remedy = "use one of them, as in jnp.bfloat16"
-    raise ValueError(f"dtype={name} is not what {of_x.name} is rounded to, {', '.join(casts)}: {remedy}")
+    raise ValueError(f"{of_x.name} is rounded to {', '.join(casts)}, and not to dtype={name}: {remedy}")
 
 
 def _saturates(overflow: Any) -> bool:

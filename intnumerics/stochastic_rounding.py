@@ -116,7 +116,7 @@ class CounterBased(DrawnInPass):
 
 @dataclasses.dataclass(frozen=True)
 class PhiloxUniform(CounterBased):
-    """Uniform noise from Philox4x32-10, drawn in the pass itself: the one to use.
+    """Uniform noise from Philox4x32-10, a published generator, drawn in the pass itself.
 
     Reproducible to the bit: the noise of an element depends on the key and on its row-major index in the array, and not
     on the device, the sharding, `jit`, the dtype or the implementation. Under `vmap` it depends on the index in one
@@ -154,14 +154,14 @@ class PhiloxUniform(CounterBased):
 
 @dataclasses.dataclass(frozen=True)
 class HashUniform(CounterBased):
-    """Uniform noise from a hash of the index, drawn in the pass itself: the quickest on every device.
+    """Uniform noise from a hash of the index, drawn in the pass itself: the fastest that is reproducible.
 
     Reproducible to the bit, as `PhiloxUniform` is: the noise of an element depends on the key and on its row-major
     index in the array alone. It takes one hash of 32 bits, three products, for two elements.
 
-    What it is not: it is no published generator. The hash is this package's own composition of known parts, and its
-    evidence is what it passed: SmallCrush and Crush of TestU01, and PractRand (`tools/results`). It is not
-    cryptographic. If you want a generator with a literature, take `PhiloxUniform`.
+    What it is not: a published generator, or a cryptographic one. The hash is this package's own composition of known
+    parts, one word serves two elements, and its evidence is what it passed: SmallCrush and Crush of TestU01, and
+    PractRand (`tools/results`). If you want a published generator, use `PhiloxUniform`.
 
     Distribution: that of `PhiloxUniform`, and its resolution.
 

@@ -81,7 +81,7 @@ def round_to_float(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Ar
     else:
         fraction = rest.astype(jnp.float32) * 2.0 ** -jnp.minimum(places, 126).astype(jnp.float32)
         up = (rest > 0) & (fraction + noise.astype(jnp.float32) >= 0.5)
-    code = jnp.minimum(code + up, how.largest if how.saturates else how.largest + 1)
+    code = jnp.minimum(code + up.astype(jnp.int32), how.largest if how.saturates else how.largest + 1)
     if how.has_infinity:
         code = jnp.where(magnitude == 0x7F800000, how.largest + 1, code)
     code = jnp.where(magnitude > 0x7F800000, how.nan, code)

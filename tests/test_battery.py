@@ -125,9 +125,11 @@ def report(programs: dict[str, str], arguments: str, folder: pathlib.Path, monke
             "PractRand 1.5,",
             [
                 "stream     python -m tools.stream --generator hash --stream low --key 0 42 --first-block 0",
+                "tested by  RNG_test stdin16 -tf 1 -tlmin 1024KB -tlmax 65536KB",
                 "length= stdin16 -tf 1 -tlmin 1024KB -tlmax 65536KB",
                 "  read  9f 7b 61 39 40 8b 38 b5",
                 "stream     python -m tools.stream --generator hash --stream keys --key 0 0 --first-block 0",
+                "tested by  RNG_test stdin32 -tf 1 -tlmin 1024KB -tlmax 65536KB",
                 "length= stdin32 -tf 1 -tlmin 1024KB -tlmax 65536KB",
                 "  read  a3 09 84 d4 ab 17 2e 40",
             ],

@@ -91,6 +91,20 @@ def test_each_example_of_a_batch_has_its_own_seed(form: Form) -> None:
 
 
 @every_form
+def test_no_rank_or_dtype_is_promoted(form: Form) -> None:
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        for batch in ((), (2,), (2, 1)):
+            seeds = jnp.zeros((*batch, 4), jnp.uint32)
+            assert hashed.schedule(seeds).shape == (*batch, 6)
+            for draw in (
+                Draw("hash", (3, 5)),
+                Draw("hash", (3, 8), (8, 2**32)),
+                Draw("hash", (3, 7), (8, 2**31 - 1), False),
+            ):
+                assert form(draw, seeds).shape == (*batch, *draw.shape)
+
+
+@every_form
 def test_a_size_may_be_a_symbol(form: Form) -> None:
     b, seed = export.symbolic_shape("b"), jax.ShapeDtypeStruct((4,), jnp.uint32)
     # Arrays that are known to have one pair of subkeys, and arrays that may have several.

@@ -11,8 +11,11 @@ import prose
 import pytest
 
 from bench import baselines
+from bench.aot import report
+from bench.aot.chips import count, counts
 from intnumerics import HashUniform
 from intnumerics.kernels.generators import hashed
+from tools import readme_tables
 
 optax = pytest.importorskip("optax", reason="the recipe needs optax: pip install 'intnumerics[demo]'")
 
@@ -56,6 +59,32 @@ def test_the_page_says_how_the_stream_is_made() -> None:
     assert hashed.SERVED == 2**33
 
 
+def test_the_bits_that_the_page_says_are_dropped_are() -> None:
+    rows = re.findall(r"^\| (\w+) \| ([\w, ]+) \| ([\d, ]+)", SMALL, re.MULTILINE)
+    assert len(rows) == 5
+    for of_x, names, said in rows:
+        mantissas = [jnp.finfo(name).nmant for name in names.strip().split(", ")]
+        dropped = [jnp.finfo(of_x).nmant - mantissa for mantissa in mantissas]
+        assert dropped == [int(number) for number in said.split(",")]
+
+
+def test_what_philox_costs_beside_the_hash_is_what_the_page_says() -> None:
+    run = readme_tables.shown()
+    slower = [
+        readme_tables.speed(run, "quantize with HashUniform", readme_tables.OURS, dtype)
+        / readme_tables.speed(run, readme_tables.PHILOX, readme_tables.OURS, dtype)
+        for dtype in readme_tables.DTYPES
+    ]
+    assert all(2.5 < ratio < 3.5 for ratio in slower)  # "a third of the speed"
+    in_kernels = {
+        chip: count(counts()[f"{who}: {report.INT8} with Philox", chip])
+        / count(counts()[f"{who}: {report.INT8} with hash", chip])
+        for who, chip in (*(("pallas", chip) for chip in ("v4", "v5e", "v5p", "v6e")), ("pallas_triton", "h100"))
+    }
+    assert 0.95 < in_kernels.pop("h100") < 1.05
+    assert all(2 < ratio < 4 for ratio in in_kernels.values())
+
+
 def test_the_weight_of_the_example_is_1_three_times_in_four() -> None:
     y = np.asarray(run(SMALL)["y"], np.float32)
     assert set(y.tolist()) == {1.0, 1 + 1 / 128}
@@ -63,9 +92,11 @@ def test_the_weight_of_the_example_is_1_three_times_in_four() -> None:
 
 
 def test_the_step_of_the_recipe_moves_bfloat16_weights_by_less_than_they_hold() -> None:
-    step = run(SMALL)["step"]
+    names = run(SMALL)
+    step = names["step"]
     weights = {"a": jnp.ones(1 << 14, jnp.bfloat16), "b": jnp.ones(8, jnp.bfloat16)}
-    state = optax.adam(1e-3).init(jax.tree.map(lambda w: w.astype(jnp.float32), weights))
+    state = names["init"](weights)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
     new, state = step(weights, state, jax.tree.map(lambda w: jnp.ones_like(w, jnp.float32), weights), jax.random.key(0))
     assert new["a"].dtype == jnp.bfloat16
     assert (weights["a"] - jnp.bfloat16(1e-3) == 1).all()  # which rounding to nearest loses

@@ -190,10 +190,13 @@ def test_the_table_of_what_none_picks_has_the_stored_numbers() -> None:
     on_v4 = [counted(case, "v4") for case in ON_V4 if "threefry" not in case]
     wanted = {
         "CPU": [round(on_cpu, 1)],
-        "CUDA GPU, Philox": drawn,
+        "CUDA GPU, quantization with Philox": drawn,
         "CUDA GPU, other": [*fused, counted(f"xla: {NOISY} hash", "h100")],
         "TPU": on_v5e + on_v4,
     }
+    cast = "xla: cast float32 -> bfloat16 with hash"
+    room = CHIPS["h100"].allows(counts()[cast, "h100"]["least_bytes_per_element"])
+    wanted["CUDA GPU and TPU, `stochastic_cast`"] = [counted(cast, "h100"), round(room, -1)]
     wanted["CUDA GPU and TPU, scales"] = [3, 5]  # test_readme_scales.py holds them
     assert len(why) == len(wanted)
     for case, numbers in wanted.items():

@@ -208,6 +208,13 @@ def test_in_a_shard_map_the_gradient_of_an_x_that_devices_share_is_the_sum_of_th
     assert_same_bits(gradient, np.full(SHAPE, 4, np.float32))
 
 
+@every_way
+def test_no_dtype_or_rank_is_promoted(how: Any) -> None:
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        for noise_fn in (HashUniform(), JaxUniform()):
+            stochastic_cast(X, jnp.bfloat16, key=KEY, noise_fn=noise_fn, **how)
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +223,7 @@ def test_in_a_shard_map_the_gradient_of_an_x_that_devices_share_is_the_sum_of_th
     [
         (X, "float32", ("dtype=float32", "float32 is rounded to", "leave x as it is")),
         (X, jnp.int8, ("dtype=int8", "bfloat16, float16, float8_e4m3fn, float8_e5m2", "x.astype(int8)")),
+        (X, "float64", ("dtype=float64", "x.astype(float64), which is exact")),
         (X, None, ("dtype=None", "jnp.bfloat16")),
         (X, "float7", ("dtype='float7'", "jnp.bfloat16")),
         (X, ml_dtypes.float8_e4m3b11fnuz, ("dtype=float8_e4m3b11fnuz", "rounding to nearest")),

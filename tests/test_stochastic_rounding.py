@@ -301,7 +301,7 @@ def test_a_class_in_the_place_of_its_object(cls: Any) -> None:
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "rocm"])
 def test_the_hardware_generator_is_refused_where_there_is_none(platform: str) -> None:
     n, x = numerics(8, noise_fn=HardwareUniform()), jax.ShapeDtypeStruct((64, 1024), jnp.float32)
-    message = f"HardwareUniform.* needs a TPU, and the platform '{platform}' has no such generator: use PhiloxUniform"
+    message = f"HardwareUniform.* needs a TPU, and the platform '{platform}' has no such generator: use HashUniform"
     for function in (lambda x: quantize(x, n, key=key()), lambda x: x + HardwareUniform()(x.shape, key())):
         with pytest.raises(ValueError, match=message):
             jax.jit(function).trace(x).lower(lowering_platforms=(platform,))
@@ -311,5 +311,5 @@ def test_the_hardware_generator_is_refused_by_what_cannot_draw_from_it() -> None
     n, x = numerics(8, noise_fn=HardwareUniform()), array(8)
     with pytest.raises(ValueError, match=r"HardwareUniform.* is not drawn by implementation='xla'"):
         quantize(x, n, key=key(), implementation="xla")
-    with pytest.raises(ValueError, match="Pallas' interpret mode has no such generator: use PhiloxUniform"):
+    with pytest.raises(ValueError, match="Pallas' interpret mode has no such generator: use HashUniform"):
         quantize(x, n, key=key(), implementation="pallas", interpret="tpu")

@@ -295,7 +295,7 @@ def test_a_kernel_by_name_is_refused(platform: str, how: dict[str, str]) -> None
 
 def test_the_generator_of_a_tpu_is_refused() -> None:
     numerics = INT4.replace(noise_fn=HardwareUniform())
-    with pytest.raises(ValueError, match=r"the shape \(b, 128\).*HardwareUniform.*PhiloxUniform"):
+    with pytest.raises(ValueError, match=r"the shape \(b, 128\).*HardwareUniform.*HashUniform"):
         exported(quantized(numerics), "b, 128", WORDS, platforms=("tpu",))
 
 

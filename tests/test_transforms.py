@@ -18,7 +18,7 @@ from oracle import assert_same_bits
 from original import dither, numerics, spec_of
 
 from intnumerics import Context, IntNumerics, from_int, quantize, quantize_to_int
-from intnumerics.stochastic_rounding import PhiloxUniform
+from intnumerics.stochastic_rounding import HashUniform, PhiloxUniform
 
 WORDS = np.asarray([[0, 42], [0, 43], [5, 6]], np.uint32)
 KEYS = jax.random.wrap_key_data(WORDS, impl="threefry2x32")
@@ -36,7 +36,10 @@ def words_of(key: jax.Array) -> tuple[int, int]:
 
 
 def noise_of(n: IntNumerics, shape: tuple[int, ...], key: jax.Array) -> np.ndarray:
-    return np.asarray(dither(shape, key)) if n.noise_fn is dither else streams.uniform(shape, words_of(key))
+    if n.noise_fn is dither:
+        return np.asarray(dither(shape, key))
+    stream = streams.uniform_hash if isinstance(n.noise_fn, HashUniform) else streams.uniform
+    return stream(shape, words_of(key))
 
 
 def values(x: np.ndarray, key: jax.Array = KEY, n: IntNumerics = PHILOX) -> np.ndarray:
@@ -122,7 +125,7 @@ def test_constants_of_a_program_can_be_quantized_while_it_is_traced() -> None:
     assert_same_bits(run(), values(X))
 
 
-@pytest.mark.parametrize("noise_fn", [PhiloxUniform(), dither], ids=["philox", "array"])
+@pytest.mark.parametrize("noise_fn", [PhiloxUniform(), HashUniform(), dither], ids=["philox", "hash", "array"])
 @pytest.mark.parametrize("preserve_zero", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_nothing_leans_on_implicit_promotion(dtype: str, preserve_zero: bool, noise_fn: Any) -> None:

@@ -111,7 +111,7 @@ def heading(name: str) -> None:
         shown = subprocess.run([battery.program, battery.version[0]], capture_output=True, text=True, check=False)
         found = re.search(battery.version[1], shown.stdout)
         version = found[1] if found else version
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "numpy"))
+    versions = ", ".join(f"{one} {importlib.metadata.version(one)}" for one in ("jax", "jaxlib", "numpy"))
     say(f"date       {datetime.date.today().isoformat()}")
     say(f"battery    {battery.title.format(name=name, version=version)}")
     say(f"versions   Python {sys.version.split()[0]}, {versions}")
@@ -126,8 +126,12 @@ def run(programs: list[list[str]], keep: str, arguments: list[str]) -> str:
         for program in programs:
             with subprocess.Popen(program, stdin=words.stdout, stdout=subprocess.PIPE, text=True) as tests:
                 assert tests.stdout is not None
-                kept = [say(line.rstrip()) for line in tests.stdout if re.search(keep, line)]
-            if not kept:
+                said = 0
+                for line in tests.stdout:
+                    if re.search(keep, line):
+                        say(line.rstrip())
+                        said += 1
+            if not said:
                 say(f"{' '.join(program)}: no result, exit status {tests.returncode}")
         words.stdout.close()
         return words.stderr.read().strip()
@@ -164,6 +168,8 @@ def main() -> None:
         arguments = ["--generator", options.generator, "--stream", order, "--key", *key]
         arguments += ["--first-block", str(options.first_block)]
         say(f"\nstream     python -m tools.stream {' '.join(arguments)}")
+        if options.battery == "practrand":
+            say(f"tested by  {' '.join(commands(options, order)[0])}")
         if battery.columns:
             say(battery.columns)
         say(run(commands(options, order), battery.keep, arguments))

@@ -63,6 +63,11 @@ def is_of_one_pair(draw: Draw) -> bool:
     return draw.whole_has_at_most(SERVED)
 
 
+def is_of_two_pairs(draw: Draw) -> bool:
+    """Whether `schedule` has the subkeys of all elements; from an odd number on, a kernel uses one more block."""
+    return draw.spans_at_most(SERVED - (not draw.aligned))
+
+
 def draws(draw: Draw, seed: jax.Array, by_axes: bool = False) -> jax.Array:
     """The stream's 16-bit draws for an array, each computed from the element's number alone, so that XLA fuses them.
 
@@ -99,8 +104,7 @@ def draws_on_cuda(draw: Draw, seed: jax.Array) -> jax.Array:
 
 def draws_on_tpu(draw: Draw, seed: jax.Array) -> jax.Array:
     """`draws` in a form that XLA for TPU does not store, and that XLA can partition."""
-    words, place = _words_on_tpu(draw, seed)
-    return words >> (place << jnp.uint32(4)) & jnp.uint32(0xFFFF)
+    return _half(*_words_on_tpu(draw, seed))
 
 
 def noise_on_tpu(draw: Draw, seed: jax.Array) -> jax.Array:
@@ -127,7 +131,7 @@ def schedule(seed: jax.Array) -> jax.Array:
     the low word of the number of the first element's block, and which of its two draws the first element has.
     """
     first = over((seed[..., 2:3], seed[..., 3:]), DRAWS)
-    i = lax.iota(jnp.uint32, 6)
+    i = lax.broadcasted_iota(jnp.uint32, (1,) * (seed.ndim - 1) + (6,), seed.ndim - 1)
     a, b = subkeys((seed[..., :1], seed[..., 1:2]), first[1] + (i >> jnp.uint32(1) & jnp.uint32(1)))
     others = jnp.where(i == jnp.uint32(4), first[0], place_of(seed[..., 2:3], DRAWS))
     return jnp.where(i < jnp.uint32(4), jnp.where(i & jnp.uint32(1) == jnp.uint32(0), a, b), others)
@@ -181,7 +185,8 @@ def _several(key: Pair, least: jax.Array, count: int) -> Pair:
     sees that these repeat a number. XLA for CPU copies this arithmetic into the loop over the elements, and takes
     minutes for it, except if a barrier follows.
     """
-    words = *(word[..., None] for word in key), least[..., None] + jnp.arange(count, dtype=jnp.uint32)
+    steps = lax.broadcasted_iota(jnp.uint32, (1,) * least.ndim + (count,), least.ndim)
+    words = *(word[..., None] for word in key), least[..., None] + steps
     k0, k1, high = lax.optimization_barrier(jnp.broadcast_arrays(*words))
     return lax.optimization_barrier(subkeys((k0, k1), high))
 

@@ -62,13 +62,8 @@ def draws_in_kernel(x: jax.Array, seed: jax.Array, spec: QuantSpec, in_kernel: C
     if spec.draw.shape != inner or is_padded:
         return False
     if spec.draw.generator == "hash":
-        return (spec.draw.is_in_blocks_of_8 or spec.draw.is_contiguous) and _has_two_pairs(spec.draw)
+        return (spec.draw.is_in_blocks_of_8 or spec.draw.is_contiguous) and hashed.is_of_two_pairs(spec.draw)
     return spec.draw.is_in_blocks_of_8
-
-
-def _has_two_pairs(draw: Draw) -> bool:
-    """Whether the subkeys of `hashed.schedule` are those of all elements: at most one carry, and its block is told."""
-    return draw.spans_at_most(hashed.SERVED - int(not draw.aligned))  # from an odd number, one block more is used
 
 
 @dataclasses.dataclass(frozen=True)

@@ -121,10 +121,7 @@ def quantize_block(x: jax.Array, noise: jax.Array | None, spec: QuantSpec, dtype
 
 def to_float(x: jax.Array, noise: jax.Array, how: FloatRounding) -> jax.Array:
     """A block of float32 rounded to a smaller float dtype, as a kernel writes it: to codes of float16."""
-    codes = float_rounding.rounded(x, noise, how)
-    if how.dtype == jnp.bfloat16:
-        return float_of(codes << 16).astype(how.dtype)
-    codes = codes.astype(how.codes)
+    codes = float_rounding.rounded(x, noise, how).astype(how.codes)
     return codes if how.dtype == jnp.float16 else pltpu.bitcast(codes, how.dtype)
 
 

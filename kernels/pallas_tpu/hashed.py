@@ -14,7 +14,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..generators.hashed import DRAWS, SERVED, is_of_one_pair, word
+from ..generators.hashed import DRAWS, is_of_one_pair, is_of_two_pairs, word
 from ..generators.noise import from_upper_half
 from ..generators.shifts import product_on_tpu
 from ..spec import Draw
@@ -27,7 +27,7 @@ HALF = LANES // DRAWS  # words that serve 128 elements
 
 def serves(draw: Draw) -> bool:
     """Whether 32 bits hold the number of each row, and of each word, counted from the first; XLA draws others."""
-    return draw.spans_at_most(SERVED - (not draw.aligned)) and math.prod(draw.whole[:-1]) <= 1 << 32
+    return is_of_two_pairs(draw) and math.prod(draw.whole[:-1]) <= 1 << 32
 
 
 def words_of(schedule: Sequence[jax.Array], draw: Draw, number: jax.Array) -> jax.Array:
