@@ -1,5 +1,6 @@
 """The stream of `HashUniform` against its vectors and NumPy, wherever it begins and however far it reaches."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -92,16 +93,13 @@ def test_each_example_of_a_batch_has_its_own_seed(form: Form) -> None:
 
 @every_form
 def test_no_rank_or_dtype_is_promoted(form: Form) -> None:
+    draws = Draw("hash", (3, 5)), Draw("hash", (3, 8), (8, 2**32)), Draw("hash", (3, 7), (8, 2**31 - 1), aligned=False)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         for batch in ((), (2,), (2, 1)):
-            seeds = jnp.zeros((*batch, 4), jnp.uint32)
-            assert hashed.schedule(seeds).shape == (*batch, 6)
-            for draw in (
-                Draw("hash", (3, 5)),
-                Draw("hash", (3, 8), (8, 2**32)),
-                Draw("hash", (3, 7), (8, 2**31 - 1), False),
-            ):
-                assert form(draw, seeds).shape == (*batch, *draw.shape)
+            seeds = jax.ShapeDtypeStruct((*batch, 4), jnp.uint32)
+            assert jax.eval_shape(hashed.schedule, seeds).shape == (*batch, 6)
+            for draw in draws:
+                assert jax.eval_shape(functools.partial(form, draw), seeds).shape == (*batch, *draw.shape)
 
 
 @every_form
