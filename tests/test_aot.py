@@ -87,7 +87,7 @@ def ceilings(platform: str) -> dict[tuple[str, str], float]:
             (f"{who}: cast float32 -> bfloat16 with hash", "h100"): 25.0 for who in ("xla", "pallas_triton", MOSAIC)
         }
         found |= {("xla: cast bfloat16 -> float8_e4m3fn with hash", "h100"): 31.0}
-        found |= {("xla: quantize float32 with hash", "h100"): 18.5, ("xla: quantize bfloat16 -> int8", "h100"): 9.6}
+        found |= {("xla: quantize float32 with hash", "h100"): 18.5}
         return found | {(f"{ours} bfloat16 with Philox and mask", "h100"): 21.0}
     found = {}
     for chip in ("v5e", "v5p", "v6e"):
