@@ -44,7 +44,11 @@ REHEARSED = ((4, 1024),)  # rows
 def of_targets(rehearsal: bool = False) -> list[Case]:
     """The cases that the targets name; in a rehearsal one for each target."""
     if rehearsal:
-        return [*of_size(FIRST, DTYPES[0], 12), *of_size(FIRST[:2], DTYPES[1], 12), *of_rows(DTYPES[0], REHEARSED)]
+        return [
+            *of_size(FIRST, DTYPES[0], 12),
+            *of_size((NOISY, "quantize to int8"), DTYPES[1], 12),
+            *of_rows(DTYPES[0], REHEARSED),
+        ]
     first = [[*of_size(FIRST, dtype, 28), *of_rows(dtype, ROW_SHAPES)] for dtype in DTYPES]
     then = [of_size(names, dtype, n) for names, n in ((THEN, 28), (FIRST, 26), (THEN, 26)) for dtype in DTYPES]
     return list(itertools.chain.from_iterable(first + then))
