@@ -154,7 +154,7 @@ class PhiloxUniform(CounterBased):
 
 @dataclasses.dataclass(frozen=True)
 class HashUniform(CounterBased):
-    """Uniform noise from a hash of the index, drawn in the pass itself: the fastest that is reproducible.
+    """Uniform noise from a hash of the index, drawn in the pass itself: the fastest reproducible noise here.
 
     Reproducible to the bit, as `PhiloxUniform` is: the noise of an element depends on the key and on its row-major
     index in the array alone. It takes one hash of 32 bits, three products, for two elements.

@@ -32,10 +32,10 @@ def widen(x: jax.Array) -> jax.Array:
 
 
 def rounded_to_float16(x: jax.Array) -> jax.Array:
-    """float32 rounded to the precision of float16, but for numbers that are subnormal in it.
+    """float32 rounded to the precision of float16, except for numbers that are subnormal in float16.
 
-    What is too large for float16 is 65536 or more, and neither infinite nor cast to float16 yet. NaN must be that of a
-    float16.
+    The result is still float32, and numbers that are too large for float16 become 65536 or more, not infinity. A NaN
+    must be one that was widened from float16: the sum could take another one to 0.
     """
     bits = bits_of(x)
     even = bits >> jnp.uint32(13) & jnp.uint32(1)

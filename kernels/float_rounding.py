@@ -2,8 +2,8 @@
 
 It is done on integers, the bits of x: XLA for CPU and a TPU flush subnormal numbers to 0. A magnitude lies between two
 neighbours of the dtype, and its *fraction* is how far it is from the lower one to the upper one: 0 for a number that
-the dtype holds. Draws h of 16 bits round it up where `floor(fraction * 65536) + h >= 65536`. Any other noise does where
-the float32 sum of fraction and noise is at least 1/2, but not where the fraction is 0.
+the dtype holds. A draw h of 16 bits rounds it up where `floor(fraction * 65536) + h >= 65536`. Any other noise rounds
+it up where the float32 sum of fraction and noise is at least 1/2, except where the fraction is 0.
 
 A carry from the mantissa goes into the exponent, which is right: the codes of neighbours differ by 1.
 """

@@ -1,6 +1,7 @@
 """Which implementation a platform gets, read off what is lowered for it; nothing of that needs the platform."""
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,14 +15,14 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from intnumerics import AbsMax, IntNumerics, kernels, quantize, quantize_to_int
+from intnumerics import AbsMax, IntNumerics, _fastest, kernels, quantize, quantize_to_int, stochastic_cast
 from intnumerics._dispatch import Call, choose
 from intnumerics._mask_packing import packing
 from intnumerics._quantization import Quantize
 from intnumerics._scaled_quantization import QuantizeByAbsMax
 from intnumerics.kernels import Scaling
 from intnumerics.kernels.gpu import tuning
-from intnumerics.stochastic_rounding import HardwareUniform, PhiloxUniform
+from intnumerics.stochastic_rounding import HardwareUniform, HashUniform, PhiloxUniform
 
 NUMERICS = IntNumerics(8, True, True, True, True, True, None)
 NOISY = NUMERICS.replace(noise_fn=lambda shape, key: jnp.zeros(shape))
@@ -42,6 +43,10 @@ def with_philox(x: jax.Array, **how: Any) -> jax.Array:
 
 def to_int_with_philox(x: jax.Array, **how: Any) -> jax.Array:
     return quantize_to_int(x, NUMERICS.replace(noise_fn=PhiloxUniform()), key=jax.random.key(0), **how)
+
+
+def with_hash(x: jax.Array, **how: Any) -> jax.Array:
+    return quantize(x, NUMERICS.replace(noise_fn=HashUniform()), key=jax.random.key(0), **how)
 
 
 def to_int(x: jax.Array, **how: Any) -> jax.Array:
@@ -122,6 +127,43 @@ def test_philox_noise_is_drawn_by_a_kernel_on_gpu_and_tpu(x: jax.ShapeDtypeStruc
         # XLA would copy a batch of rows for a TPU, and small examples would leave a GPU's blocks idle.
         of_batch = calls if len(x.shape) > 1 else 0
         assert kernels_in(jax.vmap(to_int_with_philox), platform, array(x.dtype, 2, *x.shape)) == of_batch
+
+
+def test_the_hash_is_drawn_by_a_kernel_on_a_tpu_as_far_as_the_kernel_serves_it_and_by_xla_on_a_gpu() -> None:
+    with jax.sharding.use_abstract_mesh(meshes.H100):
+        assert kernels_in(with_hash, "cuda", TILES) == 0
+    assert kernels_in(with_hash, "tpu", TILES) == 1
+    from_odd = functools.partial(with_hash, offset=(1, 0), global_shape=(65, 1003))
+    assert kernels_in(from_odd, "tpu", array(jnp.float32, 64, 1003)) == 1
+    with_philox_from_odd = functools.partial(with_philox, offset=(1, 0), global_shape=(65, 1003))
+    assert kernels_in(with_philox_from_odd, "tpu", array(jnp.float32, 64, 1003)) == 0
+    of_many_subkeys = functools.partial(with_hash, offset=(0, 0), global_shape=(1 << 17, 1 << 17))
+    assert kernels_in(of_many_subkeys, "tpu", array(jnp.bfloat16, 1 << 17, 1024)) == 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "to", "noise_fn", "on_tpu"),
+    [
+        (jnp.float32, jnp.bfloat16, HashUniform(), 0),
+        (jnp.float32, jnp.bfloat16, PhiloxUniform(), 1),
+        (jnp.bfloat16, jnp.float8_e4m3fn, HashUniform(), 1),
+    ],
+)
+def test_a_cast_is_left_to_xla_where_memory_leaves_time_for_its_arithmetic(
+    dtype: Any, to: Any, noise_fn: Any, on_tpu: int
+) -> None:
+    def cast(x: jax.Array) -> jax.Array:
+        return stochastic_cast(x, to, key=jax.random.key(0), noise_fn=noise_fn)
+
+    x = array(dtype, 64, 1024)
+    assert kernels_in(cast, "tpu", x) == on_tpu
+    with jax.sharding.use_abstract_mesh(meshes.H100):
+        assert kernels_in(cast, "cuda", x) == 0
+
+
+def test_scales_of_few_rows_are_the_formulas_as_it_stands_on_a_cpu() -> None:
+    few, many = array(jnp.bfloat16, 64, 1024), array(jnp.bfloat16, 65, 1024)
+    assert [_fastest.of_absmax(None, "cpu", [x], True) for x in (few, many)] == ["reference", "xla"]
 
 
 def test_float32_becomes_integers_in_a_kernel_only_where_memory_is_quick() -> None:

@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from .. import float_rounding
+from ..float_rounding import bits_of
 from ..spec import FloatRounding, QuantSpec
 
 SIGN = -(1 << 31)
@@ -27,11 +28,6 @@ F16_NORMAL, F16_OVERFLOW = 2.0**-14, 65520.0  # the smallest normal number; what
 
 LANES = 128
 CHUNK = 8 * LANES  # elements whose mask bits are one row of packed bytes
-
-
-def bits_of(x: jax.Array) -> jax.Array:
-    """The bits of a float32 array, as int32."""
-    return lax.bitcast_convert_type(x, jnp.int32)
 
 
 def float_of(bits: jax.Array) -> jax.Array:
