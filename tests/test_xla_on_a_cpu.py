@@ -1,5 +1,6 @@
-"""What XLA for CPU gives to YNNPACK, whose maxima lose NaN, has the bits of NumPy all the same."""
+"""The form for a CPU has NumPy's bits: what XLA gives to YNNPACK, whose maxima lose NaN, and sums in float16."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -50,6 +51,14 @@ def test_integers_after_a_reduction_are_clipped_and_0_for_nan(rows: int, spec: Q
     for before in (normalized, lambda x: x.astype(jnp.float32)):
         expected = oracle.quantize(wide, None, spec)
         assert_same_bits(FORM.run(lambda x, f=before: quantize(f(x), None, spec), x), expected)
+
+
+def test_noise_of_the_user_that_is_nan_of_any_bits_makes_float16_nan() -> None:
+    noise = np.asarray([0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], np.uint32).view(np.float32)
+    x, nearest = np.asarray([1, -2, 3, 0], np.float16), dataclasses.replace(TO_INT8, integer_dtype=None)
+    y, q = (FORM.run(lambda x, n, s=s: FORM.operations().quantize(x, n, s), x, noise) for s in (nearest, TO_INT8))
+    assert np.isnan(y).all()
+    assert (q == 0).all()
 
 
 def test_a_layer_norm_and_its_integers_are_one_fusion() -> None:
