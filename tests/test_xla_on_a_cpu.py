@@ -54,9 +54,11 @@ def test_integers_after_a_reduction_are_clipped_and_0_for_nan(rows: int, spec: Q
 
 
 def test_noise_of_the_user_that_is_nan_of_any_bits_makes_float16_nan() -> None:
+    assert isinstance(FORM, Where)
+    quantize = FORM.operations().quantize
     noise = np.asarray([0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], np.uint32).view(np.float32)
     x, nearest = np.asarray([1, -2, 3, 0], np.float16), dataclasses.replace(TO_INT8, integer_dtype=None)
-    y, q = (FORM.run(lambda x, n, s=s: FORM.operations().quantize(x, n, s), x, noise) for s in (nearest, TO_INT8))
+    y, q = (FORM.run(lambda x, n, s=s: quantize(x, n, s), x, noise) for s in (nearest, TO_INT8))
     assert np.isnan(y).all()
     assert (q == 0).all()
 
