@@ -34,6 +34,7 @@ class Row:
 
 
 def _by_conversion(bits: Bits) -> Bits:
+    """Draws the noise of 16-bit draws as it is cheapest on CUDA."""
     return lambda draw, seed: noise.from_16_bits_on_cuda(bits(draw, seed))
 
 
