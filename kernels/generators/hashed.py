@@ -1,4 +1,4 @@
-"""A keyed hash of 32 bits for each two elements: 16 random bits per element for less than a Philox round costs.
+"""A keyed hash of 32 bits for each two elements, which are 16 random bits for each of them.
 
 Block b of the stream is one word. It serves elements 2 b and 2 b + 1, low half first. The low word of b is hashed with
 two subkeys, the first two words of Philox4x32-10 for the counter (high word of b, 0, 0, `DOMAIN`) and the two words of
